@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"slices"
 )
 
 // ID is an object's CKA_ID: 16 random bytes, unique in its token, chosen by the caller
@@ -95,6 +96,59 @@ type Spec struct {
 	Class     Class  // transport keys only
 	Name      string // what the object is called within its role, at most 160 bytes of printable ASCII without spaces
 }
+
+// roles says which algorithms each role has, and for each algorithm which usages. A spec
+// that is not in this table is refused, whether it comes from a caller or from a label.
+var roles = map[Role]map[Algorithm][]Usage{
+	RoleMaterial:             materials,
+	RoleSharedMaterial:       materials,
+	RoleTransportSource:      {AES256: {UsageNone}},
+	RoleTransportDestination: {AES256: {UsageNone}},
+	RoleEstablishment:        {RSA3072: {UsageNone}},
+	RoleRegionSigning:        {ECP384: {UsageSign}},
+	RoleSeal:                 {HMACSHA256: {UsageNone}},
+	RoleImportWrapping:       {RSA2048: {UsageNone}, RSA3072: {UsageNone}, RSA4096: {UsageNone}},
+}
+
+var materials = map[Algorithm][]Usage{
+	AES256:     {UsageNone},
+	HMACSHA256: {UsageNone},
+	ECP256:     {UsageSign, UsageAgree},
+	ECP384:     {UsageSign, UsageAgree},
+	RSA2048:    {UsageSign, UsageDecrypt},
+	RSA3072:    {UsageSign, UsageDecrypt},
+	RSA4096:    {UsageSign, UsageDecrypt},
+}
+
+const maxName = 160
+
+// Check reports whether the spec is one that this package makes.
+func (s Spec) Check() error {
+	usages, ok := roles[s.Role][s.Algorithm]
+	switch {
+	case !ok:
+		return fmt.Errorf("role %q with algorithm %q: %w", s.Role, s.Algorithm, ErrCaller)
+	case !slices.Contains(usages, s.Usage):
+		return fmt.Errorf("role %q, algorithm %q with usage %q: %w", s.Role, s.Algorithm, s.Usage, ErrCaller)
+	}
+	transport := s.Role == RoleTransportSource || s.Role == RoleTransportDestination
+	if transport != slices.Contains(Classes, s.Class) || !transport && s.Class != "" {
+		return fmt.Errorf("role %q with class %q: %w", s.Role, s.Class, ErrCaller)
+	}
+	if len(s.Name) > maxName || s.Name == absent {
+		return fmt.Errorf("name of %d bytes: want at most %d, and not %q: %w", len(s.Name), maxName, absent, ErrCaller)
+	}
+	for _, c := range []byte(s.Name) {
+		if c <= ' ' || c > '~' {
+			return fmt.Errorf("name with byte 0x%02x: want printable ASCII without spaces: %w", c, ErrCaller)
+		}
+	}
+	return nil
+}
+
+// Material reports whether the spec is a customer's key material, which clients' requests
+// use and transport keys carry.
+func (s Spec) Material() bool { return s.Role == RoleMaterial || s.Role == RoleSharedMaterial }
 
 // Object is what the index knows about a token object of ours.
 type Object struct {
