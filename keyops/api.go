@@ -1,0 +1,409 @@
+package keyops
+
+import (
+	"context"
+	"time"
+
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/region"
+)
+
+// Caller is who calls and how the call is named in logs. The gateway has authenticated it.
+type Caller struct {
+	Principal     arn.Principal
+	SourceIP      string
+	RequestID     string
+	CorrelationID string // the same in every Region that one replicate, rotate or promote touches; empty = RequestID
+}
+
+// Operations is every operation of the service, named and shaped as AWS KMS names and
+// shapes them. Each returns an *Error, whose Reason is AWS's error name, and no other error.
+type Operations interface {
+	CreateKey(context.Context, Caller, CreateKeyInput) (CreateKeyOutput, error)
+	DescribeKey(context.Context, Caller, DescribeKeyInput) (DescribeKeyOutput, error)
+	ListKeys(context.Context, Caller, ListKeysInput) (ListKeysOutput, error)
+	EnableKey(context.Context, Caller, EnableKeyInput) (EnableKeyOutput, error)
+	DisableKey(context.Context, Caller, DisableKeyInput) (DisableKeyOutput, error)
+	GetKeyPolicy(context.Context, Caller, GetKeyPolicyInput) (GetKeyPolicyOutput, error)
+	ReplicateKey(context.Context, Caller, ReplicateKeyInput) (ReplicateKeyOutput, error)
+
+	CreateAlias(context.Context, Caller, CreateAliasInput) (CreateAliasOutput, error)
+	UpdateAlias(context.Context, Caller, UpdateAliasInput) (UpdateAliasOutput, error)
+	DeleteAlias(context.Context, Caller, DeleteAliasInput) (DeleteAliasOutput, error)
+	ListAliases(context.Context, Caller, ListAliasesInput) (ListAliasesOutput, error)
+
+	Encrypt(context.Context, Caller, EncryptInput) (EncryptOutput, error)
+	Decrypt(context.Context, Caller, DecryptInput) (DecryptOutput, error)
+	GenerateDataKey(context.Context, Caller, GenerateDataKeyInput) (GenerateDataKeyOutput, error)
+	GenerateMac(context.Context, Caller, GenerateMacInput) (GenerateMacOutput, error)
+	VerifyMac(context.Context, Caller, VerifyMacInput) (VerifyMacOutput, error)
+	Sign(context.Context, Caller, SignInput) (SignOutput, error)
+	Verify(context.Context, Caller, VerifyInput) (VerifyOutput, error)
+	GetPublicKey(context.Context, Caller, GetPublicKeyInput) (GetPublicKeyOutput, error)
+	GenerateRandom(context.Context, Caller, GenerateRandomInput) (GenerateRandomOutput, error)
+
+	GetCallerIdentity(context.Context, Caller, GetCallerIdentityInput) (GetCallerIdentityOutput, error)
+	DescribeRegion(context.Context, Caller, DescribeRegionInput) (DescribeRegionOutput, error)
+}
+
+// Tag is one tag of a key. Keys are 1 to 128 characters, values 0 to 256.
+type Tag struct {
+	Key   string
+	Value string
+}
+
+// KeyMetadata is what DescribeKey, CreateKey and ReplicateKey say of a key.
+type KeyMetadata struct {
+	AccountID                arn.Account
+	KeyID                    arn.KeyID
+	ARN                      string
+	CreationDate             time.Time
+	Description              string
+	Enabled                  bool // true in state Enabled only
+	KeyState                 string // as package keystate names it
+	KeySpec                  KeySpec
+	KeyUsage                 KeyUsage
+	Origin                   Origin
+	EncryptionAlgorithms     []Algorithm
+	SigningAlgorithms        []Algorithm
+	MacAlgorithms            []Algorithm
+	CurrentKeyMaterialID     string // 64 hexadecimal digits; empty while there is none, and for key pairs and HMAC keys
+	Exportability            Exportability
+	MultiRegion              bool
+	MultiRegionConfiguration *MultiRegionConfiguration // nil unless MultiRegion
+}
+
+// Exportability says whether material can leave its token, as the token's attributes say.
+type Exportability string
+
+// Values of Exportability.
+const (
+	ExportNever         Exportability = "NEVER"
+	ExportTransportOnly Exportability = "TRANSPORT_ONLY" // wrapped under a transport key, to an established peer
+	ExportUnknown       Exportability = "UNKNOWN"        // no material of the key is in this token now
+)
+
+// MultiRegionKeyType is a key's role in its set.
+type MultiRegionKeyType string
+
+// Values of MultiRegionKeyType.
+const (
+	Primary MultiRegionKeyType = "PRIMARY"
+	Replica MultiRegionKeyType = "REPLICA"
+)
+
+// MultiRegionConfiguration is the set as this Region knows it.
+type MultiRegionConfiguration struct {
+	MultiRegionKeyType MultiRegionKeyType
+	PrimaryKey         MultiRegionKey
+	ReplicaKeys        []MultiRegionKey // ordered by Region; the key itself is in its own slot
+}
+
+// MultiRegionKey is one member of a set.
+type MultiRegionKey struct {
+	ARN    string
+	Region region.Name
+}
+
+// CreateKeyInput asks for a new key.
+type CreateKeyInput struct {
+	Description                    string   // at most 8192 characters
+	KeySpec                        KeySpec  // default SYMMETRIC_DEFAULT
+	KeyUsage                       KeyUsage // default ENCRYPT_DECRYPT for SYMMETRIC_DEFAULT, else required
+	Origin                         Origin   // default AWS_KMS
+	Policy                         string   // at most 32 KiB; default: the account root may everything
+	BypassPolicyLockoutSafetyCheck bool
+	Tags                           []Tag // at most 50
+	MultiRegion                    bool
+}
+
+// CreateKeyOutput describes the new key.
+type CreateKeyOutput struct{ KeyMetadata KeyMetadata }
+
+// DescribeKeyInput names a key by key ID, key ARN, alias name or alias ARN.
+type DescribeKeyInput struct{ KeyID string }
+
+// DescribeKeyOutput describes the key.
+type DescribeKeyOutput struct{ KeyMetadata KeyMetadata }
+
+// ListKeysInput asks for a page of the account's keys.
+type ListKeysInput struct {
+	Limit  int    // 1 to 1000; 0 = 100
+	Marker string // NextMarker of the page before
+}
+
+// KeyListEntry is one key of a list.
+type KeyListEntry struct {
+	KeyID  arn.KeyID
+	KeyARN string
+}
+
+// ListKeysOutput is a page of keys, ordered by key ID.
+type ListKeysOutput struct {
+	Keys       []KeyListEntry
+	NextMarker string // set if Truncated
+	Truncated  bool
+}
+
+// EnableKeyInput names a key by key ID or key ARN.
+type EnableKeyInput struct{ KeyID string }
+
+// EnableKeyOutput is empty.
+type EnableKeyOutput struct{}
+
+// DisableKeyInput names a key by key ID or key ARN.
+type DisableKeyInput struct{ KeyID string }
+
+// DisableKeyOutput is empty.
+type DisableKeyOutput struct{}
+
+// GetKeyPolicyInput names a key by key ID or key ARN.
+type GetKeyPolicyInput struct {
+	KeyID      string
+	PolicyName string // default, the only one there is
+}
+
+// GetKeyPolicyOutput is the key policy as it was written.
+type GetKeyPolicyOutput struct {
+	Policy     string
+	PolicyName string
+}
+
+// ReplicateKeyInput asks for a replica of a multi-Region primary key. Policy, description
+// and tags belong to the replica; nothing is copied from the primary key.
+type ReplicateKeyInput struct {
+	KeyID                          string // key ID or key ARN
+	ReplicaRegion                  string
+	Policy                         string
+	BypassPolicyLockoutSafetyCheck bool
+	Description                    string
+	Tags                           []Tag
+}
+
+// ReplicateKeyOutput describes the replica, which is Creating.
+type ReplicateKeyOutput struct {
+	ReplicaKeyMetadata KeyMetadata
+	ReplicaPolicy      string
+	ReplicaTags        []Tag
+}
+
+// CreateAliasInput names a new alias, alias/<name>, and the key ID or ARN that it points to.
+type CreateAliasInput struct {
+	AliasName   string
+	TargetKeyID string
+}
+
+// CreateAliasOutput is empty.
+type CreateAliasOutput struct{}
+
+// UpdateAliasInput points an alias to another key of the same spec and usage.
+type UpdateAliasInput struct {
+	AliasName   string
+	TargetKeyID string
+}
+
+// UpdateAliasOutput is empty.
+type UpdateAliasOutput struct{}
+
+// DeleteAliasInput names an alias.
+type DeleteAliasInput struct{ AliasName string }
+
+// DeleteAliasOutput is empty.
+type DeleteAliasOutput struct{}
+
+// ListAliasesInput asks for a page of the account's aliases, or of one key's.
+type ListAliasesInput struct {
+	KeyID  string // optional: key ID or key ARN
+	Limit  int    // 1 to 100; 0 = 50
+	Marker string
+}
+
+// AliasListEntry is one alias of a list.
+type AliasListEntry struct {
+	AliasName       string
+	AliasARN        string
+	TargetKeyID     arn.KeyID
+	CreationDate    time.Time
+	LastUpdatedDate time.Time
+}
+
+// ListAliasesOutput is a page of aliases, ordered by name.
+type ListAliasesOutput struct {
+	Aliases    []AliasListEntry
+	NextMarker string
+	Truncated  bool
+}
+
+// EncryptInput is up to 4096 bytes to encrypt.
+type EncryptInput struct {
+	KeyID               string // key ID, key ARN, alias name or alias ARN
+	Plaintext           []byte // 1 to 4096 bytes
+	EncryptionContext   map[string]string
+	EncryptionAlgorithm Algorithm // default SYMMETRIC_DEFAULT
+	DryRun              bool
+}
+
+// EncryptOutput is a ciphertext that names its key and material.
+type EncryptOutput struct {
+	CiphertextBlob      []byte
+	KeyID               string // the key's ARN in this Region
+	EncryptionAlgorithm Algorithm
+	KeyMaterialID       string
+}
+
+// DecryptInput is a ciphertext and the context that it was made with.
+type DecryptInput struct {
+	CiphertextBlob      []byte // at most 6144 bytes
+	EncryptionContext   map[string]string
+	KeyID               string // optional; a ciphertext of another key is IncorrectKey
+	EncryptionAlgorithm Algorithm
+	DryRun              bool
+}
+
+// DecryptOutput is the plaintext.
+type DecryptOutput struct {
+	Plaintext           []byte
+	KeyID               string
+	EncryptionAlgorithm Algorithm
+	KeyMaterialID       string
+}
+
+// GenerateDataKeyInput asks for random bytes, in plain and encrypted. Exactly one of
+// KeySpec and NumberOfBytes is set.
+type GenerateDataKeyInput struct {
+	KeyID             string
+	KeySpec           DataKeySpec
+	NumberOfBytes     int // 1 to 1024
+	EncryptionContext map[string]string
+	DryRun            bool
+}
+
+// GenerateDataKeyOutput is a data key.
+type GenerateDataKeyOutput struct {
+	CiphertextBlob []byte
+	Plaintext      []byte
+	KeyID          string
+	KeyMaterialID  string
+}
+
+// GenerateMacInput is a message of 1 to 4096 bytes.
+type GenerateMacInput struct {
+	KeyID        string
+	Message      []byte
+	MacAlgorithm Algorithm
+	DryRun       bool
+}
+
+// GenerateMacOutput is the MAC.
+type GenerateMacOutput struct {
+	Mac          []byte
+	KeyID        string
+	MacAlgorithm Algorithm
+}
+
+// VerifyMacInput is a message and the MAC that it is said to have.
+type VerifyMacInput struct {
+	KeyID        string
+	Message      []byte
+	Mac          []byte // at most 6144 bytes
+	MacAlgorithm Algorithm
+	DryRun       bool
+}
+
+// VerifyMacOutput is returned for a valid MAC only.
+type VerifyMacOutput struct {
+	MacValid     bool
+	KeyID        string
+	MacAlgorithm Algorithm
+}
+
+// SignInput is a message of 1 to 4096 bytes, or its digest.
+type SignInput struct {
+	KeyID            string
+	Message          []byte
+	MessageType      MessageType // default RAW
+	SigningAlgorithm Algorithm
+	DryRun           bool
+}
+
+// SignOutput is the signature; ECDSA signatures are DER.
+type SignOutput struct {
+	Signature        []byte
+	KeyID            string
+	SigningAlgorithm Algorithm
+}
+
+// VerifyInput is a message and its signature.
+type VerifyInput struct {
+	KeyID            string
+	Message          []byte
+	MessageType      MessageType
+	Signature        []byte // at most 6144 bytes
+	SigningAlgorithm Algorithm
+	DryRun           bool
+}
+
+// VerifyOutput is returned for a valid signature only.
+type VerifyOutput struct {
+	SignatureValid   bool
+	KeyID            string
+	SigningAlgorithm Algorithm
+}
+
+// GetPublicKeyInput names a key pair.
+type GetPublicKeyInput struct{ KeyID string }
+
+// GetPublicKeyOutput is the public key as DER SubjectPublicKeyInfo.
+type GetPublicKeyOutput struct {
+	KeyID             string
+	PublicKey         []byte
+	KeySpec           KeySpec
+	KeyUsage          KeyUsage
+	SigningAlgorithms []Algorithm
+}
+
+// GenerateRandomInput asks the token for 1 to 1024 random bytes.
+type GenerateRandomInput struct{ NumberOfBytes int }
+
+// GenerateRandomOutput is random bytes.
+type GenerateRandomOutput struct{ Plaintext []byte }
+
+// GetCallerIdentityInput is empty.
+type GetCallerIdentityInput struct{}
+
+// GetCallerIdentityOutput says who the service takes the caller for.
+type GetCallerIdentityOutput struct {
+	ARN     string
+	Account arn.Account
+}
+
+// DescribeRegionInput is empty.
+type DescribeRegionInput struct{}
+
+// DescribeRegionOutput says what this Region is and what its token can do.
+type DescribeRegionOutput struct {
+	Region      region.Name
+	Instance    region.InstanceID
+	Partition   string
+	Fingerprint string // of the Region's public descriptor
+	Boundary    string // token, api-only or none: who enforces that material cannot leave
+	Token       TokenDescription
+	KeySpecs    []KeySpecSupport
+	KeyQuota    int // keys per account
+	KeyCount    int // keys of the caller's account
+}
+
+// TokenDescription is what the token says of itself.
+type TokenDescription struct {
+	Label, Serial, Manufacturer, Model, Firmware, Profile string
+}
+
+// KeySpecSupport says whether this token can hold keys of a spec.
+type KeySpecSupport struct {
+	KeySpec     KeySpec
+	KeyUsages   []KeyUsage
+	Algorithms  []Algorithm
+	Supported   bool
+	MultiRegion bool   // material can also be wrapped and unwrapped here
+	Reason      string // why not
+}
