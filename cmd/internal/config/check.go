@@ -1,0 +1,182 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/keyferry/keyferry/cmd/internal/strictyaml"
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/region"
+)
+
+// check reports every value that cannot be right, whatever the machine.
+func (c *Config) check(doc *strictyaml.Document) {
+	c.checkNames(doc)
+	c.checkToken(doc)
+	for _, p := range c.paths() {
+		if *p.value == "" && p.key != "identity_policies" {
+			doc.Report(p.key, "missing: give a path")
+		}
+	}
+	c.checkClients(doc)
+	c.checkPeers(doc)
+	within(doc, "limits.keys", c.Limits.Keys, 1, 10_000_000)
+	within(doc, "limits.connections", c.Limits.Connections, 1, 100_000)
+	within(doc, "limits.streams", c.Limits.Streams, 1, 10_000)
+	oneOf(doc, "log.level", c.Log.Level, "debug", "info", "warning", "error")
+	oneOf(doc, "log.format", c.Log.Format, "json", "text")
+	if c.Audit.FlushInterval < 0 {
+		doc.Report("audit.flush_interval", "negative: give 0s to flush each record, or a duration such as 1s")
+	}
+	if c.DrainTimeout < 0 {
+		doc.Report("drain_timeout", "negative: give a duration such as 15s")
+	}
+}
+
+func (c *Config) checkNames(doc *strictyaml.Document) {
+	if c.Region == "" {
+		doc.Report("region", "missing: give this daemon's Region, such as eu-paris-1")
+	} else {
+		valid(doc, "region", string(c.Region), region.ParseName)
+	}
+	valid(doc, "partition", c.Partition, arn.ParsePartition)
+	if len(c.Accounts) == 0 {
+		doc.Report("accounts", `missing: give at least one account, such as ["111122223333"]`)
+	}
+	for i, a := range c.Accounts {
+		at := fmt.Sprintf("accounts[%d]", i)
+		valid(doc, at, string(a), arn.ParseAccount)
+		if slices.Index(c.Accounts, a) < i {
+			doc.Report(at, "account %s is there twice: remove one", a)
+		}
+	}
+}
+
+func (c *Config) checkToken(doc *strictyaml.Document) {
+	t := &c.Token
+	if (t.Label == "") == (t.Serial == "") {
+		doc.Report("token.label", "give exactly one of label and serial: slots are numbered anew at each start")
+	}
+	switch {
+	case t.Profile == "":
+		doc.Report("token.profile", "missing: give one of %s, or the path of a profile file", strings.Join(hsm.Profiles(), ", "))
+	case !strings.Contains(t.Profile, "/"):
+		oneOf(doc, "token.profile", t.Profile, hsm.Profiles()...)
+	}
+	if t.Sessions != 0 {
+		within(doc, "token.sessions", t.Sessions, 1, 1024)
+	}
+	oneOf(doc, "token.require_boundary", t.RequireBoundary, "token", "api-only", "none")
+}
+
+func (c *Config) checkClients(doc *strictyaml.Document) {
+	address(doc, "clients.grpc", c.Clients.GRPC, "127.0.0.1:7100")
+	if c.Clients.REST != "" {
+		address(doc, "clients.rest", c.Clients.REST, "127.0.0.1:7200")
+	}
+	if len(c.Clients.Principals) == 0 {
+		doc.Report("clients.principals", "missing: give at least one rule, or nobody can call")
+	}
+	for i, r := range c.Clients.Principals {
+		at := fmt.Sprintf("clients.principals[%d]", i)
+		if (r.SPIFFE == "") == (r.Subject == "") {
+			doc.Report(at, "give exactly one of spiffe and subject")
+		}
+		if r.OrganizationalUnit != "" && r.Subject == "" {
+			doc.Report(at+".organizational_unit", "goes with subject only")
+		}
+		if r.SPIFFE != "" && !strings.HasPrefix(r.SPIFFE, "spiffe://") {
+			doc.Report(at+".spiffe", "%q: want a pattern that begins with spiffe://", r.SPIFFE)
+		}
+		c.checkPrincipal(doc, at, r)
+	}
+}
+
+func (c *Config) checkPrincipal(doc *strictyaml.Document, at string, r PrincipalRule) {
+	pattern := r.SPIFFE + r.Subject
+	at += ".principal"
+	switch inPattern, inPrincipal := strings.Count(pattern, "*"), strings.Count(r.Principal, "*"); {
+	case r.Principal == "":
+		doc.Report(at, "missing: give an ARN such as arn:%s:iam::111122223333:user/alice", c.Partition)
+		return
+	case inPattern > 1 || inPrincipal > 1:
+		doc.Report(at, "at most one * in the pattern and one in the principal")
+		return
+	case inPrincipal == 1 && inPattern == 0:
+		doc.Report(at, "has a * but the pattern has none that it could stand for")
+		return
+	}
+	p, err := arn.ParsePrincipal(strings.ReplaceAll(r.Principal, "*", "x"))
+	switch {
+	case err != nil:
+		doc.Report(at, "%v", err)
+	case p.Partition != c.Partition:
+		doc.Report(at, "%s is in partition %s, this daemon in %s", r.Principal, p.Partition, c.Partition)
+	case strings.Contains(string(p.Account), "x"):
+		doc.Report(at, "the account cannot come from the certificate: write it out")
+	}
+}
+
+func (c *Config) checkPeers(doc *strictyaml.Document) {
+	if c.Peers.Listen == "" && len(c.Peers.Addresses) > 0 {
+		doc.Report("peers.listen", "missing: give the address at which peers reach this Region, such as 10.0.0.1:7300")
+	}
+	listeners := map[string]string{c.Clients.GRPC: "clients.grpc"}
+	for _, l := range []struct{ key, value string }{{"clients.rest", c.Clients.REST}, {"peers.listen", c.Peers.Listen}} {
+		if l.value == "" {
+			continue
+		}
+		if other, taken := listeners[l.value]; taken && !strings.HasSuffix(l.value, ":0") {
+			doc.Report(l.key, "%s is the address of %s already: give each listener its own", l.value, other)
+		}
+		listeners[l.value] = l.key
+	}
+	if c.Peers.Listen != "" {
+		address(doc, "peers.listen", c.Peers.Listen, "10.0.0.1:7300")
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Peers.Addresses)) {
+		at := "peers.addresses." + string(name)
+		valid(doc, at, string(name), region.ParseName)
+		address(doc, at, c.Peers.Addresses[name], "10.0.0.2:7300")
+		if name == c.Region {
+			doc.Report(at, "is this daemon's own Region: list the others only")
+		}
+	}
+}
+
+func valid[T any](doc *strictyaml.Document, at, value string, parse func(string) (T, error)) {
+	if _, err := parse(value); err != nil {
+		doc.Report(at, "%v", err)
+	}
+}
+
+func within(doc *strictyaml.Document, at string, value, least, most int) {
+	if value < least || value > most {
+		doc.Report(at, "%d: want %d to %d", value, least, most)
+	}
+}
+
+func oneOf(doc *strictyaml.Document, at, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		doc.Report(at, "%q: want one of %s", value, strings.Join(allowed, ", "))
+	}
+}
+
+func address(doc *strictyaml.Document, at, value, example string) {
+	if value == "" {
+		doc.Report(at, "missing: give host:port, such as %s", example)
+		return
+	}
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		doc.Report(at, "%q: want host:port, such as %s", value, example)
+	}
+}

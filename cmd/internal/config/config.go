@@ -1,0 +1,143 @@
+// Package config reads the configuration of keyferryd.
+//
+// One YAML file configures one daemon. [Config] is its reference; docs/configuration.md is
+// the same list in prose, compared with the struct by a test. Secrets are never in the file
+// or in the environment: it names files that hold them. Relative paths are relative to the
+// directory of the configuration file, so that a deployment can be moved as a whole.
+//
+// A field that a newer version adds has a default, so that an old file keeps working; a
+// field that this version does not know is refused, so that a misspelt limit is no limit
+// that silently is not there.
+package config
+
+import (
+	"time"
+
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/region"
+)
+
+// Config is the configuration of one daemon, which serves one Region.
+type Config struct {
+	// Region is the name of the Region that this daemon serves, such as eu-paris-1.
+	Region region.Name `yaml:"region"`
+	// Partition is the partition in ARNs. Default aws, because AWS clients refuse others.
+	Partition string `yaml:"partition,omitempty"`
+	// Accounts lists the accounts served, twelve digits each, at least one.
+	Accounts []arn.Account `yaml:"accounts"`
+	// RegionDir is the directory that keyferry-ceremony keeps: descriptor, peers, transcripts.
+	RegionDir string `yaml:"region_dir"`
+	// Token says which PKCS#11 token holds the keys.
+	Token Token `yaml:"token"`
+	// Store says where the sealed metadata is.
+	Store Store `yaml:"store"`
+	// Audit says where the audit log is.
+	Audit Audit `yaml:"audit"`
+	// Clients says where and how users and programs connect.
+	Clients Clients `yaml:"clients"`
+	// IdentityPolicies is the file of identity policies, in the AWS grammar. Default: none, so
+	// that only key policies allow.
+	IdentityPolicies string `yaml:"identity_policies,omitempty"`
+	// Peers says how the other Regions are reached. Default: a deployment in one Region.
+	Peers Peers `yaml:"peers,omitempty"`
+	// Limits bounds what clients can take.
+	Limits Limits `yaml:"limits,omitempty"`
+	// Log says what is written to standard error.
+	Log Log `yaml:"log,omitempty"`
+	// DrainTimeout bounds how long a stop waits for calls in flight. Default 15s.
+	DrainTimeout time.Duration `yaml:"drain_timeout,omitempty"`
+}
+
+// Token names a PKCS#11 token and how it is used.
+type Token struct {
+	// Module is the path of the PKCS#11 library.
+	Module string `yaml:"module"`
+	// Label is the token's label. Exactly one of label and serial is given.
+	Label string `yaml:"label,omitempty"`
+	// Serial is the token's serial number.
+	Serial string `yaml:"serial,omitempty"`
+	// PINFile is a file with the user PIN, readable by the daemon's user alone.
+	PINFile string `yaml:"pin_file"`
+	// PINGroupReadable permits the PIN file to be readable by its group. Default false.
+	PINGroupReadable bool `yaml:"pin_group_readable,omitempty"`
+	// Profile is a built-in profile (softhsm2, generic, luna7) or a profile file's path, which
+	// contains a slash.
+	Profile string `yaml:"profile"`
+	// Sessions is the number of sessions kept open, 1 to 1024. Default 0: the profile's.
+	Sessions int `yaml:"sessions,omitempty"`
+	// RequireBoundary is the replication boundary without which the daemon refuses to start:
+	// token, api-only or none. Default token, so that a software token is always a decision.
+	RequireBoundary string `yaml:"require_boundary,omitempty"`
+}
+
+// Store places the metadata.
+type Store struct {
+	// Path is the SQLite file, made if it is missing, on a local disk.
+	Path string `yaml:"path"`
+}
+
+// Audit places the audit log.
+type Audit struct {
+	// Dir is the directory of the audit files, made if it is missing.
+	Dir string `yaml:"dir"`
+	// FlushInterval bounds what a crash can take from the log of cryptographic calls; with 0s
+	// each is on disk before it is answered. Management calls always are. Default 1s.
+	FlushInterval time.Duration `yaml:"flush_interval,omitempty"`
+}
+
+// Clients configures the listeners for users and programs.
+type Clients struct {
+	// GRPC is the address of the gRPC listener, host:port.
+	GRPC string `yaml:"grpc"`
+	// REST is the address of the REST listener. Default: none.
+	REST string `yaml:"rest,omitempty"`
+	// CertificateFile is the server's certificate chain, PEM, used by both listeners.
+	CertificateFile string `yaml:"certificate_file"`
+	// KeyFile is the private key of the certificate, PEM, not readable by others.
+	KeyFile string `yaml:"key_file"`
+	// CAFile holds the authorities of client certificates, PEM. No certificate, no access.
+	CAFile string `yaml:"ca_file"`
+	// Principals maps client certificates to principals. The first rule that matches decides;
+	// a certificate that none matches is refused.
+	Principals []PrincipalRule `yaml:"principals"`
+}
+
+// PrincipalRule maps client certificates to one principal, or to one principal each.
+type PrincipalRule struct {
+	// SPIFFE is a pattern for the certificate's URI name, such as spiffe://example.org/user/*.
+	// Exactly one of spiffe and subject is given. One * stands for a name without a slash.
+	SPIFFE string `yaml:"spiffe,omitempty"`
+	// Subject is a pattern for the certificate's common name, such as *.ci.example.org.
+	Subject string `yaml:"subject,omitempty"`
+	// OrganizationalUnit, together with subject, must be among the certificate's units.
+	OrganizationalUnit string `yaml:"organizational_unit,omitempty"`
+	// Principal is the principal's ARN; a * in it is what * stood for in the pattern.
+	Principal string `yaml:"principal"`
+}
+
+// Peers configures the link to the other Regions.
+type Peers struct {
+	// Listen is the address for peers, host:port. It is never one of the clients' addresses.
+	Listen string `yaml:"listen,omitempty"`
+	// Addresses maps each peer Region to its listen address as seen from here. Who a peer is
+	// decides its descriptor in region_dir, not its address.
+	Addresses map[region.Name]string `yaml:"addresses,omitempty"`
+}
+
+// Limits bounds what clients can take.
+type Limits struct {
+	// Keys is the key quota of each account, 1 to 10000000. Default 100000.
+	Keys int `yaml:"keys,omitempty"`
+	// Connections is the number of client connections, 1 to 100000. Default 4096.
+	Connections int `yaml:"connections,omitempty"`
+	// Streams is the number of calls in flight on one connection, 1 to 10000. Default 256.
+	Streams int `yaml:"streams,omitempty"`
+}
+
+// Log configures the daemon's log.
+type Log struct {
+	// Level is debug, info, warning or error. Default info.
+	Level string `yaml:"level,omitempty"`
+	// Format is json or text. Default json.
+	Format string `yaml:"format,omitempty"`
+}
