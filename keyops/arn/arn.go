@@ -85,6 +85,14 @@ func ParseKeyID(s string) (KeyID, error) {
 // MultiRegion reports whether the ID is that of a multi-Region key.
 func (id KeyID) MultiRegion() bool { return strings.HasPrefix(string(id), "mrk-") }
 
+// KeyIDFromBytes is the inverse of Bytes and MultiRegion.
+func KeyIDFromBytes(b [16]byte, multiRegion bool) KeyID {
+	if multiRegion {
+		return KeyID("mrk-" + hex.EncodeToString(b[:]))
+	}
+	return KeyID(uuid.UUID(b).String())
+}
+
 // Bytes returns the sixteen bytes that a ciphertext header carries.
 func (id KeyID) Bytes() [16]byte {
 	var out [16]byte
