@@ -1,0 +1,184 @@
+package region
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
+	"github.com/keyferry/keyferry/keyops/wire"
+)
+
+// Descriptor is what a Region says of itself. Its peers pin it once, by a fingerprint that
+// a person reads out; everything else that they believe of the Region follows from it.
+type Descriptor struct {
+	Region    Name
+	Instance  InstanceID
+	Partition string // the ARN partition; peers of another are refused
+	// SigningKey is the SPKI of the Region signing key, EC P-384, in DER.
+	SigningKey []byte
+	// Operators approve what the daemon's PIN alone must not be able to do.
+	Operators approval.Roster
+	Created   time.Time // to the second
+	// Version is 1 at init and grows when the signing key or the roster is replaced.
+	Version uint64
+}
+
+// ErrDescriptor means a descriptor that does not verify or says something impossible.
+var ErrDescriptor = errors.New("descriptor not valid")
+
+var partitionPattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+
+// ParsePartition checks the name of an ARN partition, such as aws.
+func ParsePartition(s string) (string, error) {
+	if !partitionPattern.MatchString(s) {
+		return "", fmt.Errorf("partition %q: want a lower-case letter, then letters, digits and hyphens", s)
+	}
+	return s, nil
+}
+
+// Validate reports the first field that is wrong.
+func (d Descriptor) Validate() error {
+	if _, err := ParseName(string(d.Region)); err != nil {
+		return err
+	}
+	if _, err := ParseInstanceID(string(d.Instance)); err != nil {
+		return err
+	}
+	if _, err := ParsePartition(d.Partition); err != nil {
+		return err
+	}
+	if _, err := d.PublicKey(); err != nil {
+		return err
+	}
+	if d.Version < 1 {
+		return errors.New("version 0")
+	}
+	return d.Operators.Validate()
+}
+
+// PublicKey returns the Region signing key's public half.
+func (d Descriptor) PublicKey() (*ecdsa.PublicKey, error) {
+	pub, err := x509.ParsePKIXPublicKey(d.SigningKey)
+	if err != nil {
+		return nil, fmt.Errorf("parsing signing key: %w", err)
+	}
+	k, ok := pub.(*ecdsa.PublicKey)
+	if !ok || k.Curve.Params().Name != "P-384" {
+		return nil, errors.New("signing key: want EC P-384")
+	}
+	return k, nil
+}
+
+// Verify reports whether s was signed by this Region's signing key.
+func (d Descriptor) Verify(s statement.Signed) error {
+	pub, err := d.PublicKey()
+	if err != nil {
+		return err
+	}
+	if err := s.Verify(pub); err != nil {
+		return fmt.Errorf("statement of Region %s: %w", d.Region, err)
+	}
+	return nil
+}
+
+func (d Descriptor) payload() []byte {
+	var w wire.Writer
+	w.String(string(d.Region))
+	w.String(string(d.Instance))
+	w.String(d.Partition)
+	w.Bytes(d.SigningKey)
+	d.Operators.Append(&w)
+	w.Uint(uint64(d.Created.Unix()))
+	w.Uint(d.Version)
+	return w.Out()
+}
+
+// SignedDescriptor is a descriptor with the statement that carries it.
+type SignedDescriptor struct {
+	Descriptor
+	Statement statement.Signed
+}
+
+// Sign makes the statement of a descriptor, signed by the key that it names.
+func (d Descriptor) Sign(ctx context.Context, s statement.Signer) (SignedDescriptor, error) {
+	if err := d.Validate(); err != nil {
+		return SignedDescriptor{}, fmt.Errorf("%w: %w", ErrDescriptor, err)
+	}
+	signed, err := statement.Sign(ctx, s, statement.Descriptor, d.payload())
+	if err != nil {
+		return SignedDescriptor{}, err
+	}
+	return Open(signed) // also proves that the signer holds the named key
+}
+
+// Open reads a descriptor and verifies that the key which it names signed it. That proves
+// possession of the key and nothing else: trust comes from comparing the fingerprint.
+func Open(s statement.Signed) (SignedDescriptor, error) {
+	if s.Purpose != statement.Descriptor {
+		return SignedDescriptor{}, fmt.Errorf("%w: statement of type %q", ErrDescriptor, s.Purpose)
+	}
+	r := wire.NewReader(s.Payload)
+	d := Descriptor{
+		Region:     Name(r.String(32)),
+		Instance:   InstanceID(r.String(32)),
+		Partition:  r.String(32),
+		SigningKey: r.Bytes(512),
+		Operators:  approval.Take(r),
+	}
+	created := r.Uint()
+	if created > 1<<40 {
+		r.Fail("creation time %d is beyond any calendar", created)
+	}
+	d.Created = time.Unix(int64(created), 0).UTC()
+	d.Version = r.Uint()
+	if err := r.Done(); err != nil {
+		return SignedDescriptor{}, fmt.Errorf("%w: %w", ErrDescriptor, err)
+	}
+	if err := d.Validate(); err != nil {
+		return SignedDescriptor{}, fmt.Errorf("%w: %w", ErrDescriptor, err)
+	}
+	if err := d.Verify(s); err != nil {
+		return SignedDescriptor{}, fmt.Errorf("%w: %w", ErrDescriptor, err)
+	}
+	return SignedDescriptor{Descriptor: d, Statement: s}, nil
+}
+
+// Fingerprint is what one person reads out and another compares before the descriptor is
+// pinned. It covers every field.
+func (d SignedDescriptor) Fingerprint() string { return statement.Fingerprint(d.Statement.Payload) }
+
+// Load reads a descriptor file.
+func Load(path string) (SignedDescriptor, error) {
+	var f statement.File
+	if err := statement.ReadJSON(path, &f); err != nil {
+		return SignedDescriptor{}, err
+	}
+	s, err := f.Signed(statement.Descriptor)
+	if err != nil {
+		return SignedDescriptor{}, fmt.Errorf("%s: %w", path, err)
+	}
+	d, err := Open(s)
+	if err != nil {
+		return SignedDescriptor{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return d, nil
+}
+
+// Save writes the descriptor to a new file.
+func (d SignedDescriptor) Save(path string) error {
+	pub, err := d.PublicKey()
+	if err != nil {
+		return err
+	}
+	f, err := statement.NewFile(d.Statement, pub)
+	if err != nil {
+		return err
+	}
+	return statement.WriteJSON(path, f)
+}

@@ -1,0 +1,94 @@
+package region
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+)
+
+// Dir is a Region's directory, which the ceremony tool writes and the daemon reads:
+//
+//	region.json                  this Region's descriptor
+//	peers/REGION.json            the descriptors of pinned peers
+//	transcripts/*.json           transport keys of this token, one file per event
+//
+// It holds public values only. What it says is signed, but whoever can replace region.json
+// can replace all of it: the daemon compares it with the token's own Region signing key.
+type Dir string
+
+// Own returns the path of the own descriptor.
+func (d Dir) Own() string { return filepath.Join(string(d), "region.json") }
+
+// Peer returns the path of a peer's pinned descriptor.
+func (d Dir) Peer(n Name) string { return filepath.Join(string(d), "peers", string(n)+".json") }
+
+// Transcripts returns the directory of transcripts.
+func (d Dir) Transcripts() string { return filepath.Join(string(d), "transcripts") }
+
+// Make creates the directory and those below it. It is no error if they exist.
+func (d Dir) Make() error {
+	for _, p := range []string{string(d), filepath.Join(string(d), "peers"), d.Transcripts()} {
+		if err := os.MkdirAll(p, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LoadOwn reads the own descriptor.
+func (d Dir) LoadOwn() (SignedDescriptor, error) { return Load(d.Own()) }
+
+// LoadPeer reads the pinned descriptor of a peer and checks that it is in the same partition.
+func (d Dir) LoadPeer(n Name) (SignedDescriptor, error) {
+	own, err := d.LoadOwn()
+	if err != nil {
+		return SignedDescriptor{}, err
+	}
+	peer, err := Load(d.Peer(n))
+	if errors.Is(err, fs.ErrNotExist) {
+		return SignedDescriptor{}, fmt.Errorf("peer Region %s is not pinned: %w", n, err)
+	}
+	if err != nil {
+		return SignedDescriptor{}, err
+	}
+	return peer, own.Accepts(n, peer)
+}
+
+// Accepts reports whether peer may be a peer of this Region under the name n.
+func (d Descriptor) Accepts(n Name, peer SignedDescriptor) error {
+	switch {
+	case peer.Region != n:
+		return fmt.Errorf("descriptor of Region %s found under the name %s: %w", peer.Region, n, ErrDescriptor)
+	case peer.Region == d.Region || peer.Instance == d.Instance:
+		return fmt.Errorf("Region %s is this Region: %w", n, ErrDescriptor)
+	case peer.Partition != d.Partition:
+		return fmt.Errorf("Region %s is in partition %s, this one in %s: %w", n, peer.Partition, d.Partition, ErrDescriptor)
+	}
+	return nil
+}
+
+// LoadPeers reads every pinned descriptor.
+func (d Dir) LoadPeers() ([]SignedDescriptor, error) {
+	files, err := filepath.Glob(d.Peer("*"))
+	if err != nil {
+		return nil, err
+	}
+	sort.Strings(files)
+	var peers []SignedDescriptor
+	for _, f := range files {
+		n, err := ParseName(strings.TrimSuffix(filepath.Base(f), ".json"))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f, err)
+		}
+		p, err := d.LoadPeer(n)
+		if err != nil {
+			return nil, err
+		}
+		peers = append(peers, p)
+	}
+	return peers, nil
+}
