@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/keyferry/keyferry/cmd/internal/cliconfig"
+	"github.com/keyferry/keyferry/keyops/arn"
+	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
+)
+
+// client is a connection to one Region.
+type client struct {
+	region string
+	keys   kmsv1.KeyServiceClient
+	crypto kmsv1.CryptoServiceClient
+	info   kmsv1.RegionServiceClient
+}
+
+// with connects to the chosen Region and calls f within the command's time limit.
+func (a *app) with(ctx context.Context, f func(context.Context, *client) error) error {
+	file := a.config
+	if file == "" {
+		var err error
+		if file, err = cliconfig.Path(); err != nil {
+			return err
+		}
+	}
+	cfg, err := cliconfig.Load(file)
+	if err != nil {
+		return usageError{err}
+	}
+	name, entry, err := cfg.Choose(a.region)
+	if err != nil {
+		return usagef("choosing the Region from %s: %w", file, err)
+	}
+	creds, err := tlsConfig(entry)
+	if err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient(entry.GRPC, grpc.WithTransportCredentials(credentials.NewTLS(creds)))
+	if err != nil {
+		return fmt.Errorf("connecting to %s: %w", name, err)
+	}
+	defer conn.Close()
+	if a.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, a.timeout)
+		defer cancel()
+	}
+	return f(ctx, &client{
+		region: string(name),
+		keys:   kmsv1.NewKeyServiceClient(conn),
+		crypto: kmsv1.NewCryptoServiceClient(conn),
+		info:   kmsv1.NewRegionServiceClient(conn),
+	})
+}
+
+func tlsConfig(e cliconfig.Region) (*tls.Config, error) {
+	pem, err := os.ReadFile(e.CA)
+	if err != nil {
+		return nil, fmt.Errorf("reading the authority's certificate: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("reading the authority's certificate: %s holds no PEM certificate", e.CA)
+	}
+	cert, err := tls.LoadX509KeyPair(e.Cert, e.Key)
+	if err != nil {
+		return nil, fmt.Errorf("reading the client certificate: %w", err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{cert}}, nil
+}
+
+// keyRef turns what a user types into what the API takes: an ID, an ARN or alias/NAME stays
+// itself, anything else is the name of an alias.
+func keyRef(s string) string {
+	if strings.HasPrefix(s, "arn:") || strings.HasPrefix(s, "alias/") {
+		return s
+	}
+	if _, err := arn.ParseKeyID(s); err == nil {
+		return s
+	}
+	return "alias/" + s
+}
+
+// keyID returns the key ID behind a reference, for the operations that take no alias.
+func (c *client) keyID(ctx context.Context, ref string) (string, error) {
+	ref = keyRef(ref)
+	if id, err := arn.ParseKeyID(ref); err == nil {
+		return string(id), nil
+	}
+	r, err := arn.ParseResource(ref)
+	if err == nil && r.Key != nil {
+		return ref, nil
+	}
+	out, err := c.keys.DescribeKey(ctx, &kmsv1.DescribeKeyRequest{KeyId: ref})
+	if err != nil {
+		return "", err
+	}
+	return out.GetKeyMetadata().GetKeyId(), nil
+}

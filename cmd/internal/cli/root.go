@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// Streams are the command's standard streams.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// app is one run of the command.
+type app struct {
+	Streams
+	region  string
+	config  string
+	json    bool
+	timeout time.Duration
+}
+
+// Run runs the command and returns its exit code.
+func Run(ctx context.Context, args []string, s Streams) int {
+	a := &app{Streams: s}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(s.In)
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		report(s.Err, err)
+	}
+	return exitCode(err)
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "keyferry",
+		Short: "Use and manage keys of a Keyferry Region",
+		Long: `Use and manage keys of a Keyferry Region.
+
+KEY is a key ID, a key ARN, alias/NAME, or NAME, which stands for alias/NAME.
+Data goes to standard output as it is; words go to standard error.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 denied, 4 not found, 5 the ciphertext,
+signature or MAC does not hold.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version(),
+	}
+	root.SetVersionTemplate("keyferry {{.Version}}\n")
+	f := root.PersistentFlags()
+	f.StringVar(&a.region, "region", os.Getenv("KEYFERRY_REGION"), "Region to call (default KEYFERRY_REGION, then default_region of the configuration)")
+	f.StringVar(&a.config, "config", "", "configuration `file` (default KEYFERRY_CONFIG, then ~/.config/keyferry/config.yaml)")
+	f.BoolVar(&a.json, "json", false, "print the server's answer as JSON")
+	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this long")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+
+	key := &cobra.Command{Use: "key", Short: "Create and manage keys"}
+	key.AddCommand(a.keyCreate("create"), a.keyShow("show KEY"), a.keyList("list"), a.keyReplicate("replicate KEY --to REGION"),
+		a.keyReplicas("replicas KEY"), a.keyEnable("enable KEY"), a.keyDisable("disable KEY"), a.keyPublic("public KEY"))
+	alias := &cobra.Command{Use: "alias", Short: "Name keys"}
+	alias.AddCommand(a.aliasSet("set NAME KEY"), a.aliasList("list"), a.aliasDelete("delete NAME"))
+	policy := &cobra.Command{Use: "policy", Short: "Show who may use a key"}
+	policy.AddCommand(a.policyGet("get KEY"))
+	reg := &cobra.Command{Use: "region", Short: "Show what a Region is and whom it knows"}
+	reg.AddCommand(a.regionShow("show"), a.regionPeers("peers"))
+	audit := &cobra.Command{Use: "audit", Short: "Check audit logs"}
+	audit.AddCommand(a.auditVerify())
+
+	root.AddCommand(key, alias, policy, reg, audit,
+		a.encrypt("encrypt KEY"), a.decrypt("decrypt [KEY]"), a.generateDataKey("generate-data-key KEY"),
+		a.sign("sign KEY"), a.verify("verify KEY --signature FILE"), a.mac("mac KEY"), a.verifyMac("verify-mac KEY --mac FILE"),
+		a.random("random BYTES"), a.whoami("whoami"))
+	for _, c := range []*cobra.Command{key, alias, policy, reg, audit} {
+		c.Args = cobra.NoArgs
+		c.RunE = needsCommand
+	}
+	root.Args = cobra.NoArgs
+	root.RunE = needsCommand
+	a.addAWSVerbs(root)
+	wrapArgs(root)
+	return root
+}
+
+// addAWSVerbs adds AWS's names of the commands, hidden, for fingers that know them.
+func (a *app) addAWSVerbs(root *cobra.Command) {
+	for _, c := range []*cobra.Command{
+		a.keyCreate("create-key"), a.keyShow("describe-key KEY"), a.keyList("list-keys"),
+		a.keyReplicate("replicate-key KEY --to REGION"), a.keyEnable("enable-key KEY"), a.keyDisable("disable-key KEY"),
+		a.keyPublic("get-public-key KEY"), a.aliasSet("create-alias NAME KEY"), a.aliasSet("update-alias NAME KEY"),
+		a.aliasList("list-aliases"), a.aliasDelete("delete-alias NAME"), a.policyGet("get-key-policy KEY"),
+		a.mac("generate-mac KEY"), a.random("generate-random BYTES"), a.whoami("get-caller-identity"),
+	} {
+		c.Hidden = true
+		root.AddCommand(c)
+	}
+}
+
+// needsCommand refuses a command group that was called alone.
+func needsCommand(c *cobra.Command, _ []string) error {
+	var names []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(names, sub.Name())
+		}
+	}
+	return usagef("%s needs a command: %s", c.CommandPath(), strings.Join(names, ", "))
+}
+
+// wrapArgs turns a wrong number of arguments into a usage error that shows the usage line.
+func wrapArgs(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usagef("%v; usage: %s", err, c.UseLine())
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		wrapArgs(sub)
+	}
+}
+
+// print writes the server's answer as JSON.
+func (a *app) print(m proto.Message) error {
+	b, err := protojson.MarshalOptions{Multiline: true, Indent: "  "}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	_, err = a.Out.Write(append(b, '\n'))
+	return err
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}
