@@ -76,8 +76,8 @@ func TestPath(t *testing.T) {
 		t.Errorf("Path() = %s, %v", p, err)
 	}
 	t.Setenv("KEYFERRY_CONFIG", "")
-	t.Setenv("XDG_CONFIG_HOME", "/home/x/.config")
-	if p, err := Path(); p != "/home/x/.config/keyferry/config.yaml" || err != nil {
+	t.Setenv("XDG_CONFIG_HOME", "/x/.config")
+	if p, err := Path(); p != "/x/.config/keyferry/config.yaml" || err != nil {
 		t.Errorf("Path() = %s, %v", p, err)
 	}
 }
