@@ -24,6 +24,7 @@ type Member struct {
 	Seq         uint64        // of that state
 	Held        []material.ID // in its token and proven; sorted
 	Used        []material.ID // ever current there; only grows within an incarnation; sorted
+	Current     material.ID   // what it encrypts with; zero if it cannot
 	KeyState    string        // of its own key, such as Enabled
 	Deleting    int64         // Unix seconds at which its deletion is due; 0 if none is
 	Deleted     bool          // final for this incarnation
@@ -56,6 +57,7 @@ func (m *Member) payload() []byte {
 	w.Uint(m.Seq)
 	idSet(m.Held).encode(&w)
 	idSet(m.Used).encode(&w)
+	encodeOptionalMaterial(&w, m.Current)
 	w.String(m.KeyState)
 	w.Uint(uint64(m.Deleting))
 	w.Bool(m.Deleted)
@@ -73,13 +75,14 @@ func parseMember(signed statement.Signed) (*Member, error) {
 	m := &Member{
 		Key: decodeKeyID(r), Region: decodeRegion(r), Instance: decodeInstance(r),
 		Incarnation: r.Uint(), Counter: r.Uint(), Joined: decodeOptionalEpoch(r), Seq: r.Uint(),
-		Held: decodeIDSet(r), Used: decodeIDSet(r), KeyState: decodeWord(r, stateWord, "key state"),
+		Held: decodeIDSet(r), Used: decodeIDSet(r),
+		Current: decodeOptionalMaterial(r), KeyState: decodeWord(r, stateWord, "key state"),
 		Deleting: decodeTime(r), Deleted: r.Bool(), signed: signed,
 	}
 	r.Fixed(m.Refused[:])
 	m.RefusedFor = r.String(maxText)
-	if r.Err() == nil && (m.Incarnation == 0 || m.Deleted && len(m.Held) != 0) {
-		r.Fail("member %s with incarnation %d, deleted %v, holding %d", m.Region, m.Incarnation, m.Deleted, len(m.Held))
+	if r.Err() == nil && (m.Incarnation == 0 || m.Counter == 0) {
+		r.Fail("member %s with incarnation %d and counter %d", m.Region, m.Incarnation, m.Counter)
 	}
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("parsing member fact: %w", err)

@@ -131,7 +131,7 @@ func (s *Set) Entry(r region.Name) Entry {
 	return s.state.Entry(r)
 }
 
-// Member is a Region with its entry in the newest state and its own newest fact.
+// MemberView is a Region with its entry in the newest state and its own newest fact.
 type MemberView struct {
 	Entry
 	Fact *Member // nil if the Region was never heard; may be of an older incarnation

@@ -1,10 +1,11 @@
 package mrk
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
-	"maps"
 	"slices"
+	"strings"
 
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/material"
@@ -54,7 +55,7 @@ type Entry struct {
 	Status      Status
 }
 
-// Cause of a material's listing.
+// Reason says why a material was listed.
 type Reason uint64
 
 // Reasons for which a material was listed.
@@ -110,16 +111,7 @@ func (s *State) Hash() Hash { return sha256.Sum256(s.signed.Payload) }
 
 // Compare orders states by epoch, then sequence number.
 func (s *State) Compare(o *State) int {
-	if c := s.Epoch.Compare(o.Epoch); c != 0 {
-		return c
-	}
-	switch {
-	case s.Seq < o.Seq:
-		return -1
-	case s.Seq > o.Seq:
-		return 1
-	}
-	return 0
+	return cmp.Or(s.Epoch.Compare(o.Epoch), cmp.Compare(s.Seq, o.Seq))
 }
 
 // Entry returns a Region's entry; one that was never listed has the status Removed and
@@ -136,13 +128,7 @@ func (s *State) Entry(r region.Name) Entry {
 // setEntry replaces or adds a Region's entry and keeps the order.
 func (s *State) setEntry(e Entry) {
 	i, found := slices.BinarySearchFunc(s.Members, e.Region, func(x Entry, r region.Name) int {
-		switch {
-		case x.Region < r:
-			return -1
-		case x.Region > r:
-			return 1
-		}
-		return 0
+		return strings.Compare(string(x.Region), string(r))
 	})
 	if found {
 		s.Members[i] = e
@@ -290,7 +276,6 @@ func (s *State) check() error {
 		}
 		prefixes[m.ID.Prefix()] = true
 	}
-	regions := make(map[region.Name]bool, len(s.Members))
 	for i, e := range s.Members {
 		if i > 0 && s.Members[i-1].Region >= e.Region {
 			return fail("members out of order")
@@ -298,7 +283,6 @@ func (s *State) check() error {
 		if e.Status >= statusEnd || e.Incarnation == 0 {
 			return fail("member %s with incarnation %d and status %d", e.Region, e.Incarnation, uint64(e.Status))
 		}
-		regions[e.Region] = true
 	}
 	for _, id := range []material.ID{s.Current, s.Pending} {
 		if !id.IsZero() && s.listed(id) == nil {
@@ -316,9 +300,9 @@ func (s *State) check() error {
 
 // regions returns every Region that is or was a member.
 func (s *State) regions() []region.Name {
-	set := make(map[region.Name]bool, len(s.Members))
-	for _, e := range s.Members {
-		set[e.Region] = true
+	out := make([]region.Name, len(s.Members))
+	for i, e := range s.Members {
+		out[i] = e.Region
 	}
-	return slices.Sorted(maps.Keys(set))
+	return out
 }

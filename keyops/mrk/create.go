@@ -1,0 +1,229 @@
+package mrk
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
+)
+
+// Properties are fixed when a key is made and the same in every Region.
+type Properties struct {
+	Key     arn.KeyID
+	Account arn.Account
+	Spec    string
+	Usage   string
+	Origin  string
+	Created int64 // Unix seconds
+}
+
+// Create makes the set of a new multi-Region key, of which this Region is the primary
+// Region (rule 1). The first material has a zero ID if the key's material is imported
+// later. The nonce is fresh. The caller calls Reissue before it stores the set.
+func Create(ctx context.Context, signer Signer, self Self, p Properties, first Listed, nonce Nonce) (*Set, error) {
+	s := newSet(self, p.Key)
+	cert := Certificate{
+		Key:      p.Key,
+		Epoch:    Epoch{Line: Line{Region: self.Region, Nonce: nonce}, Region: self.Region, Nonce: nonce},
+		Instance: self.Instance,
+	}
+	if err := s.sign(ctx, signer, statement.Certificate, cert.payload(), &cert.signed); err != nil {
+		return nil, err
+	}
+	st := &State{
+		Key: p.Key, Epoch: cert.Epoch, Account: p.Account, Spec: p.Spec, Usage: p.Usage, Origin: p.Origin, Created: p.Created,
+		Members: []Entry{{self.Region, self.Instance, 1, Active}},
+	}
+	if !first.ID.IsZero() {
+		first.Birth, first.Released, first.Holders = nonce, p.Created, 1
+		st.Materials = []Listed{first}
+		st.Current = first.ID
+	}
+	s.chain, s.permit, s.incarnation = []Certificate{cert}, nonce, 1
+	return s, s.publish(ctx, signer, st)
+}
+
+func newSet(self Self, key arn.KeyID) *Set {
+	return &Set{
+		self: self, key: key, members: map[region.Name]*Member{},
+		requests: map[region.Name]CreateRequest{}, known: map[material.ID]Listed{},
+	}
+}
+
+func (s *Set) sign(ctx context.Context, signer Signer, p statement.Purpose, payload []byte, out *statement.Signed) error {
+	signed, err := signer.Sign(ctx, p, payload)
+	if err != nil {
+		return fmt.Errorf("signing %s of %s: %w", p, s.key, err)
+	}
+	*out = signed
+	return nil
+}
+
+// publish signs a state with the next sequence number and takes it.
+func (s *Set) publish(ctx context.Context, signer Signer, st *State) error {
+	st.Seq++
+	if err := st.check(); err != nil {
+		return err
+	}
+	if err := s.sign(ctx, signer, statement.State, st.payload(), &st.signed); err != nil {
+		return err
+	}
+	s.take(st)
+	return nil
+}
+
+// take makes st the newest state and remembers what it lists.
+func (s *Set) take(st *State) {
+	s.state = st
+	for _, m := range st.Materials {
+		if _, ok := s.known[m.ID]; ok || len(s.known) < 2*MaxMaterials {
+			s.known[m.ID] = m
+		}
+	}
+}
+
+// manage returns a copy of the state to change, if this Region may manage the key now.
+func (s *Set) manage() (*State, error) {
+	if s.frozen != nil {
+		return nil, fmt.Errorf("%w: %s by %s", ErrFrozen, s.frozen.Cause, s.frozen.Writer)
+	}
+	if !s.Acting() {
+		return nil, fmt.Errorf("%w: it is %s", ErrNotPrimary, s.Primary())
+	}
+	return s.state.clone(), nil
+}
+
+// AddMember lists a Region as a new member with the next incarnation and keeps the request
+// by which the Region makes its replica (rule 2). Of the request, the caller sets
+// principal, correlation ID, description, policy and tags. That the key is Enabled and that
+// the destination allows it has been checked before.
+func (s *Set) AddMember(ctx context.Context, signer Signer, to region.Name, instance region.InstanceID, req CreateRequest) error {
+	st, err := s.manage()
+	if err != nil {
+		return err
+	}
+	e, incarnation := st.Entry(to), uint64(0)
+	if m := s.members[to]; m != nil {
+		if m.Incarnation > e.Incarnation && !m.Deleted {
+			return fmt.Errorf("%w: %s says so", ErrMember, to) // adopted by the next Step
+		}
+		incarnation = m.Incarnation
+	}
+	switch {
+	case to == s.self.Region, e.Status.In() && !s.gone(e):
+		return fmt.Errorf("%w: %s", ErrMember, to)
+	case e.Incarnation == 0 && len(st.Members) >= MaxMembers:
+		return fmt.Errorf("%w: %d members", ErrFull, len(st.Members))
+	}
+	req.Key, req.Source, req.Instance = s.key, s.self.Region, s.self.Instance
+	req.Destination, req.ToInstance, req.Incarnation = to, instance, max(e.Incarnation, incarnation)+1
+	if err := s.sign(ctx, signer, statement.CreateReplica, req.payload(), &req.signed); err != nil {
+		return err
+	}
+	if _, err := ParseCreateRequest(req.signed); err != nil {
+		return fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	st.setEntry(Entry{to, instance, req.Incarnation, Joining})
+	if err := s.publish(ctx, signer, st); err != nil {
+		return err
+	}
+	s.requests = maps.Clone(s.requests)
+	s.requests[to] = req
+	return nil
+}
+
+// Suspend stops waiting for a member that is dark (rule 10). It comes back by itself.
+func (s *Set) Suspend(ctx context.Context, signer Signer, r region.Name) error {
+	st, err := s.manage()
+	if err != nil {
+		return err
+	}
+	e := st.Entry(r)
+	if r == s.self.Region || !e.Status.In() {
+		return fmt.Errorf("%w: %s", ErrNotMember, r)
+	}
+	e.Status = Suspended
+	st.setEntry(e)
+	return s.publish(ctx, signer, st)
+}
+
+// Rotate lists a new material, which this Region's token holds already, as pending (rule 7).
+func (s *Set) Rotate(ctx context.Context, signer Signer, m Listed) error {
+	st, err := s.manage()
+	if err != nil {
+		return err
+	}
+	if !st.Pending.IsZero() {
+		return fmt.Errorf("%w: %s", ErrPending, st.Pending)
+	}
+	if err := s.list(st, m); err != nil {
+		return err
+	}
+	st.Pending = m.ID
+	return s.publish(ctx, signer, st)
+}
+
+// list adds a material to a state that is being changed.
+func (s *Set) list(st *State, m Listed) error {
+	if len(st.Materials) >= MaxMaterials {
+		return fmt.Errorf("%w: %d materials", ErrFull, len(st.Materials))
+	}
+	if slices.ContainsFunc(st.Materials, func(l Listed) bool { return l.ID.Prefix() == m.ID.Prefix() }) {
+		return fmt.Errorf("%w: %s", ErrMaterial, m.ID)
+	}
+	if m.Birth == (Nonce{}) {
+		m.Birth = st.Epoch.Nonce
+	}
+	st.Materials = append(st.Materials, m)
+	return nil
+}
+
+// Join makes the set of a key that this Region is asked to replicate (rule 3): facts with
+// the whole chain of certificates, a state that lists this Region, and the request signed
+// by the primary Region.
+func Join(self Self, v Verifier, f Facts, req CreateRequest) (*Set, error) {
+	s := newSet(self, f.Key)
+	res, err := s.Merge(v, f)
+	if err != nil {
+		return nil, err
+	}
+	if len(res.Refused) > 0 {
+		return nil, res.Refused[0].Err
+	}
+	return s, s.Admit(v, req)
+}
+
+// Admit lets the key begin a new incarnation here, if the primary Region asks for it and
+// the newest state agrees. Policy, account and quota are the caller's to check.
+func (s *Set) Admit(v Verifier, req CreateRequest) error {
+	if s.state == nil || s.state.Epoch != s.Epoch() {
+		return fmt.Errorf("%w: no state of the newest epoch", ErrGap)
+	}
+	head := s.head()
+	if req.Key != s.key || req.Destination != s.self.Region || req.ToInstance != s.self.Instance {
+		return fmt.Errorf("%w: create request for %s %s", ErrForeign, req.Destination, req.ToInstance)
+	}
+	if req.Source != head.Epoch.Region || req.Instance != head.Instance {
+		return fmt.Errorf("%w: from %s, the primary Region is %s", ErrRequest, req.Source, head.Epoch.Region)
+	}
+	if err := v.Verify(req.Source, req.Instance, req.signed); err != nil {
+		return fmt.Errorf("verifying create request: %w", err)
+	}
+	e := s.Entry(s.self.Region)
+	if !e.Status.In() || e.Instance != s.self.Instance || e.Incarnation != req.Incarnation {
+		return fmt.Errorf("%w: incarnation %d is %s in the state, %d is asked for", ErrRequest, e.Incarnation, e.Status, req.Incarnation)
+	}
+	if req.Incarnation <= s.incarnation {
+		return fmt.Errorf("%w: incarnation %d is over", ErrRequest, req.Incarnation)
+	}
+	s.incarnation, s.told, s.floor = req.Incarnation, false, 0
+	if own := s.Own(); own != nil && own.Incarnation == s.incarnation {
+		s.floor = own.Counter
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package mrk
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/wire"
+)
+
+// Marshal returns the one encoding of the set, for this Region's own store.
+func (s *Set) Marshal() []byte {
+	var w wire.Writer
+	w.Bytes(s.Facts(Hash{}).Marshal())
+	w.String(string(s.self.Region))
+	w.String(string(s.self.Instance))
+	w.Bytes(s.permit[:])
+	w.Uint(s.incarnation)
+	w.Bool(s.told)
+	w.Uint(s.floor)
+	w.Count(len(s.requests))
+	for _, r := range slices.Sorted(maps.Keys(s.requests)) {
+		w.Bytes(s.requests[r].signed.Marshal())
+	}
+	w.Count(len(s.known))
+	for _, id := range slices.SortedFunc(maps.Keys(s.known), compareIDs) {
+		s.known[id].encode(&w)
+	}
+	w.Bool(s.frozen != nil)
+	if f := s.frozen; f != nil {
+		w.String(string(f.Cause))
+		w.String(string(f.Writer))
+		f.Epoch.encodeOptional(&w)
+		w.Uint(f.Incarnation)
+		w.Uint(f.Number)
+		w.Bytes(f.Evidence)
+	}
+	return w.Out()
+}
+
+// Unmarshal reads what Marshal wrote. The bytes come from this Region's own sealed row, so
+// signatures are not verified again.
+func Unmarshal(b []byte) (*Set, error) {
+	r := wire.NewReader(b)
+	f, err := ParseFacts(r.Bytes(maxFacts))
+	if err != nil && r.Err() == nil {
+		return nil, err
+	}
+	s := newSet(Self{decodeRegion(r), decodeInstance(r)}, f.Key)
+	s.chain, s.state = f.Certificates, f.State
+	for _, m := range f.Members {
+		s.members[m.Region] = m
+	}
+	r.Fixed(s.permit[:])
+	s.incarnation = r.Uint()
+	s.told = r.Bool()
+	s.floor = r.Uint()
+	decodeRequests(r, s.key, s.requests)
+	decodeKnown(r, s.known)
+	if r.Bool() {
+		s.frozen = decodeConflict(r)
+	}
+	if err := r.Done(); err != nil {
+		return nil, fmt.Errorf("parsing set: %w", err)
+	}
+	return s, nil
+}
+
+func decodeRequests(r *wire.Reader, key arn.KeyID, into map[region.Name]CreateRequest) {
+	for range r.Count(MaxMembers) {
+		signed := decodeSigned(r)
+		if r.Err() != nil {
+			return
+		}
+		req, err := ParseCreateRequest(signed)
+		if err != nil {
+			r.Fail("%v", err)
+			return
+		}
+		if req.Key != key {
+			r.Fail("create request of another key")
+		}
+		into[req.Destination] = req
+	}
+}
+
+func decodeKnown(r *wire.Reader, into map[material.ID]Listed) {
+	for range r.Count(2 * MaxMaterials) {
+		m := decodeListed(r)
+		if r.Err() != nil {
+			return
+		}
+		into[m.ID] = m
+	}
+}
+
+func decodeConflict(r *wire.Reader) *Conflict {
+	return &Conflict{
+		Cause: Cause(decodeWord(r, upperWord, "cause")), Writer: decodeRegion(r), Epoch: decodeOptionalEpoch(r),
+		Incarnation: r.Uint(), Number: r.Uint(), Evidence: r.Bytes(maxStatement),
+	}
+}

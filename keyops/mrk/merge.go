@@ -1,0 +1,256 @@
+package mrk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
+)
+
+// Result says what Merge did.
+type Result struct {
+	Changed bool      // the set is to be stored
+	Gap     bool      // a certificate or state hangs in the air: send from Head on
+	Epoch   bool      // a newer epoch is known; a Region that acted before does not any more
+	State   bool      // a newer state is known
+	Reborn  bool      // the key here begins a higher incarnation than it knew of: it is Creating
+	Rolled  bool      // this Region met a fact of its own that it does not remember
+	Refused []Refusal // facts that were not taken, others of the same message may have been
+}
+
+// Refusal is a fact that was not taken, and why.
+type Refusal struct {
+	Writer region.Name
+	Cause  Cause // SIGNATURE_INVALID, EPOCH_FORK, EQUIVOCATION, or empty
+	Err    error
+}
+
+func (r *Result) refuse(writer region.Name, err error) {
+	ref := Refusal{Writer: writer, Err: err}
+	switch {
+	case errors.Is(err, ErrEpochFork):
+		ref.Cause = CauseEpochFork
+	case errors.Is(err, ErrEquivocation):
+		ref.Cause = CauseEquivocation
+	case errors.Is(err, ErrGap):
+		r.Gap = true
+	case errors.Is(err, statement.ErrSignature), errors.Is(err, ErrCertificate):
+		ref.Cause = CauseSignatureInvalid
+	}
+	r.Refused = append(r.Refused, ref)
+}
+
+// Merge takes what is newer and valid of f, each fact for itself (rules 9, 16 and 20). A
+// fact that is older than the one known, or the same, is passed over without looking at its
+// signature. The error is of f as a whole.
+func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
+	var res Result
+	if f.Key != s.key {
+		return res, fmt.Errorf("%w: facts of key %s", ErrForeign, f.Key)
+	}
+	for _, m := range f.Members {
+		if err := s.mergeMember(v, m, &res); err != nil {
+			res.refuse(m.Region, fmt.Errorf("merging member fact of %s: %w", m.Region, err))
+		}
+	}
+	for _, c := range f.Certificates {
+		if err := s.mergeCertificate(v, c, &res); err != nil {
+			res.refuse(c.Epoch.Region, fmt.Errorf("merging certificate of epoch %s: %w", c.Epoch, err))
+			break // its children hang in the air
+		}
+	}
+	if f.State != nil {
+		if err := s.mergeState(v, f.State, &res); err != nil {
+			res.refuse(f.State.Epoch.Region, fmt.Errorf("merging state %d of epoch %s: %w", f.State.Seq, f.State.Epoch, err))
+		}
+	}
+	s.follow(&res)
+	s.thaw(&res)
+	return res, nil
+}
+
+func (s *Set) mergeMember(v Verifier, m *Member, res *Result) error {
+	old := s.members[m.Region]
+	if old != nil {
+		c := m.Compare(old)
+		if c < 0 || c == 0 && bytes.Equal(m.signed.Payload, old.signed.Payload) {
+			return nil
+		}
+	} else if len(s.members) >= MaxMembers {
+		return fmt.Errorf("%w: %d members", ErrFull, len(s.members))
+	}
+	if err := v.Verify(m.Region, m.Instance, m.signed); err != nil {
+		return err
+	}
+	if m.Region == s.self.Region {
+		s.recall(m, res)
+		return nil
+	}
+	if old != nil && m.Compare(old) == 0 {
+		s.freeze(Conflict{
+			Cause: CauseEquivocation, Writer: m.Region, Incarnation: m.Incarnation, Number: m.Counter, Evidence: m.signed.Marshal(),
+		}, res)
+		return fmt.Errorf("%w: counter %d of incarnation %d", ErrEquivocation, m.Counter, m.Incarnation)
+	}
+	s.members = maps.Clone(s.members)
+	s.members[m.Region] = m
+	res.Changed = true
+	return nil
+}
+
+// recall handles a fact of this Region's own that is newer than what it remembers, or
+// another one with the same number: store or token were rolled back (rule 20). The next
+// Reissue counts above it.
+func (s *Set) recall(m *Member, res *Result) {
+	if m.Instance != s.self.Instance {
+		return // of the instance before this one; incarnations go on above it
+	}
+	res.Changed, res.Rolled = true, true
+	own := s.Own()
+	deleted := own != nil && own.Deleted && own.Incarnation == s.incarnation
+	switch {
+	case m.Incarnation < s.incarnation || s.incarnation == 0:
+		// An incarnation that is over, or a key that is only being admitted.
+	case s.Acting() && (m.Incarnation > s.incarnation || m.Deleted && !deleted):
+		s.incarnation, s.floor = m.Incarnation, 0
+		if m.Deleted {
+			s.incarnation++ // promoted since; the next Step says so
+		}
+	case m.Incarnation > s.incarnation:
+		s.incarnation, s.floor, s.told = m.Incarnation, 0, m.Deleted
+		res.Reborn = !m.Deleted
+	case m.Deleted && !deleted:
+		s.told = true
+	}
+	if m.Incarnation == s.incarnation {
+		s.floor = max(s.floor, m.Counter)
+	}
+}
+
+func (s *Set) mergeCertificate(v Verifier, c Certificate, res *Result) error {
+	hash := c.Hash()
+	if slices.ContainsFunc(s.chain, func(k Certificate) bool { return k.Hash() == hash }) {
+		return nil
+	}
+	if len(s.chain) == 0 {
+		if err := c.verifyFirst(v); err != nil {
+			return err
+		}
+	} else {
+		i := slices.IndexFunc(s.chain, func(k Certificate) bool { return k.Hash() == c.Parent })
+		if i < 0 {
+			return ErrGap
+		}
+		if err := c.verifyChild(v, s.chain[i]); err != nil {
+			return err
+		}
+		if i < len(s.chain)-1 {
+			s.freeze(Conflict{
+				Cause: CauseEpochFork, Writer: s.chain[i].Epoch.Region, Epoch: c.Epoch, Number: c.Epoch.Number, Evidence: c.signed.Marshal(),
+			}, res)
+			return fmt.Errorf("%w: %s", ErrEpochFork, s.chain[i].Epoch)
+		}
+		if len(s.chain) >= MaxCertificates {
+			return fmt.Errorf("%w: %d certificates", ErrFull, len(s.chain))
+		}
+		if slices.ContainsFunc(s.chain, func(k Certificate) bool { return k.Epoch.Nonce == c.Epoch.Nonce }) {
+			return fmt.Errorf("%w: nonce used before", ErrCertificate)
+		}
+	}
+	s.chain = append(slices.Clip(s.chain), c)
+	s.permit = Nonce{} // rule 16; a permit is only ever written together with its own certificate
+	res.Changed, res.Epoch = true, true
+	return nil
+}
+
+func (s *Set) mergeState(v Verifier, st *State, res *Result) error {
+	i := slices.IndexFunc(s.chain, func(c Certificate) bool { return c.Epoch == st.Epoch })
+	if i < 0 {
+		return ErrGap
+	}
+	writer := s.chain[i]
+	if s.state != nil {
+		c := st.Compare(s.state)
+		if c < 0 || c == 0 && bytes.Equal(st.signed.Payload, s.state.signed.Payload) {
+			return nil
+		}
+		if !st.sameProperties(s.state) {
+			return ErrProperties
+		}
+	}
+	if err := v.Verify(writer.Epoch.Region, writer.Instance, st.signed); err != nil {
+		return err
+	}
+	mine := writer.Epoch.Region == s.self.Region && writer.Instance == s.self.Instance
+	if s.state != nil && st.Compare(s.state) == 0 {
+		if !mine {
+			s.freeze(Conflict{
+				Cause: CauseEquivocation, Writer: writer.Epoch.Region, Epoch: st.Epoch, Number: st.Seq, Evidence: st.signed.Marshal(),
+			}, res)
+			return fmt.Errorf("%w: state %d", ErrEquivocation, st.Seq)
+		}
+		if s.permit == (Nonce{}) {
+			return nil // known already; the renewal supersedes both
+		}
+	}
+	if mine {
+		s.permit = Nonce{} // written by this Region and not remembered: it was rolled back
+		res.Rolled = true
+	}
+	s.take(st)
+	res.Changed, res.State = true, true
+	return nil
+}
+
+// follow takes over what the newest state says of this Region.
+func (s *Set) follow(res *Result) {
+	if s.state == nil || s.incarnation == 0 {
+		return
+	}
+	e := s.Entry(s.self.Region)
+	if e.Instance != s.self.Instance || !e.Status.In() || e.Incarnation <= s.incarnation {
+		return
+	}
+	if own := s.Own(); own != nil && own.Deleted && own.Incarnation == s.incarnation && !s.told {
+		return // a tombstone needs a create request, whose policy the new key gets: Admit
+	}
+	s.incarnation, s.told, s.floor = e.Incarnation, false, 0
+	if own := s.Own(); own != nil && own.Incarnation == s.incarnation {
+		s.floor = own.Counter
+	}
+	res.Changed, res.Reborn = true, true
+}
+
+func (s *Set) freeze(c Conflict, res *Result) {
+	if s.frozen == nil {
+		s.frozen = &c
+		res.Changed = true
+	}
+}
+
+// thaw ends a freeze when the writer has numbered past both of its facts, so that neither
+// counts any more. A fork ends with a later line only.
+func (s *Set) thaw(res *Result) {
+	f := s.frozen
+	if f == nil {
+		return
+	}
+	over := false
+	switch {
+	case f.Cause == CauseEpochFork:
+		over = s.Epoch().Line.Compare(f.Epoch.Line) > 0
+	case f.Epoch.IsZero():
+		m := s.members[f.Writer]
+		over = m != nil && m.Compare(&Member{Incarnation: f.Incarnation, Counter: f.Number}) > 0
+	default:
+		over = s.state != nil && s.state.Compare(&State{Epoch: f.Epoch, Seq: f.Number}) > 0
+	}
+	if over {
+		s.frozen = nil
+		res.Changed = true
+	}
+}
