@@ -1,0 +1,313 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// version is the only policy language that is understood. The older one differs in policy
+// variables, which are not.
+const version = "2012-10-17"
+
+// Policy is a compiled document.
+type Policy struct {
+	kind       Kind
+	name       string
+	statements []*statement
+}
+
+// statement is one compiled statement. Decisions point to it.
+type statement struct {
+	ref       Statement
+	deny      bool
+	who       *principals // nil in an identity policy
+	actions   actionSet
+	resources []resourcePattern
+}
+
+// Parse compiles one document. Its errors are *Error and wrap ErrMalformed.
+func Parse(data []byte, kind Kind) (*Policy, error) {
+	if kind != KeyPolicy && kind != IdentityPolicy {
+		return nil, &Error{Problem: fmt.Sprintf("%s cannot be parsed by itself", kind)}
+	}
+	return parse(data, kind, MaxPolicySize, MaxStatements)
+}
+
+func parse(data []byte, kind Kind, maxSize, maxStatements int) (*Policy, error) {
+	if len(data) > maxSize {
+		return nil, &Error{Problem: fmt.Sprintf("%d bytes; %s has at most %d", len(data), kind, maxSize)}
+	}
+	p := &parser{document: document{data: data}, kind: kind, maxStatements: maxStatements}
+	root, err := p.read()
+	if err != nil {
+		return nil, err
+	}
+	return p.policy(root)
+}
+
+type parser struct {
+	document
+	kind          Kind
+	maxStatements int
+}
+
+func (p *parser) failAt(n node, format string, args ...any) error {
+	return p.fail(n.path, n.offset, format, args...)
+}
+
+// elements maps the names of an object's members to their values, after refusing every name
+// that is not allowed there.
+func (p *parser) elements(n node, allowed ...string) (map[string]node, error) {
+	if !n.isObject() {
+		return nil, p.failAt(n, "%s; want an object", n.kind())
+	}
+	found := make(map[string]node, len(n.members))
+	for _, m := range n.members {
+		if !slices.Contains(allowed, m.name) {
+			return nil, p.fail(m.node.path, m.offset, "%s", p.refusal(m.name, allowed))
+		}
+		found[m.name] = m.node
+	}
+	return found, nil
+}
+
+// refusal says why an element is not allowed and what to do instead.
+func (p *parser) refusal(name string, allowed []string) string {
+	switch name {
+	case "NotPrincipal", "NotAction", "NotResource":
+		return "not supported; say in " + strings.TrimPrefix(name, "Not") + " what the statement is for"
+	case "Condition":
+		return "not supported; without its condition the statement would be another one, so the policy is refused"
+	case "Principal":
+		if p.kind == IdentityPolicy {
+			return "an identity policy has none, since it is attached to its principal; leave it out"
+		}
+	case "Service", "Federated", "CanonicalUser":
+		return "not supported; name principals under AWS"
+	}
+	for _, a := range allowed {
+		if strings.EqualFold(a, name) {
+			return "unknown element; write " + a
+		}
+	}
+	return "unknown element; there are " + strings.Join(allowed, ", ")
+}
+
+func (p *parser) policy(root node) (*Policy, error) {
+	found, err := p.elements(root, "Version", "Id", "Statement")
+	if err != nil {
+		return nil, err
+	}
+	v, ok := found["Version"]
+	if !ok {
+		return nil, p.failAt(root, `Version is missing; add "Version": "%s"`, version)
+	}
+	if v.value != version {
+		return nil, p.failAt(v, `unknown version; write "%s"`, version)
+	}
+	result := &Policy{kind: p.kind, name: p.kind.String()}
+	if id, ok := found["Id"]; ok {
+		text, err := p.label(id)
+		if err != nil {
+			return nil, err
+		}
+		result.name += " " + text
+	}
+	list, ok := found["Statement"]
+	if !ok {
+		return nil, p.failAt(root, "Statement is missing; a policy has at least one")
+	}
+	if list.isObject() {
+		list = node{path: list.path, offset: list.offset, elems: []node{list}}
+	} else if !list.isList() {
+		return nil, p.failAt(list, "%s; want an object or a list of objects", list.kind())
+	}
+	if len(list.elems) == 0 {
+		return nil, p.failAt(list, "empty; a policy has at least one statement")
+	}
+	if len(list.elems) > p.maxStatements {
+		return nil, p.failAt(list, "%d statements; %s has at most %d", len(list.elems), p.kind, p.maxStatements)
+	}
+	sids := map[string]bool{}
+	for i, n := range list.elems {
+		s, err := p.statement(n, Statement{Policy: result.name, Index: i})
+		if err != nil {
+			return nil, err
+		}
+		if s.ref.Sid != "" && sids[s.ref.Sid] {
+			return nil, p.failAt(n, "Sid %q given twice; decisions name statements by it", s.ref.Sid)
+		}
+		sids[s.ref.Sid] = true
+		result.statements = append(result.statements, s)
+	}
+	return result, nil
+}
+
+func (p *parser) statement(n node, ref Statement) (*statement, error) {
+	allowed := []string{"Sid", "Effect", "Principal", "Action", "Resource"}
+	required := allowed[1:]
+	if p.kind == IdentityPolicy {
+		allowed = []string{"Sid", "Effect", "Action", "Resource"}
+		required = allowed[1:]
+	}
+	found, err := p.elements(n, allowed...)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range required {
+		if _, ok := found[name]; !ok {
+			return nil, p.failAt(n, "%s is missing", name)
+		}
+	}
+	s := &statement{ref: ref}
+	if sid, ok := found["Sid"]; ok {
+		if s.ref.Sid, err = p.label(sid); err != nil {
+			return nil, err
+		}
+	}
+	switch effect := found["Effect"]; effect.value {
+	case "Allow":
+	case "Deny":
+		s.deny = true
+	default:
+		return nil, p.failAt(effect, "want Allow or Deny")
+	}
+	if who, ok := found["Principal"]; ok {
+		if s.who, err = p.principals(who); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.each(found["Action"], func(n node, text string) error { return p.action(s, n, text) }); err != nil {
+		return nil, err
+	}
+	err = p.each(found["Resource"], func(n node, text string) error { return p.resource(s, n, text) })
+	return s, err
+}
+
+// each calls do for a string, or for every string of a list that is not empty.
+func (p *parser) each(n node, do func(n node, text string) error) error {
+	list := []node{n}
+	if n.isList() {
+		list = n.elems
+	}
+	if len(list) == 0 {
+		return p.failAt(n, "empty; want at least one entry")
+	}
+	for _, entry := range list {
+		text, ok := entry.value.(string)
+		if !ok {
+			return p.failAt(entry, "%s; want a string or a list of strings", entry.kind())
+		}
+		if text == "" || len(text) > maxText || strings.ContainsFunc(text, notPrintable) {
+			return p.failAt(entry, "want 1 to %d printable ASCII characters", maxText)
+		}
+		if strings.Contains(text, "${") {
+			return p.failAt(entry, "policy variables are not supported; write the names out")
+		}
+		if err := do(entry, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// notPrintable also keeps look-alike characters out of names that people compare by eye.
+func notPrintable(r rune) bool { return r < ' ' || r > '~' }
+
+// label reads an Id or a Sid.
+func (p *parser) label(n node) (string, error) {
+	text, ok := n.value.(string)
+	if !ok || text == "" || len(text) > 128 || strings.ContainsFunc(text, notPrintable) {
+		return "", p.failAt(n, "want 1 to 128 printable ASCII characters")
+	}
+	return text, nil
+}
+
+func (p *parser) action(s *statement, n node, text string) error {
+	if s.actions.addPattern(text) {
+		return nil
+	}
+	if service, _, ok := strings.Cut(text, ":"); text != "*" && (!ok || !strings.EqualFold(service, "kms")) {
+		return p.failAt(n, "action %q is of another service; actions here begin with kms:", text)
+	}
+	if best := nearest(text); best != "" {
+		return p.failAt(n, "unknown action %q; perhaps %s", text, best)
+	}
+	return p.failAt(n, "unknown action %q; see the list of actions", text)
+}
+
+func (p *parser) resource(s *statement, n node, text string) error {
+	if text == "*" {
+		s.resources = append(s.resources, resourcePattern{everything: true})
+		return nil
+	}
+	const want = "want * or arn:<partition>:kms:<region>:<account>:key/<key ID> or ...:alias/<name>"
+	parts, ok := splitARN(text)
+	if !ok {
+		return p.failAt(n, "resource %q has not all parts of an ARN; %s, where * and ? match within one part", text, want)
+	}
+	if parts[2] != "kms" {
+		return p.failAt(n, "resource %q is of another service; %s", text, want)
+	}
+	kind, _, slash := strings.Cut(parts[5], "/")
+	if !strings.ContainsAny(kind, "*?") && (!slash || kind != "key" && kind != "alias") {
+		return p.failAt(n, "resource %q is neither key nor alias; %s", text, want)
+	}
+	if account := parts[4]; !strings.ContainsAny(account, "*?") && !isAccount(account) {
+		return p.failAt(n, "resource %q: account %q has not twelve digits; %s", text, account, want)
+	}
+	if parts[1] == "" || parts[3] == "" {
+		return p.failAt(n, "resource %q has an empty part, which matches nothing; %s", text, want)
+	}
+	s.resources = append(s.resources, resourcePattern{parts: parts})
+	return nil
+}
+
+func (p *parser) principals(n node) (*principals, error) {
+	who := &principals{named: map[string]bool{}, accounts: map[string]bool{}}
+	add := func(n node, text string) error { return p.principal(who, n, text) }
+	if n.value == "*" {
+		return who, add(n, "*")
+	}
+	if !n.isObject() {
+		return nil, p.failAt(n, `%s; want "*" or {"AWS": ...}`, n.kind())
+	}
+	found, err := p.elements(n, "AWS")
+	if err != nil {
+		return nil, err
+	}
+	list, ok := found["AWS"]
+	if !ok {
+		return nil, p.failAt(n, `empty; want {"AWS": ...}`)
+	}
+	return who, p.each(list, add)
+}
+
+func (p *parser) principal(who *principals, n node, text string) error {
+	const want = "want an account number, or arn:<partition>:iam::<account>: and root, user/<name> or role/<name>"
+	if text == "*" {
+		if p.kind == identitiesFile {
+			return p.failAt(n, "identity policies cannot be attached to everybody; %s", want)
+		}
+		who.everyone = true
+		return nil
+	}
+	if isAccount(text) {
+		who.accounts[text] = true
+		return nil
+	}
+	if strings.ContainsAny(text, "*?") {
+		return p.failAt(n, "principal %q: no wildcards within a principal; %s", text, want)
+	}
+	named, ok := parsePrincipal(text)
+	if !ok {
+		return p.failAt(n, "principal %q; %s", text, want)
+	}
+	if named.root {
+		who.accounts[named.accountARN] = true
+	} else {
+		who.named[named.arn] = true
+	}
+	return nil
+}
