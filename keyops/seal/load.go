@@ -1,13 +1,13 @@
 package seal
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -28,6 +28,12 @@ type loader struct {
 
 func (l *loader) report(kind store.Kind, id string, version uint64, p Problem) {
 	l.findings = append(l.findings, Finding{kind, id, version, p})
+}
+
+// malformed reports a name that was not written here, made safe to print.
+func (l *loader) malformed(row store.Row) {
+	kind, id := fmt.Sprintf("%.64q", row.Kind), fmt.Sprintf("%.64q", row.ID)
+	l.report(store.Kind(kind), id, row.Version, RowMalformed)
 }
 
 func (l *loader) sorted() Findings {
@@ -152,11 +158,15 @@ func (l *loader) loadRows(ctx context.Context, tx store.Tx, kinds []store.Kind) 
 		if !kind.Sealed() {
 			continue
 		}
+		if store.CheckName(kind, "-") != nil {
+			l.malformed(store.Row{Kind: kind})
+			continue
+		}
 		err = tx.Scan(kind, func(row store.Row) error {
 			if row.Check() != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				l.report(store.Kind(strconv.QuoteToASCII(string(row.Kind))), strconv.QuoteToASCII(row.ID), row.Version, RowMalformed)
+				l.malformed(row)
 				return nil
 			}
 			l.present[name{row.Kind, row.ID}] = true
@@ -168,14 +178,7 @@ func (l *loader) loadRows(ctx context.Context, tx store.Tx, kinds []store.Kind) 
 		}
 	}
 	// The group's own failure is the cause of ctx's.
-	return cmpErr(group.Wait(), err)
-}
-
-func cmpErr(first, second error) error {
-	if first != nil {
-		return first
-	}
-	return second
+	return cmp.Or(group.Wait(), err)
 }
 
 // place confirms the row's entry, or says what is wrong with it.

@@ -112,8 +112,8 @@ type Store interface {
 	// the Tx, nor call the Store. An error, fn's own included, means that nothing was
 	// applied, unless it wraps ErrOutcomeUnknown. An Update is refused with ErrLeaseLost
 	// unless this Store holds the writer lease, unexpired, as seen inside the transaction.
-	// Update waits for other writers as long as ctx allows; once fn has returned, the end
-	// of ctx no longer interrupts it.
+	// Update waits for its turn as long as ctx allows; once fn has begun, the end of ctx
+	// no longer interrupts it.
 	Update(ctx context.Context, fn func(Tx) error) error
 
 	// View runs fn on one consistent state, without the lease and beside any Update.
