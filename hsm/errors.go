@@ -12,6 +12,9 @@ import (
 var (
 	// ErrNotFound means that the token holds no object of ours under this ID.
 	ErrNotFound = errors.New("no such object in the token")
+	// ErrQuarantined means that there is an object under this ID, but that it is not what
+	// its label says or not alone, so it is not used. It is an ErrNotFound.
+	ErrQuarantined = fmt.Errorf("object in quarantine: %w", ErrNotFound)
 	// ErrExists means that the ID is taken; nothing was written.
 	ErrExists = errors.New("object exists already")
 	// ErrDataInvalid means that the ciphertext, blob or tag does not fit the key. It says
@@ -54,6 +57,22 @@ func (e *Error) Error() string {
 
 // Unwrap returns the sentinel.
 func (e *Error) Unwrap() error { return e.Kind }
+
+// Is finds [ErrOutcomeUnknown] in the failure of a function that changes token objects, if
+// the code does not say that nothing was changed.
+func (e *Error) Is(target error) bool {
+	return target == ErrOutcomeUnknown && changesObjects[e.Op] && (mayHaveChanged[e.Code] || e.Kind == ErrModuleBroken)
+}
+
+var changesObjects = map[string]bool{
+	"C_GenerateKey": true, "C_GenerateKeyPair": true, "C_UnwrapKey": true, "C_DestroyObject": true,
+}
+
+var mayHaveChanged = map[uint]bool{
+	pkcs11.CKR_DEVICE_ERROR:   true,
+	pkcs11.CKR_DEVICE_REMOVED: true,
+	pkcs11.CKR_DEVICE_MEMORY:  true,
+}
 
 func codeName(code uint) string {
 	if s := pkcs11.Error(code).Error(); s != "" {

@@ -46,6 +46,9 @@ const (
 	RSA4096    Algorithm = "RSA_4096"
 )
 
+// secret reports whether keys of this algorithm are secret keys rather than key pairs.
+func (a Algorithm) secret() bool { return a == AES256 || a == HMACSHA256 }
+
 // Class is the class of material that one transport key carries. There is one transport
 // key per class, because a token's unwrap template can name one object class and key type.
 type Class string

@@ -1,0 +1,98 @@
+package hsm
+
+import (
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+)
+
+// offers is a token's list of mechanisms with what it says of each.
+type offers map[uint]pkcs11.MechanismInfo
+
+func (m *module) offers(slot uint) (offers, error) {
+	list, err := m.ctx.GetMechanismList(slot)
+	if err != nil {
+		return nil, wrapError("C_GetMechanismList", err)
+	}
+	o := offers{}
+	for _, mech := range list {
+		info, err := m.ctx.GetMechanismInfo(slot, []*pkcs11.Mechanism{mech})
+		if err != nil {
+			return nil, wrapError("C_GetMechanismInfo", err)
+		}
+		o[mech.Mechanism] = info
+	}
+	return o, nil
+}
+
+// lacks says in words what is missing for mechanism, or nothing.
+func (o offers) lacks(mechanism, flags, bits uint) string {
+	info, ok := o[mechanism]
+	switch {
+	case !ok:
+		return fmt.Sprintf("the token has no %s", mechanismName(mechanism))
+	case info.Flags&flags != flags:
+		return fmt.Sprintf("the token's %s does not do this", mechanismName(mechanism))
+	case bits != 0 && (bits < info.MinKeySize || bits > info.MaxKeySize):
+		return fmt.Sprintf("the token's %s takes %d to %d bits, not %d", mechanismName(mechanism), info.MinKeySize, info.MaxKeySize, bits)
+	}
+	return ""
+}
+
+// capabilities compares the mechanism table with what the token offers.
+func capabilities(p Profile, o offers) Capabilities {
+	c := Capabilities{MaxGCMBytes: p.GCM.MaxBytes}
+	for _, row := range p.mechanismTable() {
+		k := Capability{Algorithm: row.algorithm, Usage: row.usage}
+		k.Limit = o.lacks(row.generate, row.generateFlag(), row.keyBits)
+		k.Generate = k.Limit == ""
+		usable := ""
+		for _, mech := range row.use {
+			if usable == "" {
+				usable = o.lacks(mech, row.useFlags, 0)
+			}
+		}
+		k.Use = usable == ""
+		wrappable := o.lacks(p.wrapMechanism(), pkcs11.CKF_WRAP|pkcs11.CKF_UNWRAP, 0)
+		if p.TrustedBy == TrustedByNobody {
+			wrappable = "the token has no CKA_TRUSTED"
+		}
+		if _, err := ClassOf(row.algorithm, row.usage); err != nil {
+			wrappable = "no transport key carries it"
+		}
+		k.Wrap = wrappable == ""
+		for _, limit := range []string{usable, wrappable} {
+			if k.Limit == "" {
+				k.Limit = limit
+			}
+		}
+		c.Keys = append(c.Keys, k)
+	}
+	return c
+}
+
+// Capabilities says what this token can do. Until a self-test has run, the boundary is
+// [BoundaryNone].
+func (t *Token) Capabilities() Capabilities {
+	c := t.known
+	c.Keys = append([]Capability(nil), c.Keys...)
+	c.Boundary = BoundaryNone
+	if b := t.boundary.Load(); b != nil {
+		c.Boundary = *b
+	}
+	return c
+}
+
+// setBoundary records what the self-test found. SoftHSM is never better than api-only,
+// whatever it refused: its keys are files.
+func (t *Token) setBoundary(refusedAll bool) Boundary {
+	b := BoundaryToken
+	switch {
+	case !refusedAll:
+		b = BoundaryNone
+	case t.module.softHSM():
+		b = BoundaryAPIOnly
+	}
+	t.boundary.Store(&b)
+	return b
+}
