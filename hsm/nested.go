@@ -19,15 +19,19 @@ typedef struct {
 	void *initialize_to_login[20];
 	ck_ulong (*create_object)(ck_ulong, ck_attribute*, ck_ulong, ck_ulong*);
 	ck_ulong (*copy_object)(ck_ulong, ck_ulong, ck_attribute*, ck_ulong, ck_ulong*);
-	void *destroy_object_to_decrypt_verify_update[36];
+	void *destroy_object_to_get_attribute_value[3];
+	ck_ulong (*set_attribute_value)(ck_ulong, ck_ulong, ck_attribute*, ck_ulong);
+	void *find_objects_init_to_decrypt_verify_update[32];
 	ck_ulong (*generate_key)(ck_ulong, ck_mechanism*, ck_attribute*, ck_ulong, ck_ulong*);
 	ck_ulong (*generate_key_pair)(ck_ulong, ck_mechanism*, ck_attribute*, ck_ulong, ck_attribute*, ck_ulong, ck_ulong*, ck_ulong*);
 	void *wrap_key;
 	ck_ulong (*unwrap_key)(ck_ulong, ck_mechanism*, ck_ulong, unsigned char*, ck_ulong, ck_attribute*, ck_ulong, ck_ulong*);
+	ck_ulong (*derive_key)(ck_ulong, ck_mechanism*, ck_ulong, ck_attribute*, ck_ulong, ck_ulong*);
 } function_list;
 
 // A miscounted gap above must fail the build, not the token.
 _Static_assert(__builtin_offsetof(function_list, create_object) == 8 + 20 * sizeof(void*), "C_CreateObject is function 20");
+_Static_assert(__builtin_offsetof(function_list, set_attribute_value) == 8 + 25 * sizeof(void*), "C_SetAttributeValue is function 25");
 _Static_assert(__builtin_offsetof(function_list, generate_key) == 8 + 58 * sizeof(void*), "C_GenerateKey is function 58");
 _Static_assert(__builtin_offsetof(function_list, unwrap_key) == 8 + 61 * sizeof(void*), "C_UnwrapKey is function 61");
 
@@ -61,6 +65,13 @@ static ck_ulong generate_key_pair(function_list *f, ck_ulong s, ck_ulong mech, v
 static ck_ulong unwrap_key(function_list *f, ck_ulong s, ck_ulong mech, void *param, ck_ulong plen, ck_ulong key, unsigned char *w, ck_ulong wlen, ck_attribute *t, ck_ulong n, ck_ulong *h) {
 	ck_mechanism m = { mech, param, plen };
 	return f->unwrap_key(s, &m, key, w, wlen, t, n, h);
+}
+static ck_ulong set_attribute_value(function_list *f, ck_ulong s, ck_ulong o, ck_attribute *t, ck_ulong n) {
+	return f->set_attribute_value(s, o, t, n);
+}
+static ck_ulong derive_key(function_list *f, ck_ulong s, ck_ulong mech, void *param, ck_ulong plen, ck_ulong base, ck_attribute *t, ck_ulong n, ck_ulong *h) {
+	ck_mechanism m = { mech, param, plen };
+	return f->derive_key(s, &m, base, t, n, h);
 }
 */
 import "C"
@@ -114,7 +125,7 @@ func (f functionList) generateKey(s pkcs11.SessionHandle, m rawMechanism, t []At
 	defer mem.wipe()
 	var h C.ck_ulong
 	ct := mem.template(t)
-	param, n := mem.bytes(m.param)
+	param, n := mem.mechanism(m)
 	rv := C.generate_key(f.list, C.ck_ulong(s), C.ck_ulong(m.code), param, n, ct, C.ck_ulong(len(t)), &h)
 	return pkcs11.ObjectHandle(h), ckResult(rv)
 }
@@ -124,7 +135,7 @@ func (f functionList) generateKeyPair(s pkcs11.SessionHandle, m rawMechanism, pu
 	defer mem.wipe()
 	var hpub, hpriv C.ck_ulong
 	cpub, cpriv := mem.template(public), mem.template(private)
-	param, n := mem.bytes(m.param)
+	param, n := mem.mechanism(m)
 	rv := C.generate_key_pair(f.list, C.ck_ulong(s), C.ck_ulong(m.code), param, n,
 		cpub, C.ck_ulong(len(public)), cpriv, C.ck_ulong(len(private)), &hpub, &hpriv)
 	return pkcs11.ObjectHandle(hpub), pkcs11.ObjectHandle(hpriv), ckResult(rv)
@@ -135,17 +146,41 @@ func (f functionList) unwrapKey(s pkcs11.SessionHandle, m rawMechanism, key pkcs
 	defer mem.wipe()
 	var h C.ck_ulong
 	ct := mem.template(t)
-	param, n := mem.bytes(m.param)
+	param, n := mem.mechanism(m)
 	blob, nblob := mem.bytes(wrapped)
 	rv := C.unwrap_key(f.list, C.ck_ulong(s), C.ck_ulong(m.code), param, n, C.ck_ulong(key),
 		(*C.uchar)(blob), nblob, ct, C.ck_ulong(len(t)), &h)
 	return pkcs11.ObjectHandle(h), ckResult(rv)
 }
 
-// rawMechanism is a mechanism code and its parameter as flat bytes.
+func (f functionList) setAttributes(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, t []Attribute) error {
+	var mem cMemory
+	defer mem.wipe()
+	return ckResult(C.set_attribute_value(f.list, C.ck_ulong(s), C.ck_ulong(o), mem.template(t), C.ck_ulong(len(t))))
+}
+
+func (f functionList) deriveKey(s pkcs11.SessionHandle, m rawMechanism, base pkcs11.ObjectHandle, t []Attribute) (pkcs11.ObjectHandle, error) {
+	var mem cMemory
+	defer mem.wipe()
+	var h C.ck_ulong
+	ct := mem.template(t)
+	param, n := mem.mechanism(m)
+	rv := C.derive_key(f.list, C.ck_ulong(s), C.ck_ulong(m.code), param, n, C.ck_ulong(base), ct, C.ck_ulong(len(t)), &h)
+	return pkcs11.ObjectHandle(h), ckResult(rv)
+}
+
+// rawMechanism is a mechanism code and its parameter structure as bytes. Each ref is data
+// elsewhere, to which the structure holds a pointer.
 type rawMechanism struct {
 	code  uint
 	param []byte
+	refs  []ref
+}
+
+// ref says at which offset of the parameter the address of data belongs.
+type ref struct {
+	at   int
+	data []byte
 }
 
 // cMemory holds the C memory of one call.
@@ -170,6 +205,15 @@ func (a *cMemory) bytes(b []byte) (unsafe.Pointer, C.ck_ulong) {
 	p := a.alloc(uintptr(len(b)))
 	copy(unsafe.Slice((*byte)(p), len(b)), b)
 	return p, C.ck_ulong(len(b))
+}
+
+func (a *cMemory) mechanism(m rawMechanism) (unsafe.Pointer, C.ck_ulong) {
+	param, n := a.bytes(m.param)
+	for _, r := range m.refs {
+		data, _ := a.bytes(r.data)
+		*(*unsafe.Pointer)(unsafe.Add(param, r.at)) = data
+	}
+	return param, n
 }
 
 func (a *cMemory) template(t []Attribute) *C.ck_attribute {

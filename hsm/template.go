@@ -95,15 +95,18 @@ func transportSession(spec Spec, p Profile, s shape, named []Attribute) []Attrib
 }
 
 // transportSource names only what changes when the user copies the session key into the
-// token. CKA_COPYABLE=false is left out, because SoftHSM refuses it in a copy; a copy of
+// token. CKA_COPYABLE=false is left out where the token refuses it in a copy; a copy of
 // the copy is no better than the copy itself, since CKA_MODIFIABLE=false holds in both.
-func transportSource(_ Spec, _ Profile, _ shape, named []Attribute) []Attribute {
+func transportSource(_ Spec, p Profile, _ shape, named []Attribute) []Attribute {
 	t := []Attribute{
 		flag(pkcs11.CKA_TOKEN, true),
 		flag(pkcs11.CKA_PRIVATE, true),
 		flag(pkcs11.CKA_EXTRACTABLE, false), // it left once, under the establishment key, and never again
 	}
 	t = append(t, named...)
+	if p.Templates.CopyableOnCopy {
+		t = append(t, flag(pkcs11.CKA_COPYABLE, false))
+	}
 	return append(t, flag(pkcs11.CKA_MODIFIABLE, false))
 }
 
@@ -220,7 +223,7 @@ func shapeOf(spec Spec, p Profile) shape {
 			usage: []uint{pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT},
 			// ECB for check values only; it opens nothing that GCM sealed without the
 			// use of the key, which the holder of the PIN has anyway.
-			allowed: []uint{pkcs11.CKM_AES_GCM, pkcs11.CKM_AES_ECB}}
+			allowed: []uint{p.gcmMechanism(), pkcs11.CKM_AES_ECB}}
 		if wrapping {
 			s.usage, s.allowed = []uint{pkcs11.CKA_WRAP}, []uint{p.wrapMechanism()}
 		}

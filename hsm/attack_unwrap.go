@@ -1,0 +1,184 @@
+package hsm
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/miekg/pkcs11"
+)
+
+// planUnwrapMechanism unwraps recorded blobs with destination keys by every other
+// mechanism, and with source keys by every mechanism.
+func planUnwrapMechanism(s scene, c calls) (plan []trial, _ error) {
+	codes, err := c.mechanisms(pkcs11.CKF_UNWRAP)
+	if err != nil {
+		return nil, wrapError("C_GetMechanismInfo", err)
+	}
+	for _, t := range s.having(RoleTransportSource, RoleTransportDestination) {
+		good, err := sessionTemplate(carried[t.spec.Class], s.p, HowUnwrap)
+		if err != nil {
+			return nil, err
+		}
+		for _, code := range codes {
+			if isRSA(code) || t.spec.Role == RoleTransportDestination && code == s.p.wrapMechanism() {
+				continue
+			}
+			plan = append(plan, trial{t.name, fmt.Sprintf("unwrap a recorded blob by mechanism 0x%X", code), "C_UnwrapKey", func(c calls) error {
+				h, err := c.unwrapKey(s.p.parametrised(code), t.h, s.blobs[t.spec.Class], good)
+				return made(c, h, err)
+			}})
+		}
+	}
+	return plan, nil
+}
+
+// planUnwrapTemplate unwraps recorded blobs with their own destination key, as something
+// that the class does not allow; and with the keys of other classes.
+func planUnwrapTemplate(s scene, _ calls) (plan []trial, _ error) {
+	for _, t := range s.having(RoleTransportDestination) {
+		good, err := sessionTemplate(carried[t.spec.Class], s.p, HowUnwrap)
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range weaker(good, unwrapTemplate(t.spec.Class, s.p)) {
+			plan = append(plan, trial{t.name, "unwrap a recorded blob with " + w.words, "C_UnwrapKey", func(c calls) error {
+				h, err := c.unwrapKey(rawMechanism{code: s.p.wrapMechanism()}, t.h, s.blobs[t.spec.Class], w.t)
+				return made(c, h, err)
+			}})
+		}
+		for _, other := range Classes {
+			if other == t.spec.Class {
+				continue
+			}
+			as, err := sessionTemplate(carried[other], s.p, HowUnwrap)
+			if err != nil {
+				return nil, err
+			}
+			plan = append(plan,
+				trial{t.name, fmt.Sprintf("unwrap a recorded blob as class %s", other), "C_UnwrapKey", func(c calls) error {
+					h, err := c.unwrapKey(rawMechanism{code: s.p.wrapMechanism()}, t.h, s.blobs[t.spec.Class], as)
+					return made(c, h, err)
+				}},
+				trial{t.name, fmt.Sprintf("unwrap a recorded blob of class %s", other), "C_UnwrapKey", func(c calls) error {
+					h, err := c.unwrapKey(rawMechanism{code: s.p.wrapMechanism()}, t.h, s.blobs[other], good)
+					return made(c, h, err)
+				}})
+		}
+	}
+	return plan, nil
+}
+
+// planUnwrapEstablishment opens a transport key with its establishment key as something
+// else than a destination transport key. Only a self-test has such a key to attack: the
+// real one is a session object of the accept process.
+func planUnwrapEstablishment(s scene, c calls) (plan []trial, _ error) {
+	codes, err := c.mechanisms(pkcs11.CKF_UNWRAP)
+	if err != nil {
+		return nil, wrapError("C_GetMechanismInfo", err)
+	}
+	for _, t := range s.having(RoleEstablishment) {
+		good, err := sessionTemplate(Spec{Role: RoleTransportDestination, Algorithm: AES256, Class: ClassAES}, s.p, HowUnwrap)
+		if err != nil {
+			return nil, err
+		}
+		for _, pack := range s.packages {
+			for _, w := range weaker(good, destinationDemand(s.p)) {
+				plan = append(plan, trial{t.name, "open a package with " + w.words, "C_UnwrapKey", func(c calls) error {
+					h, err := c.unwrapKey(s.p.oaepMechanism(), t.h, pack, w.t)
+					return made(c, h, err)
+				}})
+			}
+			for _, code := range codes {
+				if !isRSA(code) || code == pkcs11.CKM_RSA_PKCS_OAEP {
+					continue
+				}
+				plan = append(plan, trial{t.name, fmt.Sprintf("open a package by mechanism 0x%X", code), "C_UnwrapKey", func(c calls) error {
+					h, err := c.unwrapKey(s.p.parametrised(code), t.h, pack, good)
+					return made(c, h, err)
+				}})
+			}
+			plan = append(plan, trial{t.name, "decrypt a package as a message", "C_Decrypt", func(c calls) error {
+				_, err := c.decrypt(s.p.oaepMechanism(), t.h, pack)
+				return err
+			}})
+		}
+	}
+	return plan, nil
+}
+
+// planOpenPackage opens recorded packages with every private key that is not the
+// establishment key they were made for, and with one of the thief's own.
+func planOpenPackage(s scene, _ calls) (plan []trial, _ error) {
+	good, err := sessionTemplate(Spec{Role: RoleTransportDestination, Algorithm: AES256, Class: ClassAES}, s.p, HowUnwrap)
+	if err != nil {
+		return nil, err
+	}
+	keys := []victim{{name: "an RSA key of one's own", h: s.own.priv}}
+	for _, v := range s.victims {
+		if v.spec.Role != RoleEstablishment && shapeOf(v.spec, s.p).class == pkcs11.CKO_PRIVATE_KEY {
+			keys = append(keys, v)
+		}
+	}
+	for i, pack := range s.packages {
+		for _, k := range keys {
+			plan = append(plan, trial{k.name, fmt.Sprintf("open recorded package %d", i+1), "C_UnwrapKey", func(c calls) error {
+				h, err := c.unwrapKey(s.p.oaepMechanism(), k.h, pack, good)
+				return made(c, h, err)
+			}})
+		}
+	}
+	return plan, nil
+}
+
+// variation is a template that a token must refuse.
+type variation struct {
+	words string
+	t     []Attribute
+}
+
+// weaker returns good with each demanded entry left out, contradicted and given twice, and
+// with other key types and lengths.
+func weaker(good, demand []Attribute) (out []variation) {
+	for _, d := range demand {
+		name := fmt.Sprintf("attribute 0x%X", d.Type)
+		bad := contradiction(d)
+		at := slices.IndexFunc(good, func(a Attribute) bool { return a.Type == d.Type })
+		out = append(out,
+			variation{name + " left out", without(good, d.Type)},
+			variation{name + " contradicted", with(good, bad)},
+			variation{name + " twice, the other value first", slices.Insert(slices.Clone(good), at, bad)},
+			variation{name + " twice, the other value last", slices.Insert(slices.Clone(good), at+1, bad)})
+	}
+	if !slices.ContainsFunc(demand, func(a Attribute) bool { return a.Type == pkcs11.CKA_KEY_TYPE }) {
+		return out
+	}
+	for _, k := range []uint{pkcs11.CKK_AES, pkcs11.CKK_GENERIC_SECRET, pkcs11.CKK_DES, pkcs11.CKK_DES2, pkcs11.CKK_DES3, pkcs11.CKK_SHA256_HMAC} {
+		a := number(pkcs11.CKA_KEY_TYPE, k)
+		if i := slices.IndexFunc(good, func(g Attribute) bool { return g.Type == a.Type }); string(good[i].Value) != string(a.Value) {
+			out = append(out, variation{fmt.Sprintf("key type 0x%X", k), with(good, a)})
+		}
+	}
+	for _, n := range []uint{1, 16} {
+		a := number(pkcs11.CKA_VALUE_LEN, n)
+		t := slices.Insert(without(good, a.Type), 2, a)
+		out = append(out, variation{fmt.Sprintf("length %d", n), t})
+	}
+	return out
+}
+
+// contradiction returns the attribute with another value.
+func contradiction(a Attribute) Attribute {
+	switch {
+	case a.Type == pkcs11.CKA_CLASS && string(a.Value) == string(number(a.Type, pkcs11.CKO_SECRET_KEY).Value):
+		return number(a.Type, pkcs11.CKO_PRIVATE_KEY)
+	case a.Type == pkcs11.CKA_CLASS:
+		return number(a.Type, pkcs11.CKO_SECRET_KEY)
+	case a.Type == pkcs11.CKA_KEY_TYPE:
+		return number(a.Type, pkcs11.CKK_DES3)
+	case a.Type == pkcs11.CKA_ALLOWED_MECHANISMS:
+		return Attribute{Type: a.Type, Value: append(slices.Clone(a.Value), mechanisms([]uint{pkcs11.CKM_AES_CBC}).Value...)}
+	case len(a.Value) == 1:
+		return flag(a.Type, a.Value[0] == 0)
+	}
+	return octets(a.Type, append(slices.Clone(a.Value), 0))
+}
