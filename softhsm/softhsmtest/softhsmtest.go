@@ -1,0 +1,61 @@
+// Package softhsmtest gives the tests of one package real SoftHSM tokens.
+//
+// The module reads its configuration once per process, so the tokens of a package are made
+// together, before its tests run:
+//
+//	func TestMain(m *testing.M) { os.Exit(softhsmtest.Main(m, "paris", "tokyo")) }
+//
+// Tests share tokens and must leave the objects of others alone.
+package softhsmtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/keyferry/keyferry/softhsm"
+)
+
+var tokens = map[string]softhsm.Token{}
+
+// Main provisions the tokens in a temporary directory, sets SOFTHSM2_CONF, runs the tests
+// and removes the directory. A machine without SoftHSM fails the run.
+func Main(m *testing.M, labels ...string) (code int) {
+	dir, err := os.MkdirTemp("", "keyferry-softhsm-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	made, err := softhsm.Provision(context.Background(), dir, labels...)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	for _, t := range made {
+		tokens[t.Label] = t
+		os.Setenv(softhsm.ConfEnv, t.Conf)
+	}
+	return m.Run()
+}
+
+// Token returns a token that Main made.
+func Token(t testing.TB, label string) softhsm.Token {
+	t.Helper()
+	tok, ok := tokens[label]
+	if !ok {
+		t.Fatalf("token %q was not named in softhsmtest.Main", label)
+	}
+	return tok
+}
+
+// Store provisions tokens in a directory of the test's own, for child processes.
+func Store(t testing.TB, labels ...string) []softhsm.Token {
+	t.Helper()
+	made, err := softhsm.Provision(t.Context(), t.TempDir(), labels...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
