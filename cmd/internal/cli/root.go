@@ -26,6 +26,7 @@ type app struct {
 	config  string
 	json    bool
 	timeout time.Duration
+	ran     bool // the command line was right, and the command has begun
 }
 
 // Run runs the command and returns its exit code.
@@ -36,7 +37,10 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	root.SetIn(s.In)
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
+	if err != nil && !a.ran {
+		err = usagef("%w; usage: %s", err, c.UseLine())
+	}
 	if err != nil {
 		report(s.Err, err)
 	}
@@ -59,11 +63,10 @@ signature or MAC does not hold.`,
 	}
 	root.SetVersionTemplate("keyferry {{.Version}}\n")
 	f := root.PersistentFlags()
-	f.StringVar(&a.region, "region", os.Getenv("KEYFERRY_REGION"), "Region to call (default KEYFERRY_REGION, then default_region of the configuration)")
-	f.StringVar(&a.config, "config", "", "configuration `file` (default KEYFERRY_CONFIG, then ~/.config/keyferry/config.yaml)")
+	f.StringVar(&a.region, "region", os.Getenv("KEYFERRY_REGION"), "`REGION` to call (default KEYFERRY_REGION, then default_region of the configuration)")
+	f.StringVar(&a.config, "config", "", "configuration `FILE` (default KEYFERRY_CONFIG, then ~/.config/keyferry/config.yaml)")
 	f.BoolVar(&a.json, "json", false, "print the server's answer as JSON")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this long")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 
 	key := &cobra.Command{Use: "key", Short: "Create and manage keys"}
 	key.AddCommand(a.keyCreate("create"), a.keyShow("show KEY"), a.keyList("list"), a.keyReplicate("replicate KEY --to REGION"),
@@ -88,7 +91,7 @@ signature or MAC does not hold.`,
 	root.Args = cobra.NoArgs
 	root.RunE = needsCommand
 	a.addAWSVerbs(root)
-	wrapArgs(root)
+	a.markRun(root)
 	return root
 }
 
@@ -117,18 +120,16 @@ func needsCommand(c *cobra.Command, _ []string) error {
 	return usagef("%s needs a command: %s", c.CommandPath(), strings.Join(names, ", "))
 }
 
-// wrapArgs turns a wrong number of arguments into a usage error that shows the usage line.
-func wrapArgs(c *cobra.Command) {
-	if check := c.Args; check != nil {
-		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return usagef("%v; usage: %s", err, c.UseLine())
-			}
-			return nil
+// markRun notes when a command begins: every error before is one of usage.
+func (a *app) markRun(c *cobra.Command) {
+	if run := c.RunE; run != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			a.ran = true
+			return run(c, args)
 		}
 	}
 	for _, sub := range c.Commands() {
-		wrapArgs(sub)
+		a.markRun(sub)
 	}
 }
 

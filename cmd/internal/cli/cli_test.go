@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// run runs the command with a configuration that names no reachable Region.
+func run(t *testing.T, in string, args ...string) (code int, out, errs string) {
+	t.Helper()
+	t.Setenv("KEYFERRY_REGION", "")
+	t.Setenv("KEYFERRY_CONFIG", t.TempDir()+"/none.yaml")
+	var o, e bytes.Buffer
+	code = Run(context.Background(), args, Streams{In: strings.NewReader(in), Out: &o, Err: &e})
+	return code, o.String(), e.String()
+}
+
+func TestUsageErrors(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		in   string
+		args []string
+		want string
+	}{
+		{"no command", "", nil, "needs a command"},
+		{"group alone", "", []string{"key"}, "needs a command: create"},
+		{"unknown command", "", []string{"frobnicate"}, "frobnicate"},
+		{"unknown flag", "", []string{"encrypt", "k", "--frob"}, "--frob"},
+		{"missing argument", "", []string{"encrypt"}, "usage: keyferry encrypt KEY"},
+		{"context without value", "", []string{"encrypt", "k", "-c", "env"}, "want KEY=VALUE"},
+		{"context key twice", "", []string{"encrypt", "k", "-c", "a=1", "-c", "a=2"}, `"a" is given twice`},
+		{"plaintext too long", strings.Repeat("x", 4097), []string{"encrypt", "k"}, "generate-data-key"},
+		{"ciphertext too long", strings.Repeat("x", 6145), []string{"decrypt"}, "longer than 6144 bytes"},
+		{"digest too long", strings.Repeat("x", 65), []string{"sign", "k", "--digest"}, "without --digest"},
+		{"no signature file", "", []string{"verify", "k"}, "signature"},
+		{"signature file missing", "", []string{"verify", "k", "--signature", "/nonexistent"}, "reading the signature"},
+		{"random not a number", "", []string{"random", "many"}, "want 1 to 1024"},
+		{"replicate without destination", "", []string{"key", "replicate", "k"}, "to"},
+		{"no configuration", "", []string{"whoami"}, "none.yaml"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			code, out, errs := run(t, tc.in, tc.args...)
+			if code != ExitUsage && tc.name != "no configuration" {
+				t.Errorf("exit code %d, want %d", code, ExitUsage)
+			}
+			if code == ExitOK || out != "" || !strings.Contains(errs, tc.want) {
+				t.Errorf("exit code %d, stdout %q, stderr %q; want a refusal with %q", code, out, errs, tc.want)
+			}
+		})
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	with := func(c codes.Code, reason string) error {
+		s, err := status.New(c, "words").WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: "keyferry"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Err()
+	}
+	for _, tc := range []struct {
+		err  error
+		want int
+	}{
+		{nil, ExitOK},
+		{errors.New("x"), ExitFailed},
+		{usagef("x"), ExitUsage},
+		{with(codes.PermissionDenied, "AccessDeniedException"), ExitDenied},
+		{with(codes.NotFound, "NotFoundException"), ExitNotFound},
+		{with(codes.InvalidArgument, "InvalidCiphertextException"), ExitInvalid},
+		{with(codes.InvalidArgument, "IncorrectKeyException"), ExitInvalid},
+		{with(codes.InvalidArgument, "KMSInvalidSignatureException"), ExitInvalid},
+		{with(codes.InvalidArgument, "KMSInvalidMacException"), ExitInvalid},
+		{with(codes.InvalidArgument, "ValidationException"), ExitFailed},
+		{with(codes.Unavailable, ""), ExitFailed},
+	} {
+		if got := exitCode(tc.err); got != tc.want {
+			t.Errorf("exit code of %v is %d, want %d", tc.err, got, tc.want)
+		}
+	}
+}
+
+func TestKeyRef(t *testing.T) {
+	for in, want := range map[string]string{
+		"payroll":                              "alias/payroll",
+		"alias/payroll":                        "alias/payroll",
+		"mrk-0123456789abcdef0123456789abcdef": "mrk-0123456789abcdef0123456789abcdef",
+		"mrk-short":                            "alias/mrk-short",
+		"12345678-1234-1234-1234-123456789abc": "12345678-1234-1234-1234-123456789abc",
+		"arn:aws:kms:eu-paris-1:111122223333:alias/pay": "arn:aws:kms:eu-paris-1:111122223333:alias/pay",
+	} {
+		if got := keyRef(in); got != want {
+			t.Errorf("%q means %q, want %q", in, got, want)
+		}
+	}
+}
