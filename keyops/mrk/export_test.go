@@ -1,0 +1,75 @@
+package mrk
+
+import (
+	"context"
+
+	"github.com/keyferry/keyferry/keyops/statement"
+)
+
+// SignCertificate lets tests write the certificates that a hostile Region, or a later
+// version of this package, would.
+func SignCertificate(ctx context.Context, issuer, counter Signer, c Certificate) (Certificate, error) {
+	signed, err := issuer.Sign(ctx, statement.Certificate, c.payload())
+	if err != nil {
+		return c, err
+	}
+	c.signed = signed
+	if counter != nil {
+		second, err := counter.Sign(ctx, statement.Certificate, c.payload())
+		if err != nil {
+			return c, err
+		}
+		c.counter = second.Signature
+	}
+	return c, nil
+}
+
+// SignState lets tests write any state in anybody's name.
+func SignState(ctx context.Context, signer Signer, s State) (*State, error) {
+	signed, err := signer.Sign(ctx, statement.State, s.payload())
+	s.signed = signed
+	return &s, err
+}
+
+// SignMember lets tests write any member fact in anybody's name.
+func SignMember(ctx context.Context, signer Signer, m Member) (*Member, error) {
+	signed, err := signer.Sign(ctx, statement.Member, m.payload())
+	m.signed = signed
+	return &m, err
+}
+
+// SignRequest lets tests write any create request in anybody's name.
+func SignRequest(ctx context.Context, signer Signer, c CreateRequest) (CreateRequest, error) {
+	signed, err := signer.Sign(ctx, statement.CreateReplica, c.payload())
+	c.signed = signed
+	return c, err
+}
+
+// Payloads returns what is signed, for the committed vectors.
+func Payloads(c Certificate, s *State, m *Member, r CreateRequest) map[string][]byte {
+	return map[string][]byte{"certificate": c.payload(), "state": s.payload(), "member": m.payload(), "create-replica": r.payload()}
+}
+
+// ParseStatement parses a fact of any kind, for fuzzing.
+func ParseStatement(s statement.Signed) (reencoded []byte, err error) {
+	switch s.Purpose {
+	case statement.Certificate:
+		c, err := parseCertificate(s, nil, nil)
+		return c.payload(), err
+	case statement.State:
+		st, err := parseState(s)
+		if err != nil {
+			return nil, err
+		}
+		return st.payload(), nil
+	case statement.Member:
+		m, err := parseMember(s)
+		if err != nil {
+			return nil, err
+		}
+		return m.payload(), nil
+	default:
+		c, err := ParseCreateRequest(s)
+		return c.payload(), err
+	}
+}

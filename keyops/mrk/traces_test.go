@@ -1,0 +1,461 @@
+package mrk_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/statement"
+)
+
+// The traces of the protocol's design that an earlier draft permitted, as far as they need
+// no hand-over, forced promotion or import.
+
+func ctx() context.Context { return context.Background() }
+
+// handOver writes the certificate by which a Region makes another one primary.
+func (w *world) handOver(from, to regionName, parent mrk.Certificate) mrk.Certificate {
+	w.t.Helper()
+	nonce, _ := w.nonce()
+	c := mrk.Certificate{
+		Key: testKey, Epoch: parent.Epoch, Instance: testInstance(to), Parent: parent.Hash(), Final: mrk.Hash{1},
+	}
+	c.Epoch.Number++
+	c.Epoch.Region, c.Epoch.Nonce = to, nonce
+	c, err := mrk.SignCertificate(ctx(), testSigner(from), testSigner(to), c)
+	w.must(err)
+	return c
+}
+
+func (w *world) chain(r regionName) []mrk.Certificate {
+	return w.nodes[r].set.Facts(mrk.Hash{}).Certificates
+}
+
+func (w *world) facts(certificates ...mrk.Certificate) mrk.Facts {
+	return mrk.Facts{Key: testKey, Certificates: certificates}
+}
+
+// withReplicas has the key active in A, B and C.
+func withReplicas(t *testing.T) *world {
+	w := newWorld(t)
+	w.must(w.replicate(regionA, regionB))
+	w.must(w.replicate(regionA, regionC))
+	w.heal()
+	w.converged(regionA, regionB, regionC)
+	return w
+}
+
+func TestCE1TwoSuccessorsOfOneEpochAreAFork(t *testing.T) {
+	w := withReplicas(t)
+	root := w.chain(regionA)[0]
+	first, second := w.handOver(regionA, regionB, root), w.handOver(regionA, regionC, root)
+	n := w.nodes[regionC]
+	res, err := n.set.Merge(pins{}, w.facts(first))
+	w.must(err)
+	if len(res.Refused) != 0 || n.set.Primary() != regionB {
+		t.Fatalf("hand-over refused: %v", res.Refused)
+	}
+	res, err = n.set.Merge(pins{}, w.facts(second))
+	w.must(err)
+	if len(res.Refused) != 1 || !errors.Is(res.Refused[0].Err, mrk.ErrEpochFork) || res.Refused[0].Cause != mrk.CauseEpochFork {
+		t.Fatalf("second successor: %+v", res)
+	}
+	if n.set.Primary() != regionB || n.set.Frozen() == nil || n.set.Frozen().Cause != mrk.CauseEpochFork {
+		t.Fatalf("primary %s, frozen %+v", n.set.Primary(), n.set.Frozen())
+	}
+	stored, err := mrk.Unmarshal(n.set.Marshal())
+	w.must(err)
+	if stored.Frozen() == nil || len(stored.Frozen().Evidence) == 0 {
+		t.Fatal("the fork is forgotten after a restart")
+	}
+}
+
+func TestCE3SelfPromotionIsRefused(t *testing.T) {
+	w := withReplicas(t)
+	root := w.chain(regionA)[0]
+	forged := w.handOver(regionB, regionB, root) // signed by B alone
+	uncounted := w.handOver(regionA, regionB, root)
+	uncounted, err := mrk.SignCertificate(ctx(), testSigner(regionA), testSigner(regionA), uncounted)
+	w.must(err)
+	line := forged
+	line.Epoch.Line = mrk.Line{Generation: 1, Region: regionB, Nonce: line.Epoch.Nonce}
+	line.Epoch.Number = 0
+	line, err = mrk.SignCertificate(ctx(), testSigner(regionB), testSigner(regionB), line)
+	w.must(err)
+	second := line
+	second.Parent, second.Epoch.Line.Generation = mrk.Hash{}, 0
+	second, err = mrk.SignCertificate(ctx(), testSigner(regionB), nil, second)
+	w.must(err)
+	for name, c := range map[string]mrk.Certificate{
+		"a successor signed by itself": forged, "a hand-over that the new primary did not sign": uncounted,
+		"a line without approvals": line, "a second creation": second,
+	} {
+		n := w.nodes[regionC].set.Clone()
+		res, err := n.Merge(pins{}, w.facts(c))
+		w.must(err)
+		if len(res.Refused) != 1 || n.Primary() != regionA {
+			t.Errorf("%s: primary %s, refused %v", name, n.Primary(), res.Refused)
+		}
+	}
+}
+
+func TestCE4ForgottenMemberIsAdopted(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	backup := w.nodes[regionA].set.Marshal()
+	w.must(w.replicate(regionA, regionC))
+	w.heal()
+	w.restore(regionA, backup)
+	w.must(w.rotate(regionA))
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB, regionC)
+}
+
+// restore puts an older set into a Region's store; its token is as it was.
+func (w *world) restore(r regionName, backup []byte) {
+	w.t.Helper()
+	n := w.nodes[r]
+	set, err := mrk.Unmarshal(backup)
+	w.must(err)
+	n.set = set
+	clear(n.heard)
+	clear(n.rows)
+	for _, m := range set.Listed() {
+		n.rows[m.ID] = n.token[m.ID]
+	}
+}
+
+// takeBack is the reconciliation at start: a labelled object without a row gets one.
+func (w *world) takeBack(r regionName) {
+	n := w.nodes[r]
+	for id := range n.token {
+		if !n.rows[id] {
+			n.rows[id], n.used[id] = true, true
+			n.set.DropPermit()
+		}
+	}
+	w.settle(n)
+}
+
+func TestCE5RotationWhileReplicating(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	w.must(w.replicate(regionA, regionC))
+	w.sync(regionA, regionC)
+	w.sync(regionC, regionA)
+	w.sync(regionA, regionC)
+	done := w.message(regionC, regionA) // C holds M0
+	w.must(w.rotate(regionA))
+	for range 2 {
+		w.sync(regionA, regionB)
+		w.sync(regionB, regionA)
+	}
+	w.nodes[regionA].heard[regionC] = true
+	w.step(regionA)
+	w.encrypt(regionA)
+	w.deliver(done)
+	w.step(regionA)
+	w.check()
+	if got := w.nodes[regionA].set.Entry(regionC).Status; got == mrk.Active {
+		t.Fatal("C is active without the new material")
+	}
+	w.heal()
+	w.converged(regionA, regionB, regionC)
+}
+
+func TestCE6SuspendedMemberIsNotCountedWithoutProof(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	w.must(w.suspend(regionA, regionB))
+	w.must(w.rotate(regionA))
+	w.nodes[regionA].heard[regionC] = true
+	w.step(regionA)
+	w.encrypt(regionA)
+	if got := w.nodes[regionA].current; got != testMaterial(1) {
+		t.Fatal("the lone rotation did not end")
+	}
+	w.step(regionA)
+	if got := w.nodes[regionA].set.Entry(regionB).Status; got != mrk.Suspended {
+		t.Fatalf("B, which lacks the current material, is %s", got)
+	}
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB)
+}
+
+func TestCE6dAcknowledgementOfAnEarlierEpochProvesNothing(t *testing.T) {
+	w := withReplicas(t)
+	w.nodes[regionA].set.DropPermit()
+	w.settle(w.nodes[regionA])
+	events := w.step(regionA)
+	if len(events) == 0 || events[0].Kind != mrk.EventRenewed {
+		t.Fatalf("got %v, want a renewal", events)
+	}
+	w.step(regionA)
+	for _, r := range []regionName{regionB, regionC} {
+		if got := w.nodes[regionA].set.Entry(r).Status; got != mrk.Rejoining {
+			t.Fatalf("%s is %s on the word of an earlier epoch", r, got)
+		}
+	}
+	w.heal()
+	w.converged(regionA, regionB, regionC)
+}
+
+func TestCE7NoResurrectionAndNoGhostDeletion(t *testing.T) {
+	w := withReplicas(t)
+	late := w.message(regionA, regionB)
+	w.must(w.rotate(regionA))
+	newer := w.message(regionA, regionB)
+	w.delete(regionB)
+	late.late, newer.late = true, true
+	w.deliver(late)
+	w.deliver(newer)
+	if got := w.nodes[regionB]; got.state != "Gone" || got.set.Incarnation() != 1 {
+		t.Fatalf("a newer state that lists B brought it back as %s, incarnation %d", got.state, got.set.Incarnation())
+	}
+	gone := w.message(regionB, regionA)
+	w.heal()
+	if got := w.nodes[regionA].set.Entry(regionB).Status; got != mrk.Removed {
+		t.Fatalf("B is %s after its deletion", got)
+	}
+	w.converged(regionA, regionC)
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	w.converged(regionA, regionB, regionC)
+	if got := w.nodes[regionB].set.Incarnation(); got != 2 {
+		t.Fatalf("incarnation %d, want 2", got)
+	}
+	gone.late = true
+	w.deliver(gone) // the old "deleted" again
+	w.step(regionA)
+	w.deliver(late)
+	w.heal()
+	w.converged(regionA, regionB, regionC)
+}
+
+func TestCE9SequenceNumbersAreNotUsedTwice(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.rotate(regionA))
+	backup := w.nodes[regionA].set.Marshal()
+	w.must(w.replicate(regionA, regionB))
+	w.sync(regionA, regionB)
+	w.restore(regionA, backup)
+	a := w.nodes[regionA]
+	a.heard[regionB], a.heard[regionC] = true, true // what the rollback makes it believe
+	w.step(regionA)                                 // a second state with B's number
+	w.encrypt(regionA)
+	back := w.message(regionB, regionA)
+	w.deliver(back)
+	if a.set.Acting() {
+		t.Fatal("A acts although a state of its own came back that it does not remember")
+	}
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB)
+}
+
+func TestCE9MemberFactsAreNotNumberedTwice(t *testing.T) {
+	w := withReplicas(t)
+	b := w.nodes[regionB]
+	backup := b.set.Marshal()
+	b.state = "Disabled"
+	w.settle(b)
+	w.sync(regionB, regionA)
+	w.restore(regionB, backup)
+	b.state = "PendingDeletion" // other words under the number that A knows
+	w.settle(b)
+	refused := w.sync(regionB, regionA)
+	if len(refused) != 1 || refused[0].Cause != mrk.CauseEquivocation || w.nodes[regionA].set.Frozen() == nil {
+		t.Fatalf("two facts of B with one number: %v", refused)
+	}
+	b.state = "Enabled"
+	w.settle(b)
+	w.heal()
+	w.converged(regionA, regionB, regionC)
+	if w.nodes[regionA].set.Frozen() != nil {
+		t.Error("still frozen after B has numbered past both facts")
+	}
+}
+
+func TestCE10RestoredPrimaryDoesNotReleaseAlone(t *testing.T) {
+	w := newWorld(t)
+	backup := w.nodes[regionA].set.Marshal()
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	w.restore(regionA, backup)
+	w.must(w.rotate(regionA))
+	if events := w.step(regionA); len(events) != 0 {
+		t.Fatalf("A, which has heard nobody, did %v", events)
+	}
+	w.encrypt(regionA)
+	w.check()
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB)
+}
+
+func TestCE12RestoredReplicaThatWasDeletedIsUnusable(t *testing.T) {
+	w := withReplicas(t)
+	backup := w.nodes[regionC].set.Marshal()
+	w.delete(regionC)
+	w.sync(regionC, regionA)
+	w.step(regionA)
+	w.restore(regionC, backup)
+	c := w.nodes[regionC]
+	c.state = "Enabled"
+	w.settle(c)
+	w.sync(regionA, regionC)
+	if !c.set.Told() || c.state != "PendingDeletion" {
+		t.Fatalf("C is %s although it told others that it is deleted", c.state)
+	}
+	if owed := w.nodes[regionA].set.Owes(regionC); len(owed) != 0 {
+		t.Errorf("A owes %d materials to a deleted key", len(owed))
+	}
+	w.heal()
+	w.converged(regionA, regionB)
+}
+
+func TestCE13LabelledObjectsAreTakenBack(t *testing.T) {
+	w := newWorld(t)
+	backup := w.nodes[regionA].set.Marshal()
+	w.must(w.rotate(regionA))
+	w.heal()
+	w.encrypt(regionA)
+	w.restore(regionA, backup)
+	w.takeBack(regionA)
+	w.heal()
+	w.converged(regionA)
+	if got := len(w.nodes[regionA].set.Listed()); got != 2 {
+		t.Fatalf("%d materials listed, want the one of the backup and the one of the token", got)
+	}
+}
+
+func TestCE15FormerPrimaryCannotRetake(t *testing.T) {
+	w := withReplicas(t)
+	root := w.chain(regionA)[0]
+	proper := w.handOver(regionA, regionB, root)
+	n := w.nodes[regionC]
+	if _, err := n.set.Merge(pins{}, w.facts(proper)); err != nil {
+		t.Fatal(err)
+	}
+	next := root
+	var retaken []mrk.Certificate
+	for range 3 {
+		next = w.renewal(regionA, next)
+		retaken = append(retaken, next)
+	}
+	res, err := n.set.Merge(pins{}, w.facts(retaken...))
+	w.must(err)
+	if n.set.Primary() != regionB || len(res.Refused) == 0 || !errors.Is(res.Refused[0].Err, mrk.ErrEpochFork) {
+		t.Fatalf("primary %s after A signed itself three epochs: %v", n.set.Primary(), res.Refused)
+	}
+	state := *w.nodes[regionA].set.State()
+	state.Seq += 100
+	forged, err := mrk.SignState(ctx(), testSigner(regionA), state)
+	w.must(err)
+	forged.Epoch = proper.Epoch
+	again, err := mrk.SignState(ctx(), testSigner(regionA), *forged)
+	w.must(err)
+	res, err = n.set.Merge(pins{}, mrk.Facts{Key: testKey, State: again})
+	w.must(err)
+	if len(res.Refused) != 1 || !errors.Is(res.Refused[0].Err, statement.ErrSignature) {
+		t.Fatalf("a state of B's epoch signed by A: %v", res.Refused)
+	}
+}
+
+func (w *world) renewal(r regionName, parent mrk.Certificate) mrk.Certificate {
+	w.t.Helper()
+	nonce, _ := w.nonce()
+	c := mrk.Certificate{Key: testKey, Epoch: parent.Epoch, Instance: testInstance(r), Parent: parent.Hash()}
+	c.Epoch.Number++
+	c.Epoch.Nonce = nonce
+	c, err := mrk.SignCertificate(ctx(), testSigner(r), nil, c)
+	w.must(err)
+	return c
+}
+
+func TestCE16MaterialThatNoStateListsIsRefused(t *testing.T) {
+	w := withReplicas(t)
+	c := w.nodes[regionC]
+	good := mrk.Blob{
+		Key: testKey, Material: testMaterial(0), Source: regionB, Instance: testInstance(regionB),
+		Destination: regionC, ToInstance: testInstance(regionC), Incarnation: 1, Class: "aes", Epoch: 1, Wrapped: []byte{1},
+	}
+	if _, err := c.set.Accepts(good); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct {
+		edit func(*mrk.Blob)
+		want error
+	}{
+		"unlisted material":    {func(b *mrk.Blob) { b.Material = material.ID{9} }, mrk.ErrUnlisted},
+		"another Region":       {func(b *mrk.Blob) { b.Destination = regionA }, mrk.ErrForeign},
+		"another instance":     {func(b *mrk.Blob) { b.ToInstance = testInstance(regionA) }, mrk.ErrForeign},
+		"an older incarnation": {func(b *mrk.Blob) { b.Incarnation = 0 }, mrk.ErrForeign},
+		"a later incarnation":  {func(b *mrk.Blob) { b.Incarnation = 2 }, mrk.ErrForeign},
+		"another key":          {func(b *mrk.Blob) { b.Key = "mrk-ff112233445566778899aabbccddeeff" }, mrk.ErrForeign},
+	}
+	for name, tt := range tests {
+		b := good
+		tt.edit(&b)
+		if _, err := c.set.Accepts(b); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+	}
+}
+
+func TestEquivocationFreezesUntilNumberedPast(t *testing.T) {
+	w := withReplicas(t)
+	a := w.nodes[regionA]
+	own := *a.set.State()
+	own.Rotation.Enabled = true
+	two, err := mrk.SignState(ctx(), testSigner(regionA), own)
+	w.must(err)
+	b := w.nodes[regionB]
+	res, err := b.set.Merge(pins{}, mrk.Facts{Key: testKey, State: two})
+	w.must(err)
+	if len(res.Refused) != 1 || res.Refused[0].Cause != mrk.CauseEquivocation || b.set.Frozen() == nil {
+		t.Fatalf("two states with one number: %+v", res)
+	}
+	w.must(w.rotate(regionA))
+	w.sync(regionA, regionB)
+	if b.set.Frozen() != nil {
+		t.Fatal("still frozen by a state that is two numbers old")
+	}
+
+	fact := *b.set.Own()
+	fact.KeyState = "Disabled"
+	other, err := mrk.SignMember(ctx(), testSigner(regionB), fact)
+	w.must(err)
+	w.sync(regionB, regionA)
+	res, err = a.set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{other}})
+	w.must(err)
+	if len(res.Refused) != 1 || res.Refused[0].Cause != mrk.CauseEquivocation {
+		t.Fatalf("two member facts with one number: %+v", res)
+	}
+	if err := a.set.AddMember(ctx(), testSigner(regionA), regionC, testInstance(regionC), mrk.CreateRequest{}); !errors.Is(err, mrk.ErrFrozen) {
+		t.Errorf("managing a frozen key: %v", err)
+	}
+	if events := w.step(regionA); len(events) != 0 {
+		t.Errorf("the frozen primary did %v", events)
+	}
+	if _, err := a.set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{a.set.Members()[2].Fact}}); err != nil {
+		t.Fatal(err)
+	}
+	w.heal()
+	fact.Counter += 2
+	past, err := mrk.SignMember(ctx(), testSigner(regionB), fact)
+	w.must(err)
+	if _, err := a.set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{past}}); err != nil {
+		t.Fatal(err)
+	}
+	if a.set.Frozen() != nil {
+		t.Error("still frozen after the writer has numbered past both facts")
+	}
+}

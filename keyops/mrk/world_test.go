@@ -1,0 +1,419 @@
+package mrk_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
+)
+
+const (
+	testKey = arn.KeyID("mrk-00112233445566778899aabbccddeeff")
+	regionA = region.Name("eu-paris-1")
+	regionB = region.Name("us-east-1")
+	regionC = region.Name("ap-tokyo-1")
+)
+
+var allRegions = []region.Name{regionA, regionB, regionC}
+
+// hostSigner signs with a key of this process, always the same bytes for the same words.
+type hostSigner struct{ key *ecdsa.PrivateKey }
+
+func (s hostSigner) Sign(ctx context.Context, p statement.Purpose, payload []byte) (statement.Signed, error) {
+	return statement.Sign(ctx, statement.SignerFunc(func(_ context.Context, digest []byte) ([]byte, error) {
+		return s.key.Sign(nil, digest, crypto.SHA384)
+	}), p, payload)
+}
+
+// testSigner returns the signing key of a Region, derived from its name.
+func testSigner(r region.Name) hostSigner {
+	h := sha256.Sum256([]byte(r))
+	k := &ecdsa.PrivateKey{D: new(big.Int).SetBytes(h[:])}
+	k.Curve = elliptic.P384()
+	k.X, k.Y = k.Curve.ScalarBaseMult(h[:])
+	return hostSigner{k}
+}
+
+func testInstance(r region.Name) region.InstanceID {
+	h := sha256.Sum256([]byte("instance" + r))
+	return region.InstanceID(fmt.Sprintf("kfi-%x", h[:6]))
+}
+
+// pins verifies as a Region does that has pinned all others.
+type pins struct{}
+
+func (pins) Verify(r region.Name, instance region.InstanceID, s statement.Signed) error {
+	if instance != testInstance(r) {
+		return fmt.Errorf("instance %s of %s is not pinned", instance, r)
+	}
+	return s.Verify(&testSigner(r).key.PublicKey)
+}
+
+func testMaterial(n int) material.ID {
+	return material.Compute("SYMMETRIC_DEFAULT", string(testKey), []byte{byte(n)})
+}
+
+// node is one Region as package keyops runs it: token, key row and set.
+type node struct {
+	name    region.Name
+	set     *mrk.Set
+	token   map[material.ID]bool
+	rows    map[material.ID]bool
+	used    map[material.ID]bool // durable
+	wrote   map[material.ID]bool // what this Region really encrypted with
+	current material.ID
+	state   string
+	heard   map[region.Name]bool
+	unwraps int
+}
+
+// tester is what tests, fuzz targets and property tests have in common.
+type tester interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
+// world is a whole deployment without network, token and store.
+type world struct {
+	t      tester
+	nodes  map[region.Name]*node
+	nonces byte
+	mats   int
+	events []mrk.Event
+}
+
+func (w *world) nonce() (mrk.Nonce, error) {
+	w.nonces++
+	return mrk.Nonce{w.nonces}, nil
+}
+
+// newWorld has a key in A, replicated nowhere.
+func newWorld(t tester) *world {
+	w := &world{t: t, nodes: map[region.Name]*node{}}
+	for _, r := range allRegions {
+		w.nodes[r] = &node{
+			name: r, token: map[material.ID]bool{}, rows: map[material.ID]bool{}, used: map[material.ID]bool{},
+			wrote: map[material.ID]bool{}, heard: map[region.Name]bool{},
+		}
+	}
+	a := w.nodes[regionA]
+	nonce, _ := w.nonce()
+	set, err := mrk.Create(context.Background(), testSigner(regionA), a.self(), mrk.Properties{
+		Key: testKey, Account: "111122223333", Spec: "SYMMETRIC_DEFAULT", Usage: "ENCRYPT_DECRYPT", Origin: "AWS_KMS", Created: 1700000000,
+	}, mrk.Listed{ID: w.material(), Created: 1700000000}, nonce)
+	w.must(err)
+	a.set, a.state = set, "Enabled"
+	a.token[testMaterial(0)], a.rows[testMaterial(0)] = true, true
+	w.settle(a)
+	return w
+}
+
+func (w *world) material() material.ID {
+	w.mats++
+	return testMaterial(w.mats - 1)
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (n *node) self() mrk.Self { return mrk.Self{Region: n.name, Instance: testInstance(n.name)} }
+
+func (n *node) held() []material.ID {
+	var out []material.ID
+	for id := range n.rows {
+		if n.token[id] {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// settle is what keyops does at the end of every transaction on a key.
+func (w *world) settle(n *node) {
+	w.t.Helper()
+	held := n.held()
+	if n.set.Shut() && (n.state == "Enabled" || n.state == "Creating") {
+		n.state = "Disabled"
+	}
+	if n.set.Told() && n.state != "" {
+		n.state = "PendingDeletion"
+	}
+	if n.state == "Creating" && n.set.Ready(held) {
+		n.state = "Enabled"
+	}
+	if cur := n.set.Current(); slices.Contains(held, cur) {
+		n.current = cur
+		n.used[cur] = true
+	}
+	_, err := n.set.Reissue(context.Background(), testSigner(n.name), n.own())
+	w.must(err)
+	stored, err := mrk.Unmarshal(n.set.Marshal()) // what is stored is what is used
+	w.must(err)
+	n.set = stored
+}
+
+func (n *node) own() mrk.OwnFacts {
+	own := mrk.OwnFacts{
+		Held: n.held(), Used: slices.Collect(maps.Keys(n.used)), KeyState: n.state, Deleted: n.state == "Gone",
+	}
+	if n.rows[n.current] && n.token[n.current] {
+		own.Current = n.current
+	}
+	if own.KeyState == "" {
+		own.KeyState = "Creating"
+	}
+	return own
+}
+
+// message is a snapshot of what one Region would tell another.
+type message struct {
+	from, to region.Name
+	facts    []byte
+	request  *mrk.CreateRequest
+	blobs    []mrk.Blob
+	late     bool
+}
+
+func (w *world) message(from, to region.Name) *message {
+	n := w.nodes[from]
+	if n.set == nil {
+		return nil
+	}
+	if e := n.set.Entry(to); e.Incarnation == 0 {
+		return nil // digests name only keys that both are or were members of
+	}
+	m := &message{from: from, to: to, facts: n.set.Facts(mrk.Hash{}).Marshal()}
+	if req, ok := n.set.Request(to); ok {
+		m.request = &req
+	}
+	for _, id := range n.set.Owes(to) {
+		m.blobs = append(m.blobs, mrk.Blob{
+			Key: testKey, Material: id, Source: from, Instance: testInstance(from), Destination: to, ToInstance: testInstance(to),
+			Incarnation: n.set.Entry(to).Incarnation, Class: "aes", Epoch: 1, Algorithm: "AES_KEY_WRAP_PAD", Wrapped: id[:],
+		})
+	}
+	return m
+}
+
+// deliver is what a Region does with a message. It returns why facts were refused.
+func (w *world) deliver(m *message) []mrk.Refusal {
+	w.t.Helper()
+	if m == nil {
+		return nil
+	}
+	n := w.nodes[m.to]
+	facts, err := mrk.ParseFacts(m.facts)
+	w.must(err)
+	var res mrk.Result
+	switch {
+	case n.set != nil:
+		res, err = n.set.Merge(pins{}, facts)
+		w.must(err)
+		if res.Reborn {
+			n.state = "Creating"
+		}
+		if m.request != nil && n.state == "Gone" && n.set.Admit(pins{}, *m.request) == nil {
+			n.state, n.used, n.current = "Creating", map[material.ID]bool{}, material.ID{}
+		}
+	case m.request != nil:
+		set, err := mrk.Join(n.self(), pins{}, facts, *m.request)
+		if err != nil {
+			return []mrk.Refusal{{Err: err}}
+		}
+		n.set, n.state = set, "Creating"
+	default:
+		return nil
+	}
+	w.settle(n)
+	for _, b := range m.blobs {
+		if _, err := n.set.Accepts(b); err == nil && !n.rows[b.Material] {
+			n.token[b.Material], n.rows[b.Material] = true, true
+			n.unwraps++
+		}
+	}
+	w.settle(n)
+	if !m.late {
+		n.heard[m.from] = true
+	}
+	return res.Refused
+}
+
+func (w *world) sync(from, to region.Name) []mrk.Refusal { return w.deliver(w.message(from, to)) }
+
+// contact knows every Region: also of keys that a Region has no word of.
+func (w *world) contact(n *node) mrk.Contact {
+	others := slices.DeleteFunc(slices.Clone(allRegions), func(r region.Name) bool { return r == n.name })
+	return mrk.Contact{
+		Regions: others, Nonce: w.nonce, Now: func() int64 { return 1700000001 },
+		Heard: func(r region.Name) bool { return n.heard[r] || w.message(r, n.name) == nil },
+	}
+}
+
+func (w *world) step(r region.Name) []mrk.Event {
+	w.t.Helper()
+	n := w.nodes[r]
+	if n.set == nil {
+		return nil
+	}
+	_, events, err := n.set.Step(context.Background(), testSigner(r), w.contact(n))
+	w.must(err)
+	w.events = append(w.events, events...)
+	w.settle(n)
+	return events
+}
+
+func (w *world) replicate(from, to region.Name) error {
+	n := w.nodes[from]
+	err := n.set.AddMember(context.Background(), testSigner(from), to, testInstance(to), mrk.CreateRequest{
+		Principal: "arn:aws:iam::111122223333:user/ops", CorrelationID: "c-1", Policy: []byte("{}"),
+	})
+	w.settle(n)
+	return err
+}
+
+func (w *world) rotate(r region.Name) error {
+	n := w.nodes[r]
+	id := w.material()
+	if err := n.set.Rotate(context.Background(), testSigner(r), mrk.Listed{ID: id}); err != nil {
+		return err
+	}
+	n.token[id], n.rows[id] = true, true
+	w.settle(n)
+	return nil
+}
+
+func (w *world) suspend(p, r region.Name) error {
+	n := w.nodes[p]
+	err := n.set.Suspend(context.Background(), testSigner(p), r)
+	w.settle(n)
+	return err
+}
+
+func (w *world) encrypt(r region.Name) bool {
+	n := w.nodes[r]
+	if n.state != "Enabled" || n.current.IsZero() || !n.token[n.current] || !n.rows[n.current] {
+		return false
+	}
+	n.wrote[n.current] = true
+	return true
+}
+
+// delete ends the key of a replica: what rule 22 does at its end.
+func (w *world) delete(r region.Name) {
+	n := w.nodes[r]
+	n.token, n.rows, n.state, n.current = map[material.ID]bool{}, map[material.ID]bool{}, "Gone", material.ID{}
+	w.settle(n)
+}
+
+// heal exchanges everything until nothing changes.
+func (w *world) heal() {
+	w.t.Helper()
+	for range 40 {
+		before := w.fingerprint()
+		for _, x := range allRegions {
+			for _, y := range allRegions {
+				if x != y {
+					w.sync(x, y)
+				}
+			}
+			w.step(x)
+		}
+		if w.fingerprint() == before {
+			return
+		}
+	}
+	w.t.Fatal("still changing after 40 rounds")
+}
+
+func (w *world) fingerprint() string {
+	s := ""
+	for _, r := range allRegions {
+		n := w.nodes[r]
+		if n.set != nil {
+			s += fmt.Sprintf("%s %x %s %v;", r, sha256.Sum256(n.set.Marshal()), n.state, n.current)
+		}
+	}
+	return s
+}
+
+// check fails if a member that the newest state calls Active cannot decrypt what another
+// one encrypted, or if two Regions act in one epoch.
+func (w *world) check() {
+	w.t.Helper()
+	var top *mrk.State
+	acting := map[mrk.Epoch]region.Name{}
+	for _, r := range allRegions {
+		n := w.nodes[r]
+		if n.set == nil || n.set.State() == nil {
+			continue
+		}
+		if top == nil || n.set.State().Compare(top) > 0 {
+			top = n.set.State()
+		}
+		if n.set.Acting() {
+			if other, ok := acting[n.set.Epoch()]; ok {
+				w.t.Fatalf("%s and %s act in epoch %s", other, r, n.set.Epoch())
+			}
+			acting[n.set.Epoch()] = r
+		}
+	}
+	now := func(r region.Name) bool {
+		n, e := w.nodes[r], top.Entry(r)
+		return n.set != nil && n.state == "Enabled" && e.Status == mrk.Active && e.Incarnation == n.set.Incarnation()
+	}
+	for _, x := range allRegions {
+		for _, y := range allRegions {
+			if !now(x) || !now(y) {
+				continue
+			}
+			for id := range w.nodes[x].wrote {
+				if !w.nodes[y].rows[id] || !w.nodes[y].token[id] {
+					w.t.Fatalf("%s encrypted with %.8s, which %s, also active, cannot decrypt", x, id, y)
+				}
+			}
+		}
+	}
+}
+
+// converged fails unless everybody knows the same, holds the same and uses the same.
+func (w *world) converged(members ...region.Name) {
+	w.t.Helper()
+	first := w.nodes[members[0]]
+	for _, r := range members {
+		n := w.nodes[r]
+		if n.set == nil {
+			w.t.Fatalf("%s has no key", r)
+		}
+		if n.set.Hash() != first.set.Hash() {
+			w.t.Fatalf("%s and %s know different facts", first.name, r)
+		}
+		if e := n.set.Entry(r); e.Status != mrk.Active {
+			w.t.Fatalf("%s is %s", r, e.Status)
+		}
+		if n.state != "Enabled" {
+			w.t.Fatalf("the key in %s is %s", r, n.state)
+		}
+		if n.current != first.current || len(n.held()) != len(first.held()) {
+			w.t.Fatalf("%s holds %d and uses %.8s, %s holds %d and uses %.8s",
+				r, len(n.held()), n.current, first.name, len(first.held()), first.current)
+		}
+	}
+}
+
+type regionName = region.Name
