@@ -1,0 +1,173 @@
+package policy_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/keyferry/keyferry/keyops/policy"
+)
+
+type decisionCase struct {
+	Name, Source                string
+	KeyPolicy, Identities       string
+	Principal, Action, Resource string
+	Allowed                     bool
+	Reason, Statement           string
+}
+
+type decisions struct {
+	KeyPolicies map[string]json.RawMessage
+	Identities  map[string]json.RawMessage
+	Cases       []decisionCase
+}
+
+func mustDecisions(t testing.TB) decisions {
+	t.Helper()
+	data, err := os.ReadFile("testdata/decisions.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d decisions
+	if err := json.Unmarshal(data, &d); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Cases) < 60 {
+		t.Fatalf("got %d cases, want at least 60", len(d.Cases))
+	}
+	return d
+}
+
+func mustParse(t testing.TB, data []byte, kind policy.Kind) *policy.Policy {
+	t.Helper()
+	p, err := policy.Parse(data, kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func mustIdentities(t testing.TB, data []byte) *policy.Identities {
+	t.Helper()
+	ids, err := policy.ParseIdentities(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func TestDecisions(t *testing.T) {
+	d := mustDecisions(t)
+	used := map[string]bool{}
+	names := map[string]bool{}
+	for _, c := range d.Cases {
+		if names[c.Name+c.Action] || c.Source == "" {
+			t.Errorf("case %q has no source, or the name of another one", c.Name)
+		}
+		names[c.Name+c.Action] = true
+		t.Run(c.Name, func(t *testing.T) {
+			var key *policy.Policy
+			if c.KeyPolicy != "" {
+				used["key "+c.KeyPolicy] = true
+				key = mustParse(t, d.KeyPolicies[c.KeyPolicy], policy.KeyPolicy)
+			}
+			var identity []*policy.Policy
+			if c.Identities != "" {
+				used["identities "+c.Identities] = true
+				identity = mustIdentities(t, d.Identities[c.Identities]).For(c.Principal)
+			}
+			got := policy.Decide(policy.Request{Principal: c.Principal, Action: c.Action, Resource: c.Resource}, key, identity)
+			want := fmt.Sprintf("allowed %t by %s: %s", c.Allowed, c.Reason, c.Statement)
+			if diff := cmp.Diff(want, fmt.Sprintf("allowed %t by %s: %s", got.Allowed, got.Reason, got.Statement)); diff != "" {
+				t.Errorf("%s\ndecision (-want +got):\n%s", c.Source, diff)
+			}
+			if got.Allowed == (got.Missing != "") {
+				t.Errorf("Missing is %q, allowed is %t", got.Missing, got.Allowed)
+			}
+		})
+	}
+	for name := range d.KeyPolicies {
+		if !used["key "+name] {
+			t.Errorf("no case uses the key policy %q", name)
+		}
+	}
+	for name := range d.Identities {
+		if !used["identities "+name] {
+			t.Errorf("no case uses the identities %q", name)
+		}
+	}
+}
+
+// TestKindsOfPolicies passes documents where others belong.
+func TestKindsOfPolicies(t *testing.T) {
+	key := mustParse(t, policy.DefaultKeyPolicy("aws", "111122223333"), policy.KeyPolicy)
+	identity := mustParse(t, []byte(`{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}`), policy.IdentityPolicy)
+	req := policy.Request{
+		Principal: "arn:aws:iam::111122223333:user/alice", Action: "kms:Encrypt",
+		Resource: "arn:aws:kms:eu-paris-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab",
+	}
+	if got := policy.Decide(req, key, []*policy.Policy{identity}); got.Reason != policy.IdentityAllow {
+		t.Errorf("as they belong: got %s, want IdentityAllow", got.Reason)
+	}
+	if got := policy.Decide(req, identity, nil); got.Reason != policy.InvalidRequest {
+		t.Errorf("an identity policy for the key's: got %s, want InvalidRequest", got.Reason)
+	}
+	if got := policy.Decide(req, key, []*policy.Policy{key}); got.Reason != policy.InvalidRequest {
+		t.Errorf("a key policy for an identity policy: got %s, want InvalidRequest", got.Reason)
+	}
+}
+
+// TestDecideDoesNotAllocate keeps authorisation off the garbage collector.
+func TestDecideDoesNotAllocate(t *testing.T) {
+	key, identities, req := benchmarkInput(t)
+	if !policy.Decide(req, key, identities.For(req.Principal)).Allowed {
+		t.Fatal("the measured request is refused")
+	}
+	got := testing.AllocsPerRun(100, func() { policy.Decide(req, key, identities.For(req.Principal)) })
+	if got != 0 {
+		t.Errorf("got %.0f allocations per decision, want none", got)
+	}
+}
+
+// benchmarkInput is a common case: delegation to the account, ten identity statements.
+func benchmarkInput(t testing.TB) (*policy.Policy, *policy.Identities, policy.Request) {
+	t.Helper()
+	const who = "arn:aws:iam::111122223333:role/payroll"
+	var statements []map[string]any
+	for i := range 10 {
+		statements = append(statements, map[string]any{
+			"Sid": fmt.Sprintf("S%d", i), "Effect": "Allow", "Principal": map[string]any{"AWS": who},
+			"Action":   []string{"kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey*"},
+			"Resource": fmt.Sprintf("arn:aws:kms:*:111122223333:key/mrk-%d*", i),
+		})
+	}
+	data, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": statements})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mustParse(t, policy.DefaultKeyPolicy("aws", "111122223333"), policy.KeyPolicy), mustIdentities(t, data), policy.Request{
+		Principal: who, Action: "kms:Decrypt",
+		Resource: "arn:aws:kms:eu-paris-1:111122223333:key/mrk-9234abcd12ab34cd56ef1234567890ab",
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	key, identities, req := benchmarkInput(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		policy.Decide(req, key, identities.For(req.Principal))
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	data := policy.DefaultKeyPolicy("aws", "111122223333")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := policy.Parse(data, policy.KeyPolicy); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

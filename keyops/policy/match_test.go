@@ -1,0 +1,83 @@
+package policy
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestGlob(t *testing.T) {
+	for _, test := range []struct {
+		pattern, text string
+		want          bool
+	}{
+		{"", "", true}, {"", "a", false}, {"*", "", true}, {"*", "abc", true}, {"?", "", false}, {"?", "a", true},
+		{"a*", "a", true}, {"a*c", "abbc", true}, {"a*c", "abbd", false}, {"*a*", "bab", true}, {"**", "x", true},
+		{"a?c", "abc", true}, {"a?c", "ac", false}, {"*?", "", false}, {"*?", "a", true}, {"?*?", "a", false},
+		{"*ab*ab", "abab", true}, {"*ab*abc", "ababab", false}, {"*", "*", true}, {"a", "*", false}, {"?*", "**", true},
+		{"*a", "*", false}, {"*b", "a*b", true},
+	} {
+		if got := glob(test.pattern, test.text); got != test.want {
+			t.Errorf("glob(%q, %q): got %t, want %t", test.pattern, test.text, got, test.want)
+		}
+	}
+}
+
+// TestGlobIsNotExponential gives a naive matcher more work than the universe has time for.
+func TestGlobIsNotExponential(t *testing.T) {
+	start := time.Now()
+	if glob(strings.Repeat("*a", 500)+"b", strings.Repeat("a", maxText)) {
+		t.Error("got a match, want none")
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("took %s, want less than a second", took)
+	}
+}
+
+func FuzzGlob(f *testing.F) {
+	f.Add("a*b?", "aabb")
+	f.Add("*", "*")
+	f.Fuzz(func(t *testing.T, pattern, text string) {
+		if len(pattern) > 64 || len(text) > 64 || strings.ContainsFunc(pattern+text, notPrintable) {
+			return
+		}
+		re := regexp.QuoteMeta(pattern)
+		re = strings.ReplaceAll(strings.ReplaceAll(re, `\*`, `.*`), `\?`, `.`)
+		if got, want := glob(pattern, text), regexp.MustCompile("^"+re+"$").MatchString(text); got != want {
+			t.Errorf("glob(%q, %q): got %t, want %t", pattern, text, got, want)
+		}
+	})
+}
+
+// TestActionTable keeps the table in order and within the bits of an actionSet.
+func TestActionTable(t *testing.T) {
+	for i, a := range actions {
+		if i > 0 && actions[i-1].name >= a.name {
+			t.Errorf("%s does not come after %s", a.name, actions[i-1].name)
+		}
+		if a.on == 0 || a.crossAccount && a.on != onKey {
+			t.Errorf("%s: acts on %b, across accounts %t", a.name, a.on, a.crossAccount)
+		}
+		var s actionSet
+		if !s.addPattern("kms:" + a.name) {
+			t.Errorf("%s is not found by its name", a.name)
+		}
+		for j := range actions {
+			if s.has(j) != (i == j) {
+				t.Errorf("the set of %s has %s: %t", a.name, actions[j].name, s.has(j))
+			}
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	for name, want := range map[string]string{
+		"kms:encript": "kms:Encrypt", "kms:GenerateDataKeys": "kms:GenerateDataKey", "Verfy": "kms:Verify",
+		"kms:Launch": "", "": "", strings.Repeat("x", maxText): "",
+	} {
+		if got := nearest(name); got != want {
+			t.Errorf("nearest(%.20q): got %q, want %q", name, got, want)
+		}
+	}
+}

@@ -1,0 +1,289 @@
+package policy_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/policy"
+)
+
+// wrap puts the members of one statement into a key policy.
+func wrap(members string) string {
+	return `{"Version": "2012-10-17", "Statement": [{` + members + `}]}`
+}
+
+const (
+	effect   = `"Effect": "Allow"`
+	who      = `"Principal": {"AWS": "111122223333"}`
+	action   = `"Action": "kms:Encrypt"`
+	resource = `"Resource": "*"`
+	rest     = effect + ", " + action + ", " + resource
+)
+
+func with(members ...string) string { return wrap(strings.Join(members, ", ")) }
+
+func TestParseAccepts(t *testing.T) {
+	user := `"arn:aws:iam::111122223333:user/division/alice+a=b,c.d@e_f-g"`
+	for name, text := range map[string]string{
+		"one statement as an object": `{"Version": "2012-10-17", "Statement": {` + who + ", " + rest + `}}`,
+		"Id and Sid":                 `{"Id": "my policy", "Version": "2012-10-17", "Statement": [{"Sid": "Allow use of the key", ` + who + ", " + rest + `}]}`,
+		"everybody":                  with(`"Principal": "*"`, rest),
+		"everybody under AWS":        with(`"Principal": {"AWS": ["*"]}`, rest),
+		"many principals":            with(`"Principal": {"AWS": ["111122223333", "arn:aws-cn:iam::111122223333:root", `+user+`, "arn:aws:iam::111122223333:role/r"]}`, rest),
+		"many actions":               with(who, effect, `"Action": ["KMS:encrypt", "kms:*Data*", "kms:?ign", "*"]`, resource),
+		"many resources": with(who, effect, action, `"Resource": ["*", "arn:aws:kms:*:*:*", "arn:*:kms:eu-*:111122223333:key/mrk-*",
+			"arn:aws:kms:eu-paris-1:1111*:k*", "arn:aws:kms:eu-paris-1:111122223333:alias/a:b"]`),
+		"escapes":          `{"Versio\u006e": "2012-10-17", "Statement": [{` + who + ", " + rest + `}]}`,
+		"space around it":  " \t\r\n" + with(who, rest) + "\n\n",
+		"100 statements":   `{"Version": "2012-10-17", "Statement": [` + strings.Repeat(`{`+who+", "+rest+`},`, 99) + `{` + who + ", " + rest + `}]}`,
+		"the largest size": with(who, rest) + strings.Repeat(" ", policy.MaxPolicySize-len(with(who, rest))),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := policy.Parse([]byte(text), policy.KeyPolicy); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if _, err := policy.Parse([]byte(with(rest)), policy.IdentityPolicy); err != nil {
+		t.Error(err)
+	}
+	if _, err := policy.Parse(policy.DefaultKeyPolicy("aws-cn", "000000000001"), policy.KeyPolicy); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestParseRefuses has one document for each refusal: what it says, and where.
+func TestParseRefuses(t *testing.T) {
+	for _, test := range []struct {
+		name, text, path, problem string
+		at                        string // the text at which the reported position points, if it has one
+	}{
+		// JSON
+		{"nothing", "", "", "not one JSON document: unexpected end", ""},
+		{"no JSON", "Version: 2012-10-17", "", "not one JSON document", "Version"},
+		{"cut short", `{"Version": "2012-10-17"`, "", "unexpected end", ""},
+		{"bytes after it", with(who, rest) + "x", "", "after top-level value", "x"},
+		{"a second document", with(who, rest) + " {}", "", "after top-level value", "{}"},
+		{"trailing comma", with(who, rest+","), "", "not one JSON document", "}]}"},
+		{"comment", "{ // why\n}", "", "not one JSON document", "// why"},
+		{"byte order mark", "\ufeff" + with(who, rest), "", "not one JSON document", "\ufeff"},
+		{"broken UTF-8", with(who, `"Sid": "`+"\xff"+`"`, rest), "", "not valid UTF-8", "\xff"},
+		{"a list", `[1]`, "", "a list; want an object", "[1]"},
+		{"null", `null`, "", "null; want an object", "null"},
+		{"nested too deep", `{"Version": [[[[[[[["x"]]]]]]]]}`, "Version[0][0][0][0][0][0][0]", "nested more than 8 deep", `["x"]`},
+		{"element twice", with(who, rest, effect), "Statement[0].Effect", "given twice", `"Effect": "Allow"}]`},
+		{"element twice by escape", with(who, rest, `"\u0045ffect": "Allow"`), "Statement[0].Effect", "given twice", `"\u0045ffect"`},
+		{"Version twice", `{"Version": "2012-10-17", "Version": "2012-10-17"}`, "Version", "given twice", `"Version": "2012-10-17"}`},
+		{"principal kind twice", with(`"Principal": {"AWS": "111122223333", "AWS": "*"}`, rest), "Statement[0].Principal.AWS", "given twice", `"AWS": "*"`},
+		{"too large", with(who, rest) + strings.Repeat(" ", policy.MaxPolicySize), "", "key policy has at most 32768", ""},
+		// the document
+		{"no version", `{"Statement": []}`, "", `add "Version": "2012-10-17"`, `{"Statement"`},
+		{"old version", `{"Version": "2008-10-17", "Statement": []}`, "Version", `write "2012-10-17"`, `"2008-10-17"`},
+		{"version as number", `{"Version": 2012, "Statement": []}`, "Version", `write "2012-10-17"`, `2012`},
+		{"no statement", `{"Version": "2012-10-17"}`, "", "Statement is missing", `{"Version"`},
+		{"empty statements", `{"Version": "2012-10-17", "Statement": []}`, "Statement", "at least one statement", `[]`},
+		{"statement as string", `{"Version": "2012-10-17", "Statement": "Allow"}`, "Statement", "a string; want an object or a list", `"Allow"`},
+		{"statement in a list as string", `{"Version": "2012-10-17", "Statement": ["Allow"]}`, "Statement[0]", "a string; want an object", `"Allow"`},
+		{"101 statements", `{"Version": "2012-10-17", "Statement": [` + strings.Repeat("{},", 100) + `{}]}`, "Statement", "at most 100", `[{}`},
+		{"unknown element", `{"Version": "2012-10-17", "Comment": "x"}`, "Comment", "there are Version, Id, Statement", `"Comment"`},
+		{"element of another letter case", `{"version": "2012-10-17"}`, "version", "write Version", `"version"`},
+		{"empty Id", `{"Version": "2012-10-17", "Id": ""}`, "Id", "1 to 128", `""`},
+		// statements
+		{"no effect", with(who, action, resource), "Statement[0]", "Effect is missing", `{"Principal"`},
+		{"no principal", with(rest), "Statement[0]", "Principal is missing", `{"Effect"`},
+		{"no action", with(who, effect, resource), "Statement[0]", "Action is missing", `{"Principal"`},
+		{"no resource", with(who, effect, action), "Statement[0]", "Resource is missing", `{"Principal"`},
+		{"effect in lower case", with(who, `"Effect": "allow"`, action, resource), "Statement[0].Effect", "want Allow or Deny", `"allow"`},
+		{"condition", with(who, rest, `"Condition": {"Bool": {"kms:MultiRegion": "true"}}`), "Statement[0].Condition", "without its condition", `"Condition"`},
+		{"empty condition", with(who, rest, `"Condition": {}`), "Statement[0].Condition", "not supported", `"Condition"`},
+		{"NotPrincipal", with(`"NotPrincipal": "*"`, rest), "Statement[0].NotPrincipal", "say in Principal", `"NotPrincipal"`},
+		{"NotAction", with(who, effect, `"NotAction": "kms:*"`, resource), "Statement[0].NotAction", "say in Action", `"NotAction"`},
+		{"NotResource", with(who, effect, action, `"NotResource": "*"`), "Statement[0].NotResource", "say in Resource", `"NotResource"`},
+		{"Actions", with(who, effect, `"Actions": "kms:*"`, resource), "Statement[0].Actions", "there are Sid, Effect", `"Actions"`},
+		{"Sid as number", with(`"Sid": 1`, who, rest), "Statement[0].Sid", "1 to 128", `1, "Principal"`},
+		{"long Sid", with(`"Sid": "`+strings.Repeat("s", 129)+`"`, who, rest), "Statement[0].Sid", "1 to 128", `"s`},
+		{"Sid twice", `{"Version": "2012-10-17", "Statement": [{"Sid": "a", ` + who + ", " + rest + `}, {"Sid": "a", ` + who + ", " + rest + `}]}`, "Statement[1]", `Sid "a" given twice`, ""},
+		// principals
+		{"principal as string", with(`"Principal": "111122223333"`, rest), "Statement[0].Principal", `want "*" or {"AWS": ...}`, `"111122223333"`},
+		{"principal as list", with(`"Principal": ["*"]`, rest), "Statement[0].Principal", "a list", `["*"]`},
+		{"empty principal", with(`"Principal": {}`, rest), "Statement[0].Principal", "empty", `{}`},
+		{"empty list of principals", with(`"Principal": {"AWS": []}`, rest), "Statement[0].Principal.AWS", "empty", `[]`},
+		{"service principal", with(`"Principal": {"Service": "s3.amazonaws.com"}`, rest), "Statement[0].Principal.Service", "name principals under AWS", `"Service"`},
+		{"federated principal", with(`"Principal": {"AWS": "*", "Federated": "x"}`, rest), "Statement[0].Principal.Federated", "name principals under AWS", `"Federated"`},
+		{"principal with wildcard", with(`"Principal": {"AWS": "arn:aws:iam::111122223333:user/*"}`, rest), "Statement[0].Principal.AWS", "no wildcards", `"arn:aws:iam`},
+		{"every account's root", with(`"Principal": {"AWS": ["*", "arn:aws:iam::*:root"]}`, rest), "Statement[0].Principal.AWS[1]", "no wildcards", `"arn:aws:iam`},
+		{"account of 11 digits", with(`"Principal": {"AWS": "11112222333"}`, rest), "Statement[0].Principal.AWS", "want an account number", `"11112222333"`},
+		{"principal of another service", with(`"Principal": {"AWS": "arn:aws:sts::111122223333:assumed-role/r/s"}`, rest), "Statement[0].Principal.AWS", "root, user/<name> or role/<name>", `"arn:aws:sts`},
+		{"group", with(`"Principal": {"AWS": "arn:aws:iam::111122223333:group/g"}`, rest), "Statement[0].Principal.AWS", "root, user/<name> or role/<name>", `"arn:aws:iam`},
+		{"user without name", with(`"Principal": {"AWS": "arn:aws:iam::111122223333:user/"}`, rest), "Statement[0].Principal.AWS", "user/<name>", `"arn:aws:iam`},
+		{"principal with a Region", with(`"Principal": {"AWS": "arn:aws:iam:eu-paris-1:111122223333:root"}`, rest), "Statement[0].Principal.AWS", "want an account number", `"arn:aws:iam`},
+		{"principal as number", with(`"Principal": {"AWS": 111122223333}`, rest), "Statement[0].Principal.AWS", "a number; want a string", `111122223333`},
+		{"unique ID of AWS", with(`"Principal": {"AWS": "AIDACKCEVSQ6C2EXAMPLE"}`, rest), "Statement[0].Principal.AWS", "want an account number", `"AIDA`},
+		// actions
+		{"misspelt action", with(who, effect, `"Action": ["kms:Encrypt", "kms:Decryt"]`, resource), "Statement[0].Action[1]", "perhaps kms:Decrypt", `"kms:Decryt"`},
+		{"unknown action", with(who, effect, `"Action": "kms:CreateCustomKeyStore"`, resource), "Statement[0].Action", "unknown action", `"kms:CreateCustom`},
+		{"wildcard without action", with(who, effect, `"Action": "kms:Steal*"`, resource), "Statement[0].Action", "unknown action", `"kms:Steal`},
+		{"action without service", with(who, effect, `"Action": "Encrypt"`, resource), "Statement[0].Action", "begin with kms:", `"Encrypt"`},
+		{"action of another service", with(who, effect, `"Action": "s3:*"`, resource), "Statement[0].Action", "begin with kms:", `"s3:*"`},
+		{"wildcard in the service", with(who, effect, `"Action": "k*:Encrypt"`, resource), "Statement[0].Action", "begin with kms:", `"k*:`},
+		{"no actions", with(who, effect, `"Action": []`, resource), "Statement[0].Action", "at least one", `[]`},
+		{"action as object", with(who, effect, `"Action": {"kms": "*"}`, resource), "Statement[0].Action", "an object; want a string", `{"kms"`},
+		{"null action", with(who, effect, `"Action": null`, resource), "Statement[0].Action", "null; want a string", `null`},
+		{"empty action", with(who, effect, `"Action": ""`, resource), "Statement[0].Action", "printable ASCII", `""`},
+		{"nested list", with(who, effect, `"Action": [["kms:*"]]`, resource), "Statement[0].Action[0]", "a list; want a string", `["kms`},
+		// resources
+		{"key ID as resource", with(who, effect, action, `"Resource": "mrk-1234abcd12ab34cd56ef1234567890ab"`), "Statement[0].Resource", "not all parts of an ARN", `"mrk-`},
+		{"short pattern", with(who, effect, action, `"Resource": "arn:aws:kms:*"`), "Statement[0].Resource", "not all parts of an ARN", `"arn:aws:kms:*"`},
+		{"resource of another service", with(who, effect, action, `"Resource": "arn:aws:s3:::bucket/x:y"`), "Statement[0].Resource", "another service", `"arn:aws:s3`},
+		{"wildcard in the service of a resource", with(who, effect, action, `"Resource": "arn:aws:*:*:*:key/x"`), "Statement[0].Resource", "another service", `"arn:aws:*`},
+		{"neither key nor alias", with(who, effect, action, `"Resource": "arn:aws:kms:eu-paris-1:111122223333:keys/x"`), "Statement[0].Resource", "neither key nor alias", `"arn:aws:kms`},
+		{"account of a resource", with(who, effect, action, `"Resource": "arn:aws:kms:eu-paris-1:1111:key/x"`), "Statement[0].Resource", "twelve digits", `"arn:aws:kms`},
+		{"no Region", with(who, effect, action, `"Resource": "arn:aws:kms::111122223333:key/x"`), "Statement[0].Resource", "empty part", `"arn:aws:kms`},
+		{"policy variable", with(who, effect, action, `"Resource": "arn:aws:kms:*:111122223333:alias/${aws:username}"`), "Statement[0].Resource", "policy variables", `"arn:aws:kms`},
+		{"look-alike", with(who, effect, action, `"Resource": "arn:aws:kms:eu-paris-1:111122223333:key/\u0430"`), "Statement[0].Resource", "printable ASCII", `"arn:aws:kms`},
+		{"long resource", with(who, effect, action, `"Resource": "arn:aws:kms:*:*:key/`+strings.Repeat("x", 2048)+`"`), "Statement[0].Resource", "1 to 2048", `"arn:aws:kms`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := policy.Parse([]byte(test.text), policy.KeyPolicy)
+			if !errors.Is(err, policy.ErrMalformed) {
+				t.Fatalf("got %v, want ErrMalformed", err)
+			}
+			var e *policy.Error
+			if !errors.As(err, &e) {
+				t.Fatalf("got %T, want *policy.Error", err)
+			}
+			if e.Path != test.path || !strings.Contains(e.Problem, test.problem) {
+				t.Errorf("got %q, want path %q and %q", e, test.path, test.problem)
+			}
+			if test.at != "" {
+				want := strings.Index(test.text, test.at)
+				if got := offset(test.text, e.Line, e.Column); got != want {
+					t.Errorf("position %d:%d is offset %d, want %d, at %s", e.Line, e.Column, got, want, test.at)
+				}
+			}
+		})
+	}
+}
+
+// offset turns line and column back into a byte offset.
+func offset(text string, line, column int) int {
+	at := 0
+	for range line - 1 {
+		at += strings.IndexByte(text[at:], '\n') + 1
+	}
+	for range column - 1 {
+		at += len(string([]rune(text[at:])[:1]))
+	}
+	return at
+}
+
+func TestPositions(t *testing.T) {
+	const text = `{
+  "Version": "2012-10-17",
+  "Statement": [
+    {"Sid": "first", "Effect": "Allow", "Principal": "*", "Action": "kms:Encrypt", "Resource": "*"},
+    {"Sid": "second", "Effect": "Allow", "Principal": "*",
+     "Action": [
+       "kms:Decrypt",
+       "kms:Encyrpt"
+     ], "Resource": "*"}
+  ]
+}`
+	_, err := policy.Parse([]byte(text), policy.KeyPolicy)
+	want := `malformed policy document: line 8, column 8: Statement[1].Action[1]: unknown action "kms:Encyrpt"; perhaps kms:Encrypt`
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
+func TestIdentityPolicyHasNoPrincipal(t *testing.T) {
+	_, err := policy.Parse([]byte(with(who, rest)), policy.IdentityPolicy)
+	if err == nil || !strings.Contains(err.Error(), "attached to its principal") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := policy.Parse([]byte(with(rest)), 0); !errors.Is(err, policy.ErrMalformed) {
+		t.Errorf("no kind: got %v, want ErrMalformed", err)
+	}
+}
+
+func TestParseIdentities(t *testing.T) {
+	const alice, bob, carol = "arn:aws:iam::111122223333:user/alice", "arn:aws:iam::111122223333:user/bob", "arn:aws:iam::444455556666:user/carol"
+	ids := mustIdentities(t, []byte(`{"Version": "2012-10-17", "Id": "staff", "Statement": [
+		{"Effect": "Allow", "Principal": {"AWS": "`+alice+`"}, "Action": "kms:ListKeys", "Resource": "*"},
+		{"Effect": "Allow", "Principal": {"AWS": "111122223333"}, "Action": "kms:ListAliases", "Resource": "*"},
+		{"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::111122223333:root"}, "Action": "kms:GenerateRandom", "Resource": "*"}
+	]}`))
+	list, aliases, random := "kms:ListKeys", "kms:ListAliases", "kms:GenerateRandom"
+	for who, want := range map[string][]string{
+		alice: {list, aliases, random},
+		bob:   {aliases, random},
+		"arn:aws-cn:iam::111122223333:user/alice": {aliases},
+		carol:                            nil,
+		"arn:aws:iam::111122223333:root": {list, aliases, random}, // the root may do it anyhow
+		"alice":                          nil,
+	} {
+		var got []string
+		for _, action := range []string{list, aliases, random} {
+			d := policy.Decide(policy.Request{Principal: who, Action: action, Resource: "*"}, nil, ids.For(who))
+			if d.Allowed {
+				got = append(got, action)
+				if d.Reason == policy.IdentityAllow && d.Statement.Policy != "identity policies staff" {
+					t.Errorf("%s for %s: decided by %q", action, who, d.Statement)
+				}
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", who, diff)
+		}
+	}
+	for name, text := range map[string]string{
+		"everybody":    with(`"Principal": {"AWS": "*"}`, rest),
+		"no principal": with(rest),
+		"too large":    with(who, rest) + strings.Repeat(" ", policy.MaxIdentitiesSize),
+	} {
+		if _, err := policy.ParseIdentities([]byte(text)); !errors.Is(err, policy.ErrMalformed) {
+			t.Errorf("%s: got %v, want ErrMalformed", name, err)
+		}
+	}
+}
+
+// TestActionsCoverOperations compares with the operations that have key states.
+func TestActionsCoverOperations(t *testing.T) {
+	actions := policy.Actions()
+	for _, op := range keystate.Operations() {
+		names := []string{"kms:" + string(op)}
+		if op == "ReEncrypt" {
+			names = []string{"kms:ReEncryptFrom", "kms:ReEncryptTo"}
+		}
+		for _, name := range names {
+			if !slices.Contains(actions, name) {
+				t.Errorf("no action %s", name)
+			}
+		}
+	}
+	if len(actions) > 128 {
+		t.Errorf("%d actions, and an action set has 128 bits", len(actions))
+	}
+}
+
+func ExampleParse() {
+	_, err := policy.Parse([]byte(`{
+  "Version": "2012-10-17",
+  "Statement": {
+    "Effect": "Allow",
+    "Principal": "*",
+    "Action": "kms:Decrypt",
+    "Resource": "*",
+    "Condition": {"Bool": {"kms:MultiRegion": "true"}}
+  }
+}`), policy.KeyPolicy)
+	fmt.Println(err)
+	// Output:
+	// malformed policy document: line 8, column 5: Statement.Condition: not supported; without its condition the statement would be another one, so the policy is refused
+}
