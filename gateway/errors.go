@@ -1,0 +1,114 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/keyferry/keyferry/keyops"
+)
+
+// errorDomain is the domain of every ErrorInfo.
+const errorDomain = "keyferry"
+
+// reasonCodes maps every reason of keyops to a gRPC code; HTTP statuses follow from the
+// codes. docs/reference/errors.md is written from it.
+var reasonCodes = map[keyops.Reason]codes.Code{
+	keyops.ErrNotFound:                codes.NotFound,
+	keyops.ErrDisabled:                codes.FailedPrecondition,
+	keyops.ErrInvalidState:            codes.FailedPrecondition,
+	keyops.ErrInvalidKeyUsage:         codes.FailedPrecondition,
+	keyops.ErrInvalidCiphertext:       codes.InvalidArgument,
+	keyops.ErrIncorrectKey:            codes.InvalidArgument,
+	keyops.ErrAccessDenied:            codes.PermissionDenied,
+	keyops.ErrAlreadyExists:           codes.AlreadyExists,
+	keyops.ErrInvalidAliasName:        codes.InvalidArgument,
+	keyops.ErrLimitExceeded:           codes.ResourceExhausted,
+	keyops.ErrInvalidMac:              codes.InvalidArgument,
+	keyops.ErrInvalidSignature:        codes.InvalidArgument,
+	keyops.ErrKeyUnavailable:          codes.Unavailable,
+	keyops.ErrDependencyTimeout:       codes.DeadlineExceeded,
+	keyops.ErrUnsupportedOperation:    codes.FailedPrecondition,
+	keyops.ErrInvalidArn:              codes.InvalidArgument,
+	keyops.ErrInvalidMarker:           codes.InvalidArgument,
+	keyops.ErrMalformedPolicyDocument: codes.InvalidArgument,
+	keyops.ErrTag:                     codes.InvalidArgument,
+	keyops.ErrValidation:              codes.InvalidArgument,
+	keyops.ErrDryRun:                  codes.FailedPrecondition,
+	keyops.ErrThrottling:              codes.ResourceExhausted,
+	keyops.ErrInternal:                codes.Internal,
+}
+
+// refusal is an error of the gateway's own, with the name that AWS gives to it.
+type refusal struct {
+	code    codes.Code
+	reason  string
+	message string
+	http    int // HTTP status, where the code's is not the one; else 0
+}
+
+// Error returns the message.
+func (r *refusal) Error() string { return r.message }
+
+// Refusals of callers whose identity is in doubt. They say nothing of which rules exist.
+var (
+	errNoCredential = &refusal{codes.Unauthenticated, "MissingAuthenticationTokenException",
+		"no verified client certificate", 0}
+	errExpired = &refusal{codes.Unauthenticated, "UnrecognizedClientException",
+		"the client certificate has expired", 0}
+	errNoRule = &refusal{codes.Unauthenticated, "UnrecognizedClientException",
+		"no principal rule of this Region fits the client certificate", 0}
+	errForged = &refusal{codes.Unauthenticated, "UnrecognizedClientException",
+		"forwarded identity from outside", 0}
+	errUnknownMethod = &refusal{codes.Unimplemented, "UnknownOperationException",
+		"this operation is not served here", 0}
+)
+
+// statusOf turns any error into what the client sees. Only errors of keyops and of this
+// package say more than that there was one.
+func statusOf(err error, requestID string) *status.Status {
+	var own *refusal
+	var known *keyops.Error
+	switch {
+	case errors.As(err, &own):
+		return newStatus(own.code, own.reason, own.message, requestID)
+	case errors.As(err, &known):
+		if code, ok := reasonCodes[known.Reason]; ok {
+			return newStatus(code, string(known.Reason), messageOf(known, requestID), requestID)
+		}
+	case errors.Is(err, context.DeadlineExceeded):
+		return newStatus(codes.DeadlineExceeded, string(keyops.ErrDependencyTimeout), "the deadline has passed", requestID)
+	case errors.Is(err, context.Canceled):
+		return newStatus(codes.Canceled, "RequestCanceledException", "the client has gone", requestID)
+	}
+	return newStatus(codes.Internal, string(keyops.ErrInternal), "internal error, request ID "+requestID, requestID)
+}
+
+// messageOf returns keyops's words for the client. Where AWS has none the reason is repeated;
+// where the fault is ours the request ID is what the client has to report.
+func messageOf(e *keyops.Error, requestID string) string {
+	switch {
+	case e.Reason == keyops.ErrInternal:
+		return e.Message + " (request ID " + requestID + ")"
+	case e.Message == "":
+		return string(e.Reason)
+	}
+	return e.Message
+}
+
+// newStatus returns a status that names reason and request.
+func newStatus(code codes.Code, reason, message, requestID string) *status.Status {
+	s := status.New(code, message)
+	detailed, err := s.WithDetails(&errdetails.ErrorInfo{
+		Reason:   reason,
+		Domain:   errorDomain,
+		Metadata: map[string]string{"requestId": requestID},
+	})
+	if err != nil {
+		return s // a message that cannot be marshalled; the code still stands
+	}
+	return detailed
+}

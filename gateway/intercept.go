@@ -1,0 +1,190 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sirupsen/logrus"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/keyferry/keyferry/keyops"
+)
+
+// requestIDHeader is the response header, of gRPC and of REST, that names the call.
+const requestIDHeader = "x-request-id"
+
+// headroom is taken off a caller's deadline, so that the answer, which says what was too
+// slow, still reaches the caller.
+const headroom = 20 * time.Millisecond
+
+type callerKey struct{}
+
+// callerOf returns who calls. Every handler runs behind the interceptors, which put it there.
+func callerOf(ctx context.Context) keyops.Caller {
+	return ctx.Value(callerKey{}).(keyops.Caller)
+}
+
+// call is one RPC on its way through the gateway.
+type call struct {
+	server  *Server
+	name    string // full method name
+	row     method
+	caller  keyops.Caller
+	remote  string
+	started time.Time
+}
+
+// unary lets one call in, runs it and reports it.
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	c := s.newCall(info.FullMethod)
+	defer func() { err = c.finish(recover(), err) }()
+	ctx, err = c.admit(ctx, func(h metadata.MD) error { return grpc.SetHeader(ctx, h) })
+	if err != nil {
+		return nil, err
+	}
+	if err := c.checkMessage(req); err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	return handler(ctx, req)
+}
+
+// stream is unary for the streams of health and reflection.
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	c := s.newCall(info.FullMethod)
+	defer func() { err = c.finish(recover(), err) }()
+	ctx, err := c.admit(ss.Context(), ss.SetHeader)
+	if err != nil {
+		return err
+	}
+	return handler(srv, streamWithContext{ss, ctx})
+}
+
+type streamWithContext struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context returns the context that names the caller.
+func (s streamWithContext) Context() context.Context { return s.ctx }
+
+func (s *Server) newCall(name string) *call {
+	return &call{server: s, name: name, started: time.Now(), caller: keyops.Caller{RequestID: uuid.NewString()}}
+}
+
+// admit finds out who calls, and whether this method is served to them.
+func (c *call) admit(ctx context.Context, setHeader func(metadata.MD) error) (context.Context, error) {
+	shown, credentialErr := credentialOf(ctx)
+	if shown.requestID != "" {
+		c.caller.RequestID = shown.requestID
+	}
+	c.caller.CorrelationID = c.caller.RequestID
+	c.caller.SourceIP, c.remote = shown.sourceIP(), shown.remoteAddr
+	if err := setHeader(metadata.Pairs(requestIDHeader, c.caller.RequestID)); err != nil {
+		return nil, fmt.Errorf("setting request ID: %w", err)
+	}
+	if credentialErr != nil {
+		return nil, credentialErr
+	}
+	row, ok := methods[c.name]
+	if !ok {
+		return nil, errUnknownMethod
+	}
+	c.row = row
+	principal, err := shown.principal(c.server.rules, c.server.config.Now())
+	if err != nil && !(row.probe && shown.leaf != nil) {
+		return nil, err
+	}
+	c.caller.Principal = principal
+	return context.WithValue(ctx, callerKey{}, c.caller), nil
+}
+
+// checkMessage refuses what is too large, and fields of a later version of the API: a client
+// that sets one means something by it, and must not believe that it was heeded.
+func (c *call) checkMessage(req any) error {
+	m, ok := req.(proto.Message)
+	if !ok {
+		return fmt.Errorf("request of type %T is no message", req)
+	}
+	if size := proto.Size(m); size > c.row.maxBytes {
+		return &refusal{codes.ResourceExhausted, "RequestEntityTooLargeException",
+			fmt.Sprintf("request of %d bytes, at most %d are taken", size, c.row.maxBytes), 0}
+	}
+	if len(m.ProtoReflect().GetUnknown()) > 0 && !c.row.probe {
+		return &refusal{codes.InvalidArgument, string(keyops.ErrValidation),
+			"the request has a field that this version does not know", 0}
+	}
+	return nil
+}
+
+// bound gives the call its deadline: the method's, or the caller's less headroom if that is
+// sooner.
+func (c *call) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := c.row.timeout
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)-headroom)
+	}
+	return context.WithTimeout(ctx, limit)
+}
+
+// finish turns a panic into an error, an error into what the client sees, and logs the call.
+func (c *call) finish(panicked any, err error) error {
+	log := c.server.log.WithFields(logrus.Fields{
+		fieldRequestID: c.caller.RequestID,
+		fieldMethod:    strings.TrimPrefix(c.name, "/"),
+		fieldRemote:    c.remote,
+		fieldMillis:    float64(time.Since(c.started).Microseconds()) / 1000,
+	})
+	if c.caller.Principal.Name != "" {
+		log = log.WithField(fieldPrincipal, c.caller.Principal.String())
+	}
+	if panicked != nil {
+		// The value may hold part of a request; its type is enough beside the stack.
+		log.WithFields(logrus.Fields{fieldPanic: fmt.Sprintf("%T", panicked), fieldStack: string(debug.Stack())}).Error("call panicked")
+		return statusOf(fmt.Errorf("panic"), c.caller.RequestID).Err()
+	}
+	if err == nil {
+		if c.row.class == classManage {
+			log.Info("call served")
+		} else {
+			log.Debug("call served")
+		}
+		return nil
+	}
+	st := c.status(err)
+	log = log.WithFields(logrus.Fields{fieldCode: st.Code().String(), fieldReason: reasonOf(st)})
+	if st.Code() == codes.Internal {
+		log.WithError(err).Error("call failed")
+	} else {
+		log.Info("call refused")
+	}
+	return st.Err()
+}
+
+// status is statusOf, but for health and reflection, which answer in statuses of their own.
+func (c *call) status(err error) *status.Status {
+	if st, ok := status.FromError(err); ok && c.row.class == classProbe {
+		return st
+	}
+	return statusOf(err, c.caller.RequestID)
+}
+
+// reasonOf returns the reason that a status names.
+func reasonOf(st *status.Status) string {
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}

@@ -1,0 +1,104 @@
+package gateway
+
+import (
+	"time"
+
+	"google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+
+	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
+)
+
+// method is what the gateway knows of one RPC. The permission and the audit record are
+// keyops's to check and to write; they stand here so that one table shows the whole API, and
+// a test holds them against keyops.
+type method struct {
+	action   string        // permission, such as kms:Encrypt; empty if none is needed
+	resource resource      // what the permission is for
+	audit    auditKind     // how the call is recorded
+	class    class         // which calls share a rate
+	maxBytes int           // largest request; of REST, largest body
+	timeout  time.Duration // longest time that a call may take; 0 for streams that stay
+	probe    bool          // served to every verified certificate, with or without a principal
+}
+
+// resource is what the permission of a method is for.
+type resource string
+
+const (
+	onNothing resource = ""
+	onAccount resource = "account" // the account's keys and aliases as a whole
+	onKey     resource = "key"
+	onAlias   resource = "alias and key"
+)
+
+// auditKind is how a call is recorded.
+type auditKind string
+
+const (
+	auditNone       auditKind = ""           // probes
+	auditManagement auditKind = "management" // answered once the record is on disk
+	auditCrypto     auditKind = "crypto"     // answered once the record is queued
+)
+
+// class groups methods that share a rate.
+type class string
+
+const (
+	classProbe  class = "probe"
+	classRead   class = "read"
+	classManage class = "manage"
+	classCrypto class = "crypto"
+)
+
+const (
+	smallRequest = 64 << 10
+
+	quick = 10 * time.Second // reads and cryptography
+	slow  = 60 * time.Second // what writes to the token or asks another Region
+)
+
+// methods has a row for every RPC that is served. One without a row is refused.
+var methods = map[string]method{
+	kmsv1.KeyService_CreateKey_FullMethodName:    {"kms:CreateKey", onAccount, auditManagement, classManage, smallRequest, slow, false},
+	kmsv1.KeyService_DescribeKey_FullMethodName:  {"kms:DescribeKey", onKey, auditManagement, classRead, smallRequest, quick, false},
+	kmsv1.KeyService_ListKeys_FullMethodName:     {"kms:ListKeys", onAccount, auditManagement, classRead, smallRequest, quick, false},
+	kmsv1.KeyService_EnableKey_FullMethodName:    {"kms:EnableKey", onKey, auditManagement, classManage, smallRequest, quick, false},
+	kmsv1.KeyService_DisableKey_FullMethodName:   {"kms:DisableKey", onKey, auditManagement, classManage, smallRequest, quick, false},
+	kmsv1.KeyService_ReplicateKey_FullMethodName: {"kms:ReplicateKey", onKey, auditManagement, classManage, smallRequest, slow, false},
+	kmsv1.KeyService_ListReplicas_FullMethodName: {"kms:DescribeKey", onKey, auditManagement, classRead, smallRequest, quick, false},
+	kmsv1.KeyService_CreateAlias_FullMethodName:  {"kms:CreateAlias", onAlias, auditManagement, classManage, smallRequest, quick, false},
+	kmsv1.KeyService_UpdateAlias_FullMethodName:  {"kms:UpdateAlias", onAlias, auditManagement, classManage, smallRequest, quick, false},
+	kmsv1.KeyService_DeleteAlias_FullMethodName:  {"kms:DeleteAlias", onAlias, auditManagement, classManage, smallRequest, quick, false},
+	kmsv1.KeyService_ListAliases_FullMethodName:  {"kms:ListAliases", onAccount, auditManagement, classRead, smallRequest, quick, false},
+	kmsv1.KeyService_GetKeyPolicy_FullMethodName: {"kms:GetKeyPolicy", onKey, auditManagement, classRead, smallRequest, quick, false},
+
+	kmsv1.CryptoService_Encrypt_FullMethodName:         {"kms:Encrypt", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_Decrypt_FullMethodName:         {"kms:Decrypt", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_GenerateDataKey_FullMethodName: {"kms:GenerateDataKey", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_GenerateMac_FullMethodName:     {"kms:GenerateMac", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_VerifyMac_FullMethodName:       {"kms:VerifyMac", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_Sign_FullMethodName:            {"kms:Sign", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_Verify_FullMethodName:          {"kms:Verify", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_GetPublicKey_FullMethodName:    {"kms:GetPublicKey", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_GenerateRandom_FullMethodName:  {"kms:GenerateRandom", onNothing, auditCrypto, classCrypto, smallRequest, quick, false},
+
+	kmsv1.RegionService_DescribeRegion_FullMethodName:    {"", onNothing, auditManagement, classRead, smallRequest, quick, false},
+	kmsv1.RegionService_ListPeers_FullMethodName:         {"", onNothing, auditManagement, classRead, smallRequest, quick, false},
+	kmsv1.RegionService_GetCallerIdentity_FullMethodName: {"", onNothing, auditManagement, classRead, smallRequest, quick, false},
+
+	grpc_health_v1.Health_Check_FullMethodName: {"", onNothing, auditNone, classProbe, smallRequest, quick, true},
+	grpc_health_v1.Health_List_FullMethodName:  {"", onNothing, auditNone, classProbe, smallRequest, quick, true},
+	grpc_health_v1.Health_Watch_FullMethodName: {"", onNothing, auditNone, classProbe, smallRequest, 0, true},
+
+	reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName: {"", onNothing, auditNone, classProbe, smallRequest, 0, false},
+}
+
+// largestRequest is what the gRPC server reads at most, before it knows the method's row.
+func largestRequest() int {
+	largest := 0
+	for _, m := range methods {
+		largest = max(largest, m.maxBytes)
+	}
+	return largest
+}

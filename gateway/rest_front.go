@@ -1,0 +1,204 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+type requestIDKey struct{}
+
+// ServeHTTP gives the request its ID and hands it to the front.
+func (h *restHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := uuid.NewString()
+	w.Header().Set(requestIDHeader, id)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store") // an answer can be a plaintext
+	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
+	switch {
+	case !slices.Contains(verbs, r.Method):
+		writeError(w, r, httpRefusal(http.StatusNotImplemented, codes.Unimplemented, "UnknownOperationException", "this HTTP method is not known here"))
+	case strings.Contains(r.URL.EscapedPath(), "%"):
+		// Nothing in a path needs escapes, and what they hide is judged twice and differently.
+		writeError(w, r, badRequest("escapes in the path are not taken"))
+	default:
+		h.front.ServeHTTP(w, r)
+	}
+}
+
+// route fills the front: the RPCs, the probes and the OpenAPI document.
+func (h *restHandler) route() error {
+	h.front = runtime.NewServeMux(
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+		runtime.WithRoutingErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, _ int) {
+			writeError(w, r, httpRefusal(http.StatusNotFound, codes.NotFound, "UnknownOperationException", "there is nothing at this path"))
+		}),
+	)
+	all, err := routes()
+	if err != nil {
+		return err
+	}
+	for _, path := range paths(all) {
+		allowed := map[string]runtime.HandlerFunc{}
+		for _, r := range path {
+			if allowed[r.verb] != nil {
+				return fmt.Errorf("two methods at %s %s", r.verb, r.pattern)
+			}
+			allowed[r.verb] = h.api(r)
+		}
+		if err := h.handle(path[0].pattern, allowed); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		h.handle("/healthz", map[string]runtime.HandlerFunc{http.MethodGet: h.alive}),
+		h.handle("/readyz", map[string]runtime.HandlerFunc{http.MethodGet: h.ready}),
+		h.handle("/v1/openapi.json", map[string]runtime.HandlerFunc{http.MethodGet: h.openAPI}),
+	)
+}
+
+// handle serves one path: the methods that it has, and 405 with their list for the others.
+func (h *restHandler) handle(pattern string, byVerb map[string]runtime.HandlerFunc) error {
+	var has []string
+	for _, verb := range verbs {
+		if byVerb[verb] != nil {
+			has = append(has, verb)
+		}
+	}
+	for _, verb := range verbs {
+		handler := byVerb[verb]
+		if handler == nil {
+			handler = func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
+				w.Header().Set("Allow", strings.Join(has, ", "))
+				writeError(w, r, httpRefusal(http.StatusMethodNotAllowed, codes.Unimplemented, "UnknownOperationException",
+					"this path takes "+strings.Join(has, ", ")))
+			}
+		}
+		if err := h.front.HandlePath(verb, pattern, handler); err != nil {
+			return fmt.Errorf("routing %s: %w", pattern, err)
+		}
+	}
+	return nil
+}
+
+// api serves one route of one RPC: it refuses what the translation would ignore, then
+// translates.
+func (h *restHandler) api(rt route) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, inPath map[string]string) {
+		body, err := rt.check(r, inPath)
+		if err != nil {
+			writeError(w, r, err)
+			return
+		}
+		inner := r.Clone(r.Context())
+		// No header of the client's crosses, so none can become metadata.
+		inner.Header = http.Header{}
+		inner.Body = newRequestBody(body, inPath)
+		h.translated.ServeHTTP(w, inner)
+	}
+}
+
+// check refuses what is wrong with a request apart from the fields in its body, which it
+// returns.
+func (rt route) check(r *http.Request, inPath map[string]string) ([]byte, error) {
+	// Before the body is read. Who it is, and whether they may, is decided behind.
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return nil, errNoCredential
+	}
+	if err := rt.checkQuery(r.URL.RawQuery, inPath); err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, int64(rt.row.maxBytes)+1))
+	switch {
+	case err != nil:
+		return nil, badRequest("the body could not be read")
+	case len(body) > rt.row.maxBytes:
+		return nil, httpRefusal(http.StatusRequestEntityTooLarge, codes.ResourceExhausted, "RequestEntityTooLargeException",
+			fmt.Sprintf("the body is larger than %d bytes", rt.row.maxBytes))
+	case len(body) == 0:
+		return nil, nil
+	case !rt.body:
+		return nil, badRequest("this request takes no body")
+	}
+	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || mediaType != "application/json" || r.Header.Get("Content-Encoding") != "" {
+		return nil, httpRefusal(http.StatusUnsupportedMediaType, codes.InvalidArgument, "UnsupportedMediaTypeException",
+			"the body must be application/json without a content encoding")
+	}
+	return body, nil
+}
+
+// checkQuery lets through only parameters that are fields, once each.
+func (rt route) checkQuery(raw string, inPath map[string]string) error {
+	if raw == "" {
+		return nil
+	}
+	if rt.body {
+		return badRequest("this request takes no query parameters; its fields go into the body")
+	}
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return badRequest("the query could not be read")
+	}
+	seen := map[protoreflect.Name]bool{}
+	for name, values := range query {
+		field := fieldNamed(rt.input.Fields(), name)
+		switch {
+		case field == nil:
+			return badRequest(fmt.Sprintf("query parameter %q is unknown", clip(name)))
+		case len(values) != 1 || seen[field.Name()]:
+			return badRequest(fmt.Sprintf("query parameter %q is there twice", field.JSONName()))
+		}
+		if _, ok := inPath[string(field.Name())]; ok {
+			return badRequest(fmt.Sprintf("query parameter %q is in the path, it cannot be in the query as well", field.JSONName()))
+		}
+		seen[field.Name()] = true
+	}
+	return nil
+}
+
+// forwardedMetadata tells the gRPC server who calls.
+func forwardedMetadata(_ context.Context, r *http.Request) metadata.MD {
+	f := forwarded{remoteAddr: r.RemoteAddr}
+	f.requestID, _ = r.Context().Value(requestIDKey{}).(string)
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		f.leaf = r.TLS.VerifiedChains[0][0].Raw
+	}
+	return metadata.Pairs(forwardedKey, f.marshal())
+}
+
+// alive says that the process serves HTTP.
+func (h *restHandler) alive(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
+	writeJSON(w, http.StatusOK, []byte(`{"status":"SERVING"}`+"\n"))
+}
+
+// ready says whether the Region can serve, which needs its token.
+func (h *restHandler) ready(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
+	if h.server.health.serving() {
+		writeJSON(w, http.StatusOK, []byte(`{"status":"SERVING"}`+"\n"))
+		return
+	}
+	writeJSON(w, http.StatusServiceUnavailable, []byte(`{"status":"NOT_SERVING"}`+"\n"))
+}
+
+// openAPI serves the document to clients that have a certificate.
+func (h *restHandler) openAPI(w http.ResponseWriter, r *http.Request, _ map[string]string) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		writeError(w, r, errNoCredential)
+		return
+	}
+	writeJSON(w, http.StatusOK, openAPI)
+}

@@ -1,0 +1,178 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
+)
+
+// Server serves one Region's clients. New makes it, Serve runs it once.
+type Server struct {
+	config Config
+	log    logrus.FieldLogger
+	rules  mapper
+	health *health
+
+	grpc     *grpc.Server
+	rest     *http.Server // nil without REST
+	inside   *inProcessListener
+	toInside *grpc.ClientConn // nil without REST
+
+	grpcListener net.Listener
+	restListener net.Listener // nil without REST
+}
+
+// New checks the configuration, reads the TLS files and takes the ports. Nothing is served
+// before Serve.
+func New(config Config) (*Server, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := newMapper(config.Principals)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := config.TLS.load()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		config: config,
+		log:    config.Log,
+		rules:  rules,
+		health: &health{check: config.Health, log: config.Log},
+		inside: newInProcessListener(),
+	}
+	limits := config.Limits
+	s.grpc = grpc.NewServer(
+		grpc.Creds(newServerCredentials(tlsConfig)),
+		grpc.UnaryInterceptor(s.unary),
+		grpc.StreamInterceptor(s.stream),
+		grpc.MaxRecvMsgSize(largestRequest()),
+		grpc.MaxConcurrentStreams(limits.MaxConcurrentStreams),
+		grpc.MaxHeaderListSize(16<<10),
+		grpc.ConnectionTimeout(limits.HandshakeTimeout),
+		grpc.NumStreamWorkers(limits.StreamWorkers),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle:     limits.IdleTimeout,
+			MaxConnectionAge:      limits.MaxConnectionAge,
+			MaxConnectionAgeGrace: config.DrainTimeout,
+			Time:                  time.Minute,
+			Timeout:               limits.HandshakeTimeout,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.WaitForHandlers(true),
+	)
+	kmsv1.RegisterKeyServiceServer(s.grpc, &keyService{keys: config.Keys, replication: config.Replication})
+	kmsv1.RegisterCryptoServiceServer(s.grpc, &cryptoService{keys: config.Keys})
+	kmsv1.RegisterRegionServiceServer(s.grpc, &regionService{keys: config.Keys, replication: config.Replication, version: config.Version})
+	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	reflection.RegisterV1(s.grpc)
+
+	if s.grpcListener, err = listen(config.GRPCAddress, limits.MaxConnections); err != nil {
+		return nil, err
+	}
+	if config.RESTAddress == "" {
+		return s, nil
+	}
+	if err := s.addREST(tlsConfig); err != nil {
+		return nil, errors.Join(err, s.grpcListener.Close())
+	}
+	return s, nil
+}
+
+// listen takes a port.
+func listen(address string, connections int) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", address, err)
+	}
+	return netutil.LimitListener(l, connections), nil
+}
+
+// GRPCAddr returns the address at which gRPC is served.
+func (s *Server) GRPCAddr() net.Addr { return s.grpcListener.Addr() }
+
+// RESTAddr returns the address at which REST is served, or nil.
+func (s *Server) RESTAddr() net.Addr {
+	if s.restListener == nil {
+		return nil
+	}
+	return s.restListener.Addr()
+}
+
+// Serve serves until ctx ends or a listener fails, then stops: health turns to NOT_SERVING,
+// no new connection is accepted, and calls in flight have DrainTimeout to finish. It returns
+// nil if ctx ended and every call finished.
+func (s *Server) Serve(ctx context.Context) error {
+	group, failed := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.grpc.Serve(s.grpcListener) })
+	if s.rest != nil {
+		group.Go(func() error { return s.grpc.Serve(s.inside) })
+		group.Go(func() error {
+			if err := s.rest.ServeTLS(s.restListener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serving REST: %w", err)
+			}
+			return nil
+		})
+		s.log.WithFields(logrus.Fields{fieldListener: "rest", fieldAddress: s.RESTAddr().String()}).Info("listening")
+	}
+	s.log.WithFields(logrus.Fields{fieldListener: "grpc", fieldAddress: s.GRPCAddr().String()}).Info("listening")
+
+	var stopped error
+	var once sync.WaitGroup
+	once.Add(1)
+	go func() {
+		defer once.Done()
+		<-failed.Done()
+		stopped = s.stop()
+	}()
+	err := group.Wait()
+	once.Wait()
+	return errors.Join(err, stopped)
+}
+
+// stop lets calls in flight finish. REST stops first, since its calls in flight are calls of
+// the gRPC server.
+func (s *Server) stop() error {
+	s.health.draining.Store(true)
+	deadline, cancel := context.WithTimeout(context.Background(), s.config.DrainTimeout)
+	defer cancel()
+	var late error
+	if s.rest != nil {
+		if err := s.rest.Shutdown(deadline); err != nil {
+			late = errors.Join(errors.New("REST calls were cut off"), s.rest.Close())
+		}
+		if err := s.toInside.Close(); err != nil {
+			late = errors.Join(late, err)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-deadline.Done():
+		late = errors.Join(late, errors.New("gRPC calls were cut off"))
+		s.grpc.Stop()
+		<-done
+	}
+	return late
+}

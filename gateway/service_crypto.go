@@ -1,0 +1,149 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/keyferry/keyferry/keyops"
+	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
+)
+
+// cryptoService answers CryptoService out of keyops.
+type cryptoService struct {
+	kmsv1.UnimplementedCryptoServiceServer
+	keys keyops.Operations
+}
+
+func (s *cryptoService) Encrypt(ctx context.Context, r *kmsv1.EncryptRequest) (*kmsv1.EncryptResponse, error) {
+	out, err := s.keys.Encrypt(ctx, callerOf(ctx), keyops.EncryptInput{
+		KeyID:               r.GetKeyId(),
+		Plaintext:           r.GetPlaintext(),
+		EncryptionContext:   r.GetEncryptionContext(),
+		EncryptionAlgorithm: keyops.Algorithm(r.GetEncryptionAlgorithm()),
+		DryRun:              r.GetDryRun(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.EncryptResponse{
+		CiphertextBlob:      out.CiphertextBlob,
+		KeyId:               out.KeyID,
+		EncryptionAlgorithm: string(out.EncryptionAlgorithm),
+		KeyMaterialId:       out.KeyMaterialID,
+	}, nil
+}
+
+func (s *cryptoService) Decrypt(ctx context.Context, r *kmsv1.DecryptRequest) (*kmsv1.DecryptResponse, error) {
+	out, err := s.keys.Decrypt(ctx, callerOf(ctx), keyops.DecryptInput{
+		CiphertextBlob:      r.GetCiphertextBlob(),
+		EncryptionContext:   r.GetEncryptionContext(),
+		KeyID:               r.GetKeyId(),
+		EncryptionAlgorithm: keyops.Algorithm(r.GetEncryptionAlgorithm()),
+		DryRun:              r.GetDryRun(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.DecryptResponse{
+		Plaintext:           out.Plaintext,
+		KeyId:               out.KeyID,
+		EncryptionAlgorithm: string(out.EncryptionAlgorithm),
+		KeyMaterialId:       out.KeyMaterialID,
+	}, nil
+}
+
+func (s *cryptoService) GenerateDataKey(ctx context.Context, r *kmsv1.GenerateDataKeyRequest) (*kmsv1.GenerateDataKeyResponse, error) {
+	out, err := s.keys.GenerateDataKey(ctx, callerOf(ctx), keyops.GenerateDataKeyInput{
+		KeyID:             r.GetKeyId(),
+		KeySpec:           keyops.DataKeySpec(r.GetKeySpec()),
+		NumberOfBytes:     int(r.GetNumberOfBytes()),
+		EncryptionContext: r.GetEncryptionContext(),
+		DryRun:            r.GetDryRun(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.GenerateDataKeyResponse{
+		CiphertextBlob: out.CiphertextBlob,
+		Plaintext:      out.Plaintext,
+		KeyId:          out.KeyID,
+		KeyMaterialId:  out.KeyMaterialID,
+	}, nil
+}
+
+func (s *cryptoService) GenerateMac(ctx context.Context, r *kmsv1.GenerateMacRequest) (*kmsv1.GenerateMacResponse, error) {
+	out, err := s.keys.GenerateMac(ctx, callerOf(ctx), keyops.GenerateMacInput{
+		KeyID:        r.GetKeyId(),
+		Message:      r.GetMessage(),
+		MacAlgorithm: keyops.Algorithm(r.GetMacAlgorithm()),
+		DryRun:       r.GetDryRun(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.GenerateMacResponse{Mac: out.Mac, KeyId: out.KeyID, MacAlgorithm: string(out.MacAlgorithm)}, nil
+}
+
+func (s *cryptoService) VerifyMac(ctx context.Context, r *kmsv1.VerifyMacRequest) (*kmsv1.VerifyMacResponse, error) {
+	out, err := s.keys.VerifyMac(ctx, callerOf(ctx), keyops.VerifyMacInput{
+		KeyID:        r.GetKeyId(),
+		Message:      r.GetMessage(),
+		Mac:          r.GetMac(),
+		MacAlgorithm: keyops.Algorithm(r.GetMacAlgorithm()),
+		DryRun:       r.GetDryRun(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.VerifyMacResponse{MacValid: out.MacValid, KeyId: out.KeyID, MacAlgorithm: string(out.MacAlgorithm)}, nil
+}
+
+func (s *cryptoService) Sign(ctx context.Context, r *kmsv1.SignRequest) (*kmsv1.SignResponse, error) {
+	out, err := s.keys.Sign(ctx, callerOf(ctx), keyops.SignInput{
+		KeyID:            r.GetKeyId(),
+		Message:          r.GetMessage(),
+		MessageType:      keyops.MessageType(r.GetMessageType()),
+		SigningAlgorithm: keyops.Algorithm(r.GetSigningAlgorithm()),
+		DryRun:           r.GetDryRun(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.SignResponse{Signature: out.Signature, KeyId: out.KeyID, SigningAlgorithm: string(out.SigningAlgorithm)}, nil
+}
+
+func (s *cryptoService) Verify(ctx context.Context, r *kmsv1.VerifyRequest) (*kmsv1.VerifyResponse, error) {
+	out, err := s.keys.Verify(ctx, callerOf(ctx), keyops.VerifyInput{
+		KeyID:            r.GetKeyId(),
+		Message:          r.GetMessage(),
+		MessageType:      keyops.MessageType(r.GetMessageType()),
+		Signature:        r.GetSignature(),
+		SigningAlgorithm: keyops.Algorithm(r.GetSigningAlgorithm()),
+		DryRun:           r.GetDryRun(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.VerifyResponse{SignatureValid: out.SignatureValid, KeyId: out.KeyID, SigningAlgorithm: string(out.SigningAlgorithm)}, nil
+}
+
+func (s *cryptoService) GetPublicKey(ctx context.Context, r *kmsv1.GetPublicKeyRequest) (*kmsv1.GetPublicKeyResponse, error) {
+	out, err := s.keys.GetPublicKey(ctx, callerOf(ctx), keyops.GetPublicKeyInput{KeyID: r.GetKeyId()})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.GetPublicKeyResponse{
+		PublicKey:         out.PublicKey,
+		KeyId:             out.KeyID,
+		KeySpec:           string(out.KeySpec),
+		KeyUsage:          string(out.KeyUsage),
+		SigningAlgorithms: toStrings(out.SigningAlgorithms),
+	}, nil
+}
+
+func (s *cryptoService) GenerateRandom(ctx context.Context, r *kmsv1.GenerateRandomRequest) (*kmsv1.GenerateRandomResponse, error) {
+	out, err := s.keys.GenerateRandom(ctx, callerOf(ctx), keyops.GenerateRandomInput{NumberOfBytes: int(r.GetNumberOfBytes())})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.GenerateRandomResponse{Plaintext: out.Plaintext}, nil
+}

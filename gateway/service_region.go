@@ -1,0 +1,60 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/keyferry/keyferry/keyops"
+	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
+)
+
+// regionService answers RegionService out of keyops and replication.
+type regionService struct {
+	kmsv1.UnimplementedRegionServiceServer
+	keys        keyops.Operations
+	replication Replication
+	version     string
+}
+
+func (s *regionService) DescribeRegion(ctx context.Context, _ *kmsv1.DescribeRegionRequest) (*kmsv1.DescribeRegionResponse, error) {
+	out, err := s.keys.DescribeRegion(ctx, callerOf(ctx), keyops.DescribeRegionInput{})
+	if err != nil {
+		return nil, err
+	}
+	resp := &kmsv1.DescribeRegionResponse{
+		Region:          string(out.Region),
+		InstanceId:      string(out.Instance),
+		Partition:       out.Partition,
+		Fingerprint:     out.Fingerprint,
+		SoftwareVersion: s.version,
+		Token: &kmsv1.TokenInfo{
+			Label:        out.Token.Label,
+			Serial:       out.Token.Serial,
+			Manufacturer: out.Token.Manufacturer,
+			Model:        out.Token.Model,
+			Firmware:     out.Token.Firmware,
+			Profile:      out.Token.Profile,
+		},
+		Boundary: boundaries[out.Boundary],
+		KeyQuota: uint32(out.KeyQuota),
+		KeyCount: uint32(out.KeyCount),
+	}
+	for _, k := range out.KeySpecs {
+		resp.KeySpecs = append(resp.KeySpecs, &kmsv1.KeySpecSupport{
+			KeySpec:     string(k.KeySpec),
+			KeyUsages:   toStrings(k.KeyUsages),
+			Algorithms:  toStrings(k.Algorithms),
+			Supported:   k.Supported,
+			MultiRegion: k.MultiRegion,
+			Reason:      k.Reason,
+		})
+	}
+	return resp, nil
+}
+
+func (s *regionService) GetCallerIdentity(ctx context.Context, _ *kmsv1.GetCallerIdentityRequest) (*kmsv1.GetCallerIdentityResponse, error) {
+	out, err := s.keys.GetCallerIdentity(ctx, callerOf(ctx), keyops.GetCallerIdentityInput{})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.GetCallerIdentityResponse{AccountId: string(out.Account), Arn: out.ARN}, nil
+}
