@@ -107,7 +107,8 @@ func (s scene) run(c calls) ([]Attempt, error) {
 
 func (t trial) run(c calls, name string) Attempt {
 	err := t.try(c)
-	out := Attempt{Attack: name, Victim: t.victim, Words: t.words, Function: t.op, Answer: "CKR_OK", Refused: refused(t.op, err)}
+	out := Attempt{Attack: name, Victim: t.victim, Words: t.words, Function: t.op, Answer: "CKR_OK"}
+	out.Refused = refused(t.op, err) || errors.Is(err, errAsDemanded)
 	if err != nil {
 		out.Answer = err.Error()
 		var code pkcs11.Error
@@ -162,6 +163,25 @@ func (l loot) drop(c calls) {
 	for _, h := range []pkcs11.ObjectHandle{l.fresh, l.known, l.pub, l.priv} {
 		_ = c.destroy(h) // session objects: the session's end takes what is left
 	}
+}
+
+// errAsDemanded is the answer to an unwrap with a contradictory or shortened template that
+// the token accepted, and from which it made an object exactly as demanded. SoftHSM takes
+// the last of two values of CKA_CLASS, CKA_KEY_TYPE and CKA_PRIVATE, for instance.
+var errAsDemanded = errors.New("CKR_OK, but the object is as the unwrap template demands")
+
+// madeAs is made for unwraps: what was made counts only if it differs from the demand.
+func madeAs(c calls, h pkcs11.ObjectHandle, err error, demand []Attribute) error {
+	if err != nil {
+		return err
+	}
+	for _, d := range demand {
+		got, err := c.attribute(h, d.Type)
+		if err != nil || !sameAttribute(d.Type, got, d.Value) {
+			return made(c, h, nil)
+		}
+	}
+	return joinDestroy(c, h, errAsDemanded)
 }
 
 // made is how an attempt that makes an object ends: the object, if there is one, is

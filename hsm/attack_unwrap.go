@@ -40,10 +40,11 @@ func planUnwrapTemplate(s scene, _ calls) (plan []trial, _ error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, w := range weaker(good, unwrapTemplate(t.spec.Class, s.p)) {
+		demand := unwrapTemplate(t.spec.Class, s.p)
+		for _, w := range weaker(good, demand) {
 			plan = append(plan, trial{t.name, "unwrap a recorded blob with " + w.words, "C_UnwrapKey", func(c calls) error {
 				h, err := c.unwrapKey(rawMechanism{code: s.p.wrapMechanism()}, t.h, s.blobs[t.spec.Class], w.t)
-				return made(c, h, err)
+				return madeAs(c, h, err, demand)
 			}})
 		}
 		for _, other := range Classes {
@@ -81,11 +82,12 @@ func planUnwrapEstablishment(s scene, c calls) (plan []trial, _ error) {
 		if err != nil {
 			return nil, err
 		}
+		demand := destinationDemand(s.p)
 		for _, pack := range s.packages {
-			for _, w := range weaker(good, destinationDemand(s.p)) {
+			for _, w := range weaker(good, demand) {
 				plan = append(plan, trial{t.name, "open a package with " + w.words, "C_UnwrapKey", func(c calls) error {
 					h, err := c.unwrapKey(s.p.oaepMechanism(), t.h, pack, w.t)
-					return made(c, h, err)
+					return madeAs(c, h, err, demand)
 				}})
 			}
 			for _, code := range codes {
@@ -140,7 +142,7 @@ type variation struct {
 // with other key types and lengths.
 func weaker(good, demand []Attribute) (out []variation) {
 	for _, d := range demand {
-		name := fmt.Sprintf("attribute 0x%X", d.Type)
+		name := attributeName(d.Type)
 		bad := contradiction(d)
 		at := slices.IndexFunc(good, func(a Attribute) bool { return a.Type == d.Type })
 		out = append(out,

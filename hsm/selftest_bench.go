@@ -1,0 +1,197 @@
+package hsm
+
+import (
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+)
+
+// bench is where stand-ins are made and used.
+type bench struct {
+	c        calls
+	p        Profile
+	made     []pkcs11.ObjectHandle
+	failures []string
+}
+
+func (b *bench) clear() {
+	for _, h := range b.made {
+		_ = b.c.destroy(h) // session objects: the session's end takes what is left
+	}
+}
+
+func (b *bench) fail(format string, args ...any) {
+	b.failures = append(b.failures, fmt.Sprintf(format, args...))
+}
+
+// keep notes a stand-in for clear.
+func (b *bench) keep(h pkcs11.ObjectHandle, err error) (pkcs11.ObjectHandle, error) {
+	if err == nil {
+		b.made = append(b.made, h)
+	}
+	return h, err
+}
+
+// standInSpecs are made from their templates as they are. RSA-2048 stands in for the
+// establishment key's RSA-3072, which takes a second to make; nothing else differs.
+var standInSpecs = []Spec{
+	{Role: RoleMaterial, Algorithm: AES256, Name: "stand-in"},
+	{Role: RoleMaterial, Algorithm: HMACSHA256, Name: "stand-in"},
+	{Role: RoleMaterial, Algorithm: ECP256, Usage: UsageSign, Name: "stand-in"},
+	{Role: RoleSharedMaterial, Algorithm: AES256, Name: "stand-in"},
+	{Role: RoleSharedMaterial, Algorithm: HMACSHA256, Name: "stand-in"},
+	{Role: RoleSharedMaterial, Algorithm: ECP256, Usage: UsageSign, Name: "stand-in"},
+	{Role: RoleRegionSigning, Algorithm: ECP384, Usage: UsageSign, Name: "stand-in"},
+	{Role: RoleSeal, Algorithm: HMACSHA256, Name: "stand-in"},
+	{Role: RoleEstablishment, Algorithm: RSA3072, Name: "stand-in"},
+}
+
+// build makes the scene: every role, a transport key per class at both ends, and a
+// recorded blob of each class.
+func (b *bench) build() (scene, error) {
+	s := scene{p: b.p, blobs: map[Class][]byte{}}
+	var pub, opener pkcs11.ObjectHandle
+	for _, spec := range standInSpecs {
+		var h pkcs11.ObjectHandle
+		var err error
+		if spec.Role == RoleEstablishment {
+			pub, h, err = b.establishmentPair(spec)
+			opener = h
+		} else {
+			h, _, err = standIn(b.c, spec, b.p)
+			_, err = b.keep(h, err)
+		}
+		if err != nil {
+			return s, fmt.Errorf("making stand-in for %s: %w", nameOf(spec), err)
+		}
+		s.victims = append(s.victims, victim{name: nameOf(spec), spec: spec, h: h})
+	}
+	for _, class := range Classes {
+		if err := b.transportPair(&s, class, pub, opener); err != nil {
+			return s, fmt.Errorf("making stand-in for transport key of class %s: %w", class, err)
+		}
+	}
+	return s, nil
+}
+
+func (b *bench) establishmentPair(spec Spec) (pub, priv pkcs11.ObjectHandle, err error) {
+	public, err := Template(spec, NewID(), b.p, HowPublicHalf)
+	if err != nil {
+		return 0, 0, err
+	}
+	private, err := Template(spec, NewID(), b.p, HowGenerate)
+	if err != nil {
+		return 0, 0, err
+	}
+	public = with(public, number(pkcs11.CKA_MODULUS_BITS, 2048))
+	pub, priv, err = b.c.generateKeyPair(rawMechanism{code: pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN}, public, private)
+	if err != nil {
+		return 0, 0, wrapError("C_GenerateKeyPair", err)
+	}
+	b.made = append(b.made, pub, priv)
+	return pub, priv, nil
+}
+
+// transportPair goes through a ceremony in miniature. What the user cannot do is left out
+// of the session key: trust, and CKA_PRIVATE=false, which the security officer needs.
+func (b *bench) transportPair(s *scene, class Class, pub, opener pkcs11.ObjectHandle) error {
+	source := Spec{Role: RoleTransportSource, Algorithm: AES256, Class: class, Name: "stand-in"}
+	t, err := sessionTemplate(source, b.p, HowGenerate)
+	if err != nil {
+		return err
+	}
+	t = with(without(t, pkcs11.CKA_TRUSTED), flag(pkcs11.CKA_PRIVATE, true))
+	from, err := b.keep(b.c.generateKey(rawMechanism{code: pkcs11.CKM_AES_KEY_GEN}, t))
+	if err != nil {
+		return wrapError("C_GenerateKey", err)
+	}
+	copied, err := sessionTemplate(source, b.p, HowCopy)
+	if err != nil {
+		return err
+	}
+	h, err := b.keep(b.c.copyObject(from, copied))
+	if err != nil {
+		return wrapError("C_CopyObject", err)
+	}
+	s.victims = append(s.victims, victim{nameOf(source), source, h})
+
+	// An untrusted key wraps nothing that is protected, so the recorded blob is wrapped under
+	// another key, which has no wrap template, and holds material that demands no trust.
+	loose, err := b.keep(b.c.generateKey(rawMechanism{code: pkcs11.CKM_AES_KEY_GEN}, without(t, pkcs11.CKA_WRAP_TEMPLATE)))
+	if err != nil {
+		return wrapError("C_GenerateKey", err)
+	}
+	pack, err := b.c.wrapKey(b.p.oaepMechanism(), pub, loose)
+	if err != nil {
+		return wrapError("C_WrapKey", err)
+	}
+	s.packages = append(s.packages, pack)
+	destination := Spec{Role: RoleTransportDestination, Algorithm: AES256, Class: class, Name: "stand-in"}
+	opened, err := sessionTemplate(destination, b.p, HowUnwrap)
+	if err != nil {
+		return err
+	}
+	d, err := b.keep(b.c.unwrapKey(b.p.oaepMechanism(), opener, pack, opened))
+	if err != nil {
+		return wrapError("C_UnwrapKey", err)
+	}
+	s.victims = append(s.victims, victim{nameOf(destination), destination, d})
+	s.blobs[class], err = b.carry(class, loose, d)
+	return err
+}
+
+// carry wraps material of a class, unwraps it as the class demands and compares.
+func (b *bench) carry(class Class, source, destination pkcs11.ObjectHandle) (blob []byte, err error) {
+	t, err := sessionTemplate(carried[class], b.p, HowGenerate)
+	if err != nil {
+		return nil, err
+	}
+	key, spki, err := generate(b.c, carried[class], b.p, with(t, flag(pkcs11.CKA_WRAP_WITH_TRUSTED, false)))
+	if _, err = b.keep(key, err); err != nil {
+		return nil, err
+	}
+	if blob, err = b.c.wrapKey(rawMechanism{code: b.p.wrapMechanism()}, source, key); err != nil {
+		return nil, wrapError("C_WrapKey", err)
+	}
+	if t, err = sessionTemplate(carried[class], b.p, HowUnwrap); err != nil {
+		return nil, err
+	}
+	arrived, err := b.keep(b.c.unwrapKey(rawMechanism{code: b.p.wrapMechanism()}, destination, blob, t))
+	if err != nil {
+		return nil, wrapError("C_UnwrapKey", err)
+	}
+	want := spki
+	if class != ClassPrivate {
+		if want, err = ask(b.c, class, key, proofText); err != nil {
+			return nil, err
+		}
+	}
+	got, err := ask(b.c, class, arrived, proofText)
+	if err != nil {
+		return nil, err
+	}
+	if !sameAnswer(class, proofText, got, want) {
+		b.fail("material of class %s is another key after wrapping and unwrapping", class)
+	}
+	return blob, nil
+}
+
+// rehearse uses each stand-in for what it is for.
+func (b *bench) rehearse(s scene, gcm func(pkcs11.ObjectHandle) error) {
+	digest := sha256.Sum256(proofText)
+	for _, v := range s.victims {
+		var err error
+		switch {
+		case CheckUse(v.spec, UseGCM) == nil:
+			err = gcm(v.h)
+		case CheckUse(v.spec, UseMAC) == nil:
+			_, err = ask(b.c, ClassMAC, v.h, proofText)
+		case CheckUse(v.spec, UseSign) == nil:
+			_, err = ask(b.c, ClassPrivate, v.h, digest[:])
+		}
+		if err != nil {
+			b.fail("%s does not work: %v", v.name, err)
+		}
+	}
+}
