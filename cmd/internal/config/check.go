@@ -34,7 +34,7 @@ func (c *Config) check(doc *strictyaml.Document) {
 		doc.Report("audit.flush_interval", "negative: give 0s to flush each record, or a duration such as 1s")
 	}
 	if c.DrainTimeout < 0 {
-		doc.Report("drain_timeout", "negative: give a duration such as 15s")
+		doc.Report("drain_timeout", "negative: give a duration such as 20s")
 	}
 }
 
@@ -84,11 +84,11 @@ func (c *Config) checkClients(doc *strictyaml.Document) {
 	}
 	for i, r := range c.Clients.Principals {
 		at := fmt.Sprintf("clients.principals[%d]", i)
-		if (r.SPIFFE == "") == (r.Subject == "") {
-			doc.Report(at, "give exactly one of spiffe and subject")
+		if (r.SPIFFE == "") == (r.CommonName == "") {
+			doc.Report(at, "give exactly one of spiffe and common_name")
 		}
-		if r.OrganizationalUnit != "" && r.Subject == "" {
-			doc.Report(at+".organizational_unit", "goes with subject only")
+		if r.OrganizationalUnit != "" && r.CommonName == "" {
+			doc.Report(at+".organizational_unit", "goes with common_name only")
 		}
 		if r.SPIFFE != "" && !strings.HasPrefix(r.SPIFFE, "spiffe://") {
 			doc.Report(at+".spiffe", "%q: want a pattern that begins with spiffe://", r.SPIFFE)
@@ -98,7 +98,7 @@ func (c *Config) checkClients(doc *strictyaml.Document) {
 }
 
 func (c *Config) checkPrincipal(doc *strictyaml.Document, at string, r PrincipalRule) {
-	pattern := r.SPIFFE + r.Subject
+	pattern := r.SPIFFE + r.CommonName
 	at += ".principal"
 	switch inPattern, inPrincipal := strings.Count(pattern, "*"), strings.Count(r.Principal, "*"); {
 	case r.Principal == "":

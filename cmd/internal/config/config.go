@@ -44,7 +44,7 @@ type Config struct {
 	Limits Limits `yaml:"limits,omitempty"`
 	// Log says what is written to standard error.
 	Log Log `yaml:"log,omitempty"`
-	// DrainTimeout bounds how long a stop waits for calls in flight. Default 15s.
+	// DrainTimeout bounds how long a stop waits for calls in flight. Default 20s.
 	DrainTimeout time.Duration `yaml:"drain_timeout,omitempty"`
 }
 
@@ -105,11 +105,12 @@ type Clients struct {
 // PrincipalRule maps client certificates to one principal, or to one principal each.
 type PrincipalRule struct {
 	// SPIFFE is a pattern for the certificate's URI name, such as spiffe://example.org/user/*.
-	// Exactly one of spiffe and subject is given. One * stands for a name without a slash.
+	// Exactly one of spiffe and common_name is given. One * stands for a name: letters, digits
+	// and +=,.@_- only. It fits only a certificate that has exactly one URI name.
 	SPIFFE string `yaml:"spiffe,omitempty"`
-	// Subject is a pattern for the certificate's common name, such as *.ci.example.org.
-	Subject string `yaml:"subject,omitempty"`
-	// OrganizationalUnit, together with subject, must be among the certificate's units.
+	// CommonName is a pattern for the certificate's common name, such as *.ci.example.org.
+	CommonName string `yaml:"common_name,omitempty"`
+	// OrganizationalUnit, together with common_name, must be among the certificate's units.
 	OrganizationalUnit string `yaml:"organizational_unit,omitempty"`
 	// Principal is the principal's ARN; a * in it is what * stood for in the pattern.
 	Principal string `yaml:"principal"`
@@ -128,9 +129,9 @@ type Peers struct {
 type Limits struct {
 	// Keys is the key quota of each account, 1 to 10000000. Default 100000.
 	Keys int `yaml:"keys,omitempty"`
-	// Connections is the number of client connections, 1 to 100000. Default 4096.
+	// Connections is the number of client connections, 1 to 100000. Default 1000.
 	Connections int `yaml:"connections,omitempty"`
-	// Streams is the number of calls in flight on one connection, 1 to 10000. Default 256.
+	// Streams is the number of calls in flight on one connection, 1 to 10000. Default 100.
 	Streams int `yaml:"streams,omitempty"`
 }
 

@@ -44,9 +44,9 @@ func TestDefaults(t *testing.T) {
 		Audit: Audit{Dir: "audit", FlushInterval: time.Second},
 		Clients: Clients{GRPC: "127.0.0.1:7100", CertificateFile: "server.crt", KeyFile: "server.key", CAFile: "ca.crt",
 			Principals: []PrincipalRule{{SPIFFE: "spiffe://example.org/user/*", Principal: "arn:aws:iam::111122223333:user/*"}}},
-		Limits:       Limits{Keys: 100_000, Connections: 4096, Streams: 256},
+		Limits:       Limits{Keys: 100_000, Connections: 1000, Streams: 100},
 		Log:          Log{Level: "info", Format: "json"},
-		DrainTimeout: 15 * time.Second,
+		DrainTimeout: 20 * time.Second,
 	}
 	if diff := cmp.Diff(want, *c); diff != "" {
 		t.Errorf("defaults (-want +got):\n%s", diff)
@@ -110,7 +110,7 @@ func TestMistakes(t *testing.T) {
 		{"two listeners, one address", "  grpc: 127.0.0.1:7100\n", "  grpc: 127.0.0.1:7100\n  rest: 127.0.0.1:7100\n", []string{
 			`c.yaml:9: clients.rest: 127.0.0.1:7100 is the address of clients.grpc already: give each listener its own`}},
 		{"rule without pattern", `spiffe: "spiffe://example.org/user/*", `, "", []string{
-			`c.yaml:13: clients.principals[0]: give exactly one of spiffe and subject`,
+			`c.yaml:13: clients.principals[0]: give exactly one of spiffe and common_name`,
 			`c.yaml:13: clients.principals[0].principal: has a * but the pattern has none that it could stand for`}},
 		{"principal", "arn:aws:iam::111122223333:user/*", "user/alice", []string{
 			`c.yaml:13: clients.principals[0].principal: invalid name: principal "user/alice": want arn:<partition>:iam::<account>:user/<name>, :role/<name> or :root`}},

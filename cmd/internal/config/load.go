@@ -58,13 +58,13 @@ func (c *Config) applyDefaults(doc *strictyaml.Document) {
 	orText(&c.Log.Level, "info")
 	orText(&c.Log.Format, "json")
 	orNumber(&c.Limits.Keys, 100_000)
-	orNumber(&c.Limits.Connections, 4096)
-	orNumber(&c.Limits.Streams, 256)
+	orNumber(&c.Limits.Connections, 1000)
+	orNumber(&c.Limits.Streams, 100)
 	if !doc.Has("audit.flush_interval") { // 0s is a choice of its own
 		c.Audit.FlushInterval = time.Second
 	}
 	if c.DrainTimeout == 0 {
-		c.DrainTimeout = 15 * time.Second
+		c.DrainTimeout = 20 * time.Second
 	}
 }
 
