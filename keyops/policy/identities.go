@@ -4,7 +4,8 @@ import "slices"
 
 // Identities holds the identity policies of a deployment's principals, from one document
 // whose statements say in Principal to whom they are attached: to users and roles by ARN,
-// or to a whole account, its root included, by its number or its root's ARN.
+// or to a whole account, its root included, by its number or its root's ARN. In the zero
+// value nothing is attached to anybody.
 type Identities struct {
 	// attached maps a principal's ARN, an account's ARN or an account's number to all
 	// policies that are in force for it, those of its account included.

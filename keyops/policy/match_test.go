@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -80,4 +82,42 @@ func TestNearest(t *testing.T) {
 			t.Errorf("nearest(%.20q): got %q, want %q", name, got, want)
 		}
 	}
+}
+
+// TestActionsPage writes the table of docs/policy.md from the code and compares.
+func TestActionsPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := actionsTable()
+	if got := strings.Count(table, "`") / 2; got != len(actions)+2 { // two rows name the resource *
+		t.Errorf("the table has %d names, want %d: a kind of action has no row", got-2, len(actions))
+	}
+	if !strings.Contains(string(page), table) {
+		t.Errorf("docs/policy.md has another table of actions; want\n%s", table)
+	}
+}
+
+// actionsTable has one row for each kind of resource and reach.
+func actionsTable() string {
+	kinds := []struct {
+		on           resourceKind
+		crossAccount bool
+		words        string
+	}{
+		{onKey, true, "a key | yes"}, {onKey, false, "a key | no"}, {onKey | onNothing, false, "a key, or `*` | no"},
+		{onKey | onAlias, false, "a key and an alias | no"}, {onNothing, false, "`*` | no"},
+	}
+	var rows strings.Builder
+	for _, k := range kinds {
+		var names []string
+		for _, a := range actions {
+			if a.on == k.on && a.crossAccount == k.crossAccount {
+				names = append(names, "`"+a.name+"`")
+			}
+		}
+		fmt.Fprintf(&rows, "| %s | %s |\n", strings.Join(names, ", "), k.words)
+	}
+	return rows.String()
 }
