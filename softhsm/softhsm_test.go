@@ -59,6 +59,7 @@ func TestProvision(t *testing.T) {
 }
 
 func TestProvisionRefuses(t *testing.T) {
+	before := os.Getenv(softhsm.ConfEnv)
 	dir := t.TempDir()
 	if _, err := softhsm.Provision(t.Context(), dir, "paris"); err != nil {
 		t.Fatal(err)
@@ -77,8 +78,8 @@ func TestProvisionRefuses(t *testing.T) {
 	if _, err := softhsm.Open(t.Context(), dir, "nowhere"); err == nil {
 		t.Error("a token that does not exist was opened")
 	}
-	if got, want := os.Getenv(softhsm.ConfEnv), ""; got != want {
-		t.Errorf("%s is %q in this process, want it untouched", softhsm.ConfEnv, got)
+	if got := os.Getenv(softhsm.ConfEnv); got != before {
+		t.Errorf("%s became %q in this process, was %q", softhsm.ConfEnv, got, before)
 	}
 }
 

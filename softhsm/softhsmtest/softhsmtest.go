@@ -22,6 +22,12 @@ var tokens = map[string]softhsm.Token{}
 // Main provisions the tokens in a temporary directory, sets SOFTHSM2_CONF, runs the tests
 // and removes the directory. A machine without SoftHSM fails the run.
 func Main(m *testing.M, labels ...string) (code int) {
+	return MainWith(m, func() error { return nil }, labels...)
+}
+
+// MainWith is Main with something to do between provisioning and the tests, such as a
+// ceremony, for which no user may be logged in yet.
+func MainWith(m *testing.M, before func() error, labels ...string) (code int) {
 	dir, err := os.MkdirTemp("", "keyferry-softhsm-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -37,15 +43,18 @@ func Main(m *testing.M, labels ...string) (code int) {
 		tokens[t.Label] = t
 		os.Setenv(softhsm.ConfEnv, t.Conf)
 	}
+	if err := before(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.Run()
 }
 
-// Token returns a token that Main made.
-func Token(t testing.TB, label string) softhsm.Token {
-	t.Helper()
+// Named returns a token that Main made; naming another panics.
+func Named(label string) softhsm.Token {
 	tok, ok := tokens[label]
 	if !ok {
-		t.Fatalf("token %q was not named in softhsmtest.Main", label)
+		panic(fmt.Sprintf("token %q was not named in softhsmtest.Main", label))
 	}
 	return tok
 }

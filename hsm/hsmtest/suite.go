@@ -1,0 +1,249 @@
+package hsmtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keyferry/keyferry/hsm"
+)
+
+// Harness is two tokens that transport keys lead between, from source to destination.
+type Harness struct {
+	Source, Destination Token
+	Transport           map[hsm.Class]Transport
+}
+
+// Suite checks that tokens keep the contract of [Token]. open is called once for each part
+// and may return the same tokens; the suite destroys what it makes and expects to share the
+// tokens with nobody while it runs.
+func Suite(t *testing.T, open func(t *testing.T) Harness) {
+	for _, part := range []struct {
+		name string
+		run  func(t *testing.T, h Harness)
+	}{
+		{"Generate", suiteGenerate},
+		{"Destroy", suiteDestroy},
+		{"Lookup", suiteLookup},
+		{"GCM", suiteGCM},
+		{"GCMRefuses", suiteGCMRefuses},
+		{"Blocks", suiteBlocks},
+		{"MAC", suiteMAC},
+		{"Sign", suiteSign},
+		{"Signer", suiteSigner},
+		{"Random", suiteRandom},
+		{"Roles", suiteRoles},
+		{"Transport", suiteTransport},
+		{"TransportRefuses", suiteTransportRefuses},
+		{"TransportDamaged", suiteTransportDamaged},
+		{"Context", suiteContext},
+		{"Concurrent", suiteConcurrent},
+		{"Calls", suiteCalls},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.run(t, open(t)) })
+	}
+}
+
+// Specs that every token of this project can do.
+var (
+	localAES  = hsm.Spec{Role: hsm.RoleMaterial, Algorithm: hsm.AES256, Name: "suite"}
+	sharedAES = hsm.Spec{Role: hsm.RoleSharedMaterial, Algorithm: hsm.AES256, Name: "suite"}
+	localMAC  = hsm.Spec{Role: hsm.RoleMaterial, Algorithm: hsm.HMACSHA256, Name: "suite"}
+	sharedMAC = hsm.Spec{Role: hsm.RoleSharedMaterial, Algorithm: hsm.HMACSHA256, Name: "suite"}
+	seal      = hsm.Spec{Role: hsm.RoleSeal, Algorithm: hsm.HMACSHA256, Name: "suite"}
+	localEC   = hsm.Spec{Role: hsm.RoleMaterial, Algorithm: hsm.ECP384, Usage: hsm.UsageSign, Name: "suite"}
+	sharedEC  = hsm.Spec{Role: hsm.RoleSharedMaterial, Algorithm: hsm.ECP256, Usage: hsm.UsageSign, Name: "suite"}
+	sharedEC3 = hsm.Spec{Role: hsm.RoleSharedMaterial, Algorithm: hsm.ECP384, Usage: hsm.UsageSign, Name: "suite"}
+	region    = hsm.Spec{Role: hsm.RoleRegionSigning, Algorithm: hsm.ECP384, Usage: hsm.UsageSign, Name: "suite"}
+
+	everySpec = []hsm.Spec{localAES, sharedAES, localMAC, sharedMAC, seal, localEC, sharedEC, sharedEC3, region}
+	aad       = []byte("additional data")
+)
+
+// generate makes an object for the duration of the test.
+func generate(t *testing.T, tok Token, spec hsm.Spec) (hsm.ID, []byte) {
+	t.Helper()
+	id := hsm.NewID()
+	spki, err := tok.Generate(t.Context(), spec, id)
+	if err != nil {
+		t.Fatalf("generating %+v: %v", spec, err)
+	}
+	destroyAfter(t, tok, id)
+	return id, spki
+}
+
+func destroyAfter(t *testing.T, tok Token, id hsm.ID) {
+	t.Cleanup(func() {
+		if err := tok.Destroy(context.Background(), id); err != nil {
+			t.Errorf("destroying %s: %v", id, err)
+		}
+	})
+}
+
+// wantError fails the test unless err is want.
+func wantError(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: got error %v, want %v", what, err, want)
+	}
+}
+
+func suiteGenerate(t *testing.T, h Harness) {
+	for _, spec := range everySpec {
+		id, spki := generate(t, h.Source, spec)
+		if pair := spec.Usage == hsm.UsageSign; pair != (spki != nil) {
+			t.Errorf("%s %s: SPKI of %d bytes", spec.Role, spec.Algorithm, len(spki))
+		}
+		shared := spec.Role == hsm.RoleSharedMaterial
+		want := hsm.Object{ID: id, Spec: spec, Local: true, AlwaysSensitive: true, Extractable: shared, WrapWithTrusted: shared}
+		if got, err := h.Source.Lookup(t.Context(), id); err != nil || got != want {
+			t.Errorf("got %+v, %v; want %+v", got, err, want)
+		}
+		_, err := h.Source.Generate(t.Context(), spec, id)
+		wantError(t, "the same ID again", err, hsm.ErrExists)
+	}
+	for _, spec := range []hsm.Spec{
+		{},
+		{Role: hsm.RoleMaterial, Algorithm: "AES_64"},
+		{Role: "other", Algorithm: hsm.AES256},
+		{Role: hsm.RoleMaterial, Algorithm: hsm.AES256, Usage: hsm.UsageSign},
+		{Role: hsm.RoleMaterial, Algorithm: hsm.ECP256},
+		{Role: hsm.RoleMaterial, Algorithm: hsm.AES256, Class: hsm.ClassAES},
+		{Role: hsm.RoleMaterial, Algorithm: hsm.AES256, Name: "two words"},
+		{Role: hsm.RoleSeal, Algorithm: hsm.AES256},
+		{Role: hsm.RoleRegionSigning, Algorithm: hsm.ECP256, Usage: hsm.UsageSign},
+		{Role: hsm.RoleTransportSource, Algorithm: hsm.AES256, Class: hsm.ClassAES},
+		{Role: hsm.RoleTransportDestination, Algorithm: hsm.AES256, Class: hsm.ClassAES},
+		{Role: hsm.RoleEstablishment, Algorithm: hsm.RSA3072},
+	} {
+		id := hsm.NewID()
+		_, err := h.Source.Generate(t.Context(), spec, id)
+		wantError(t, "generating an invalid spec", err, hsm.ErrCaller)
+		if contains(h.Source, id) {
+			t.Errorf("%+v was refused and yet made", spec)
+		}
+	}
+}
+
+func contains(tok Token, id hsm.ID) bool {
+	return slices.ContainsFunc(tok.Objects(), func(o hsm.Object) bool { return o.ID == id })
+}
+
+func suiteDestroy(t *testing.T, h Harness) {
+	id := hsm.NewID()
+	if _, err := h.Source.Generate(t.Context(), sharedAES, id); err != nil {
+		t.Fatal(err)
+	}
+	if !contains(h.Source, id) {
+		t.Error("a new object is not listed")
+	}
+	for range 2 { // the second time there is nothing to destroy
+		if err := h.Source.Destroy(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if contains(h.Source, id) {
+		t.Error("a destroyed object is listed")
+	}
+	_, err := h.Source.Lookup(t.Context(), id)
+	wantError(t, "looking up a destroyed object", err, hsm.ErrNotFound)
+	_, _, err = h.Source.EncryptGCM(t.Context(), id, aad, nil)
+	wantError(t, "encrypting with a destroyed object", err, hsm.ErrNotFound)
+}
+
+func suiteLookup(t *testing.T, h Harness) {
+	_, err := h.Source.Lookup(t.Context(), hsm.NewID())
+	wantError(t, "unknown ID", err, hsm.ErrNotFound)
+	id, _ := generate(t, h.Source, sharedMAC)
+	before := h.Source.Objects()
+	if err := h.Source.Rescan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := h.Source.Objects(); !slices.Equal(before, after) {
+		t.Errorf("after a rescan the token has %+v, before %+v", after, before)
+	}
+	if !contains(h.Source, id) {
+		t.Error("the object was lost in the rescan")
+	}
+	if q := h.Source.Quarantined(); len(q) != 0 {
+		t.Errorf("in quarantine: %+v", q)
+	}
+	if i := h.Source.Info(); i.Serial == "" || i.Label == "" || i.Serial == h.Destination.Info().Serial {
+		t.Errorf("tokens %+v and %+v: want labels, and serial numbers that differ", i, h.Destination.Info())
+	}
+	if err := h.Source.Health(t.Context()); err != nil {
+		t.Errorf("health: %v", err)
+	}
+}
+
+func suiteRandom(t *testing.T, h Harness) {
+	var seen [][]byte
+	for _, n := range []int{16, 32, hsm.MaxRandom} {
+		for range 3 {
+			b, err := h.Source.Random(t.Context(), n)
+			if err != nil || len(b) != n {
+				t.Fatalf("%d random bytes: got %d, %v", n, len(b), err)
+			}
+			for _, other := range seen {
+				if bytes.Equal(other[:16], b[:16]) {
+					t.Error("the same random bytes twice")
+				}
+			}
+			seen = append(seen, b)
+		}
+	}
+	for _, n := range []int{-1, 0, hsm.MaxRandom + 1} {
+		_, err := h.Source.Random(t.Context(), n)
+		wantError(t, "random bytes out of range", err, hsm.ErrCaller)
+	}
+}
+
+// suiteRoles tries every use on every role and expects just what the table allows.
+func suiteRoles(t *testing.T, h Harness) {
+	allowed := map[hsm.Spec]string{
+		localAES: "gcm blocks", sharedAES: "gcm blocks",
+		localMAC: "mac", sharedMAC: "mac", seal: "mac",
+		localEC: "sign", sharedEC: "sign", sharedEC3: "sign", region: "sign",
+	}
+	ids := map[hsm.ID]string{}
+	for spec, uses := range allowed {
+		id, _ := generate(t, h.Source, spec)
+		ids[id] = uses
+	}
+	for _, keys := range h.Transport {
+		ids[keys.Source] = "" // wraps, and that is all
+	}
+	for id, uses := range ids {
+		ctx := t.Context()
+		o, err := h.Source.Lookup(ctx, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		digest := make([]byte, 32)
+		if o.Spec.Algorithm == hsm.ECP384 {
+			digest = make([]byte, 48)
+		}
+		_, _, gcm := h.Source.EncryptGCM(ctx, id, aad, []byte("x"))
+		_, open := h.Source.DecryptGCM(ctx, id, make([]byte, 12), aad, make([]byte, 32))
+		_, blocks := h.Source.EncryptBlocks(ctx, id, make([]byte, 32))
+		_, mac := h.Source.MAC(ctx, id, []byte("x"))
+		_, sign := h.Source.Sign(ctx, id, digest)
+		for use, err := range map[string]error{"gcm": gcm, "blocks": blocks, "mac": mac, "sign": sign} {
+			if strings.Contains(uses, use) {
+				if err != nil {
+					t.Errorf("%s with role %s, %s: %v", use, o.Spec.Role, o.Spec.Algorithm, err)
+				}
+				continue
+			}
+			wantError(t, use+" with role "+string(o.Spec.Role)+", "+string(o.Spec.Algorithm), err, hsm.ErrCaller)
+		}
+		if want := hsm.ErrCaller; strings.Contains(uses, "gcm") {
+			wantError(t, "opening garbage", open, hsm.ErrDataInvalid)
+		} else {
+			wantError(t, "decrypting with role "+string(o.Spec.Role), open, want)
+		}
+	}
+}
