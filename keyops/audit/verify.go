@@ -1,0 +1,226 @@
+package audit
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+)
+
+// Problem is the first line of a log that does not hold.
+type Problem struct {
+	File string
+	Line int    // from 1; one past the last line if something is missing at the end
+	Seq  uint64 // of the last line that holds
+	Err  error  // what is wrong
+}
+
+// Error names the place and what is wrong there.
+func (p *Problem) Error() string {
+	return fmt.Sprintf("%s line %d, after sequence number %d: %v", p.File, p.Line, p.Seq, p.Err)
+}
+
+// Unwrap returns what is wrong.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// Report says what was found to hold.
+type Report struct {
+	Region   string
+	Instance string
+	Files    int
+	Records  uint64
+	First    time.Time // of the first line
+	Newest   time.Time // of the last line
+	FirstSeq uint64    // over 1 if older files were moved away
+	LastSeq  uint64
+
+	Checkpoints uint64
+	Last        Checkpoint // Number 0 if there is none
+	Covered     uint64     // the last line that a checkpoint covers
+	Uncovered   uint64     // lines after it: whoever can write the file could have changed them
+	Torn        int64      // bytes after the last line break: being written, or left by a crash
+}
+
+// Verify checks a whole log: that each line is in its form and names the one before, that
+// checkpoints are numbered, signed by one of the keys and true, and that the witnesses'
+// checkpoints of this log are in it. The error is a *Problem for the first line that does
+// not hold; the Report is then about the lines before it.
+//
+// Without witnesses, a log that was cut off behind a checkpoint looks like one that ended
+// there; who has the signing key's PIN could have written all of it.
+func Verify(fsys fs.FS, keys []crypto.PublicKey, witnesses ...Checkpoint) (Report, error) {
+	if len(keys) == 0 {
+		return Report{}, errors.New("verifying the audit log: no public key given")
+	}
+	numbers, err := listFiles(fsys)
+	if err != nil {
+		return Report{}, fmt.Errorf("verifying the audit log: %w", err)
+	}
+	if len(numbers) == 0 {
+		return Report{}, fmt.Errorf("verifying the audit log: no file %s: %w", fileName(1), fs.ErrNotExist)
+	}
+	v := &verifier{keys: keys, enc: newEncoder(), witnesses: map[uint64]Checkpoint{}}
+	for _, c := range witnesses {
+		if other, twice := v.witnesses[c.Number]; twice && !same(other, c) {
+			return Report{}, fmt.Errorf("verifying the audit log: two witnesses disagree on checkpoint %d", c.Number)
+		}
+		v.witnesses[c.Number] = c
+	}
+	for i, n := range numbers {
+		v.file, v.line = fileName(n), 0
+		if n != numbers[0]+i {
+			return v.report, v.problem(fmt.Errorf("file %s is missing", fileName(numbers[0]+i)))
+		}
+		if err := v.readFile(fsys, i == len(numbers)-1); err != nil {
+			return v.report, err
+		}
+	}
+	return v.report, v.end()
+}
+
+func same(a, b Checkpoint) bool { return bytes.Equal(a.payload(), b.payload()) }
+
+// verifier follows one log.
+type verifier struct {
+	keys      []crypto.PublicKey
+	witnesses map[uint64]Checkpoint
+	enc       *encoder
+	report    Report
+
+	file string
+	line int
+	prev hash
+	open []hash // of the lines after report.Covered
+	base uint64 // the sequence number before open[0]
+}
+
+func (v *verifier) problem(err error) error {
+	return &Problem{File: v.file, Line: v.line, Seq: v.report.LastSeq, Err: err}
+}
+
+func (v *verifier) readFile(fsys fs.FS, newest bool) error {
+	f, err := fsys.Open(v.file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	v.report.Files++
+	lines := &lineReader{r: f}
+	for {
+		text, whole, err := lines.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		v.line++
+		if errors.Is(err, errForm) {
+			return v.problem(err)
+		}
+		if err != nil {
+			return err
+		}
+		if !whole {
+			if !newest {
+				return v.problem(errors.New("the last line has no end, and another file follows"))
+			}
+			v.report.Torn = int64(len(text))
+			return nil
+		}
+		if err := v.check(text); err != nil {
+			return v.problem(err)
+		}
+	}
+}
+
+// check takes the next line.
+func (v *verifier) check(text []byte) error {
+	l, err := v.enc.parseLine(text)
+	if err != nil {
+		return err
+	}
+	r := &v.report
+	if r.LastSeq == 0 {
+		r.Region, r.Instance, r.FirstSeq = l.Region, l.Instance, l.Seq
+		if l.Seq == 0 {
+			return errors.New("sequence number 0")
+		}
+		if l.Seq > 1 { // older files were moved away: the chain begins here
+			r.LastSeq, v.prev = l.Seq-1, hash(l.Prev)
+		}
+		r.Covered, v.base = l.Seq-1, l.Seq-1
+	}
+	if err := l.follows(r.LastSeq, v.prev); err != nil {
+		return err
+	}
+	if l.Region != r.Region || l.Instance != r.Instance {
+		return fmt.Errorf("written by instance %q in %q, the lines before by %q in %q", l.Instance, l.Region, r.Instance, r.Region)
+	}
+	c, ok := l.checkpoint()
+	if ok {
+		if err := v.checkpoint(c); err != nil {
+			return err
+		}
+	} else {
+		r.Records++
+	}
+	v.prev = sha256.Sum256(text)
+	v.open = append(v.open, v.prev)
+	at, err := time.Parse(timeFormat, l.Time)
+	if err != nil {
+		return err
+	}
+	if r.First.IsZero() {
+		r.First = at
+	}
+	r.Newest, r.LastSeq = at, l.Seq
+	r.Uncovered = r.LastSeq - r.Covered
+	return nil
+}
+
+func (v *verifier) checkpoint(c SignedCheckpoint) error {
+	r := &v.report
+	switch {
+	case r.Checkpoints > 0 && c.Number != r.Last.Number+1:
+		return fmt.Errorf("checkpoint %d, want %d", c.Number, r.Last.Number+1)
+	case r.Checkpoints == 0 && r.FirstSeq == 1 && c.Number != 1:
+		return fmt.Errorf("the first checkpoint has number %d", c.Number)
+	case c.Seq <= v.base || c.Seq > r.LastSeq:
+		return fmt.Errorf("checkpoint %d covers line %d, want one after %d and before its own", c.Number, c.Seq, v.base)
+	case v.open[c.Seq-v.base-1] != c.Hash:
+		return fmt.Errorf("checkpoint %d covers another line %d than the one that is here", c.Number, c.Seq)
+	case c.Store.Version < r.Last.Store.Version:
+		return fmt.Errorf("checkpoint %d: the store went back from head %d to %d", c.Number, r.Last.Store.Version, c.Store.Version)
+	}
+	var err error
+	for _, key := range v.keys {
+		if err = c.Verify(key); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint %d: %w", c.Number, err)
+	}
+	if w, ok := v.witnesses[c.Number]; ok && !same(w, c.Checkpoint) {
+		return fmt.Errorf("checkpoint %d is not the one that was witnessed", c.Number)
+	}
+	r.Checkpoints++
+	r.Last = c.Checkpoint
+	r.Covered = c.Seq
+	v.open = append([]hash(nil), v.open[c.Seq-v.base:]...)
+	v.base = c.Seq
+	return nil
+}
+
+// end looks for what witnesses saw and the log does not have.
+func (v *verifier) end() error {
+	v.line++
+	for n := range v.witnesses {
+		if n > v.report.Last.Number {
+			return v.problem(fmt.Errorf("the log ends at checkpoint %d, a witness saw checkpoint %d", v.report.Last.Number, n))
+		}
+	}
+	return nil
+}
