@@ -98,7 +98,7 @@ type principal struct {
 
 func parsePrincipal(s string) (principal, bool) {
 	parts, ok := splitARN(s)
-	if !ok || parts[1] == "" || parts[2] != "iam" || parts[3] != "" || !isAccount(parts[4]) || !isPrincipalName(parts[5]) {
+	if !ok || !isPartition(parts[1]) || parts[2] != "iam" || parts[3] != "" || !isAccount(parts[4]) || !isPrincipalName(parts[5]) {
 		return principal{}, false
 	}
 	return principal{
@@ -121,6 +121,19 @@ func isPrincipalName(s string) bool {
 	for i := range len(name) {
 		c := name[i]
 		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("+=,.@_/-", c) >= 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// isPartition accepts a lower-case word such as aws, aws-cn.
+func isPartition(s string) bool {
+	if s == "" || len(s) > 32 || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-') {
 			return false
 		}
 	}

@@ -215,6 +215,13 @@ func (p *parser) each(n node, do func(n node, text string) error) error {
 // notPrintable also keeps look-alike characters out of names that people compare by eye.
 func notPrintable(r rune) bool { return r < ' ' || r > '~' }
 
+// isLower accepts what partitions, Regions and key IDs, and patterns of them, consist of.
+func isLower(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("-*?", r))
+	})
+}
+
 // label reads an Id or a Sid.
 func (p *parser) label(n node) (string, error) {
 	text, ok := n.value.(string)
@@ -250,15 +257,23 @@ func (p *parser) resource(s *statement, n node, text string) error {
 	if parts[2] != "kms" {
 		return p.failAt(n, "resource %q is of another service; %s", text, want)
 	}
-	kind, _, slash := strings.Cut(parts[5], "/")
-	if !strings.ContainsAny(kind, "*?") && (!slash || kind != "key" && kind != "alias") {
-		return p.failAt(n, "resource %q is neither key nor alias; %s", text, want)
+	// What has another form matches nothing, and a deny that matches nothing is worse than none.
+	kind, name, slash := strings.Cut(parts[5], "/")
+	wrong := ""
+	switch {
+	case !isLower(parts[1]):
+		wrong = "partition"
+	case !isLower(parts[3]):
+		wrong = "Region"
+	case !isAccount(parts[4]) && !strings.ContainsAny(parts[4], "*?"):
+		wrong = "account"
+	case !strings.ContainsAny(kind, "*?") && (!slash || kind != "key" && kind != "alias"):
+		wrong = "kind"
+	case kind == "key" && !isLower(name):
+		wrong = "key ID"
 	}
-	if account := parts[4]; !strings.ContainsAny(account, "*?") && !isAccount(account) {
-		return p.failAt(n, "resource %q: account %q has not twelve digits; %s", text, account, want)
-	}
-	if parts[1] == "" || parts[3] == "" {
-		return p.failAt(n, "resource %q has an empty part, which matches nothing; %s", text, want)
+	if wrong != "" {
+		return p.failAt(n, "resource %q: no such %s; %s", text, wrong, want)
 	}
 	s.resources = append(s.resources, resourcePattern{parts: parts})
 	return nil

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,7 +9,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
+	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/keystate"
 	"github.com/keyferry/keyferry/keyops/policy"
 )
@@ -123,6 +126,7 @@ func TestParseRefuses(t *testing.T) {
 		{"group", with(`"Principal": {"AWS": "arn:aws:iam::111122223333:group/g"}`, rest), "Statement[0].Principal.AWS", "root, user/<name> or role/<name>", `"arn:aws:iam`},
 		{"user without name", with(`"Principal": {"AWS": "arn:aws:iam::111122223333:user/"}`, rest), "Statement[0].Principal.AWS", "user/<name>", `"arn:aws:iam`},
 		{"principal with a Region", with(`"Principal": {"AWS": "arn:aws:iam:eu-paris-1:111122223333:root"}`, rest), "Statement[0].Principal.AWS", "want an account number", `"arn:aws:iam`},
+		{"partition of a principal in upper case", with(`"Principal": {"AWS": "arn:AWS:iam::111122223333:root"}`, rest), "Statement[0].Principal.AWS", "want an account number", `"arn:AWS`},
 		{"principal as number", with(`"Principal": {"AWS": 111122223333}`, rest), "Statement[0].Principal.AWS", "a number; want a string", `111122223333`},
 		{"unique ID of AWS", with(`"Principal": {"AWS": "AIDACKCEVSQ6C2EXAMPLE"}`, rest), "Statement[0].Principal.AWS", "want an account number", `"AIDA`},
 		// actions
@@ -142,9 +146,13 @@ func TestParseRefuses(t *testing.T) {
 		{"short pattern", with(who, effect, action, `"Resource": "arn:aws:kms:*"`), "Statement[0].Resource", "not all parts of an ARN", `"arn:aws:kms:*"`},
 		{"resource of another service", with(who, effect, action, `"Resource": "arn:aws:s3:::bucket/x:y"`), "Statement[0].Resource", "another service", `"arn:aws:s3`},
 		{"wildcard in the service of a resource", with(who, effect, action, `"Resource": "arn:aws:*:*:*:key/x"`), "Statement[0].Resource", "another service", `"arn:aws:*`},
-		{"neither key nor alias", with(who, effect, action, `"Resource": "arn:aws:kms:eu-paris-1:111122223333:keys/x"`), "Statement[0].Resource", "neither key nor alias", `"arn:aws:kms`},
-		{"account of a resource", with(who, effect, action, `"Resource": "arn:aws:kms:eu-paris-1:1111:key/x"`), "Statement[0].Resource", "twelve digits", `"arn:aws:kms`},
-		{"no Region", with(who, effect, action, `"Resource": "arn:aws:kms::111122223333:key/x"`), "Statement[0].Resource", "empty part", `"arn:aws:kms`},
+		{"neither key nor alias", with(who, effect, action, `"Resource": "arn:aws:kms:eu-paris-1:111122223333:keys/x"`), "Statement[0].Resource", "no such kind", `"arn:aws:kms`},
+		{"account of a resource", with(who, effect, action, `"Resource": "arn:aws:kms:eu-paris-1:1111:key/x"`), "Statement[0].Resource", "no such account", `"arn:aws:kms`},
+		{"no Region", with(who, effect, action, `"Resource": "arn:aws:kms::111122223333:key/x"`), "Statement[0].Resource", "no such Region", `"arn:aws:kms`},
+		{"Region in upper case", with(who, effect, action, `"Resource": "arn:aws:kms:EU-*:111122223333:key/*"`), "Statement[0].Resource", "no such Region", `"arn:aws:kms`},
+		{"partition in upper case", with(who, effect, action, `"Resource": "arn:AWS:kms:*:111122223333:key/*"`), "Statement[0].Resource", "no such partition", `"arn:AWS:kms`},
+		{"key ID in upper case", with(who, effect, action, `"Resource": "arn:aws:kms:*:111122223333:key/MRK-*"`), "Statement[0].Resource", "no such key ID", `"arn:aws:kms`},
+		{"key without ID", with(who, effect, action, `"Resource": "arn:aws:kms:*:111122223333:key/"`), "Statement[0].Resource", "no such key ID", `"arn:aws:kms`},
 		{"policy variable", with(who, effect, action, `"Resource": "arn:aws:kms:*:111122223333:alias/${aws:username}"`), "Statement[0].Resource", "policy variables", `"arn:aws:kms`},
 		{"look-alike", with(who, effect, action, `"Resource": "arn:aws:kms:eu-paris-1:111122223333:key/\u0430"`), "Statement[0].Resource", "printable ASCII", `"arn:aws:kms`},
 		{"long resource", with(who, effect, action, `"Resource": "arn:aws:kms:*:*:key/`+strings.Repeat("x", 2048)+`"`), "Statement[0].Resource", "1 to 2048", `"arn:aws:kms`},
@@ -286,4 +294,36 @@ func ExampleParse() {
 	fmt.Println(err)
 	// Output:
 	// malformed policy document: line 8, column 5: Statement.Condition: not supported; without its condition the statement would be another one, so the policy is refused
+}
+
+// TestPrincipalsAreThoseOfTheProduct compares with the parser of principals that the rest
+// of the product uses, which this package does without.
+func TestPrincipalsAreThoseOfTheProduct(t *testing.T) {
+	accepted := 0
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.OneOf(
+			rapid.StringMatching(`arn:(aws|aws-cn|a-1):iam::111122223333:(root|(user|role)/[A-Za-z0-9+=,.@_/-]{1,3})`),
+			rapid.StringMatching(`arn:(aws|1a|A|):(iam|kms):(|eu-paris-1):(111122223333|1111|):(root|(user|role)/a)`),
+			rapid.StringMatching(`arn:aws:iam::111122223333:(roots|group/a|user/?|user/[ -~]{1,2}|user/[a-z]{127,129})`),
+		).Draw(t, "principal")
+		_, want := arn.ParsePrincipal(text)
+		quoted, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, got := policy.Parse([]byte(with(`"Principal": {"AWS": `+string(quoted)+`}`, rest)), policy.KeyPolicy)
+		if (got == nil) != (want == nil) {
+			t.Fatalf("%q: policy says %v, arn says %v", text, got, want)
+		}
+		asked := policy.Decide(policy.Request{Principal: text, Action: "kms:ListKeys", Resource: "*"}, nil, nil).Reason != policy.InvalidRequest
+		if asked != (want == nil) {
+			t.Fatalf("%q: a request is understood: %t, arn says %v", text, asked, want)
+		}
+		if want == nil {
+			accepted++
+		}
+	})
+	if accepted == 0 {
+		t.Error("no principal was accepted: the comparison says nothing")
+	}
 }
