@@ -59,7 +59,7 @@ type KeyMetadata struct {
 	ARN                      string
 	CreationDate             time.Time
 	Description              string
-	Enabled                  bool // true in state Enabled only
+	Enabled                  bool   // true in state Enabled only
 	KeyState                 string // as package keystate names it
 	KeySpec                  KeySpec
 	KeyUsage                 KeyUsage

@@ -98,6 +98,30 @@ var specs = []struct {
 	{ECCNISTP256, []use{{SignVerify, []Algorithm{AlgorithmECDSASHA256}, hsm.ECP256, hsm.UsageSign, 32}}},
 }
 
+// pair reports whether the key is a key pair.
+func (u use) pair() bool { return u.class() == hsm.ClassPrivate }
+
+// class returns the class of transport key that carries such material.
+func (u use) class() hsm.Class {
+	c, err := hsm.ClassOf(u.token, u.tokenUsage)
+	if err != nil {
+		panic(err) // the table of specs names an algorithm that hsm does not have
+	}
+	return c
+}
+
+// algorithmExists tells an algorithm of another spec from one that does not exist.
+func algorithmExists(a Algorithm) bool {
+	for _, row := range specs {
+		for _, u := range row.uses {
+			if slices.Contains(u.algorithms, a) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // uses returns the usages of a spec, or nil if there is no such spec.
 func (s KeySpec) uses() []use {
 	for _, row := range specs {

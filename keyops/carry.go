@@ -1,0 +1,162 @@
+package keyops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/transport"
+)
+
+// wrapAlgorithm names how material travels: AES key wrap with padding, RFC 5649. Codes
+// differ between vendors, so the name travels.
+const wrapAlgorithm = "AES_KEY_WRAP_PAD"
+
+// secretBytes is the length of every secret key made here.
+const secretBytes = 32
+
+// WrapMaterial wraps one material for another Region, inside the token, under the newest
+// transport key towards it. The blob is made to be sent, and is audited before it leaves.
+func (s *Service) WrapMaterial(ctx context.Context, id arn.KeyID, m material.ID, to region.Descriptor) (mrk.Blob, error) {
+	blob, err := s.wrap(ctx, id, m, to)
+	cause := Cause{Event: "SynchronizeMultiRegionKey", Peer: to.Region}
+	if err := s.auditEvent(ctx, cause, id, map[string]string{"wrappedMaterialId": m.String()}, err); err != nil {
+		return mrk.Blob{}, err
+	}
+	return blob, nil
+}
+
+func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to region.Descriptor) (mrk.Blob, error) {
+	k, err := s.SharedKey(id)
+	if err != nil {
+		return mrk.Blob{}, err
+	}
+	m := k.Material(mid)
+	if m == nil || m.Lost {
+		return mrk.Blob{}, fmt.Errorf("material %s: %w", mid, ErrNotHeld)
+	}
+	// What is not the material that it is called never leaves under its name.
+	if err := s.prove(ctx, k, m); err != nil {
+		return mrk.Blob{}, err
+	}
+	class := k.use().class()
+	key, ok := s.transport.Newest(transport.EndOf(s.self), transport.EndOf(to), class)
+	if !ok || key.Role != hsm.RoleTransportSource {
+		return mrk.Blob{}, fmt.Errorf("wrapping %s material for %s: %w", class, to.Region, ErrNoTransportKey)
+	}
+	wrapped, err := s.token.Wrap(ctx, key.ID, m.Object)
+	if err != nil {
+		return mrk.Blob{}, s.tokenFailed(m, fmt.Errorf("wrapping material %s: %w", mid, err))
+	}
+	blob := mrk.Blob{
+		Key: id, Material: mid, Source: s.self.Region, Instance: s.self.Instance,
+		Destination: to.Region, ToInstance: to.Instance, Incarnation: k.Set.Entry(to.Region).Incarnation,
+		Class: string(class), Epoch: key.Name.Epoch, Algorithm: wrapAlgorithm, Wrapped: wrapped,
+	}
+	if class != hsm.ClassPrivate {
+		blob.Length = secretBytes
+	}
+	return blob, nil
+}
+
+// InstallMaterial takes a material that a peer wrapped (rule 4): intent, C_UnwrapKey, the
+// material ID recomputed in this token, and the row that holds it, in the write order. What
+// is held already is not unwrapped again. An object that is not the promised material is
+// destroyed, and the error is ErrMaterialMismatch.
+func (s *Service) InstallMaterial(ctx context.Context, id arn.KeyID, blob mrk.Blob) error {
+	e := s.view.entry(id)
+	if e == nil {
+		return fmt.Errorf("multi-Region key %s: %w", id, ErrNotFound)
+	}
+	// One at a time for each key, or a blob that arrives twice would be unwrapped twice.
+	e.install.Lock()
+	defer e.install.Unlock()
+	k, err := s.SharedKey(id)
+	if err != nil {
+		return err
+	}
+	if m := k.Material(blob.Material); m != nil && !m.Lost {
+		return nil
+	}
+	err = s.install(ctx, k, blob)
+	cause := Cause{Event: "SynchronizeMultiRegionKey", Peer: blob.Source}
+	return s.auditEvent(ctx, cause, id, map[string]string{"installedMaterialId": blob.Material.String()}, err)
+}
+
+func (s *Service) install(ctx context.Context, k *Key, blob mrk.Blob) error {
+	listed, err := k.Set.Accepts(blob)
+	if err != nil {
+		return fmt.Errorf("installing a material of key %s: %w", k.ID, err)
+	}
+	if other := k.byPrefix(blob.Material.Prefix()); other != nil && other.ID != blob.Material {
+		return fmt.Errorf("installing material %s: %w: another one begins like it", blob.Material, mrk.ErrMaterial)
+	}
+	row := k.use()
+	key, err := s.unwrapsWith(blob, row.class())
+	if err != nil {
+		return err
+	}
+	w := &write{
+		intent: intent{by: byInstall, key: k.ID, object: hsm.NewID(), want: blob.Material, spki: listed.SPKI},
+		spec:   k.Spec,
+		use:    row,
+	}
+	spec := hsm.Spec{Role: k.role(), Algorithm: row.token, Usage: row.tokenUsage, Name: label(k.ID, blob.Material)}
+	w.make = func(ctx context.Context) ([]byte, error) {
+		if err := s.token.Unwrap(ctx, key.ID, spec, w.object, blob.Wrapped); err != nil {
+			return nil, fmt.Errorf("unwrapping material %s: %w", blob.Material, err)
+		}
+		return nil, nil
+	}
+	w.settle = func(ctx context.Context, id material.ID, spki []byte) error {
+		return s.holdInstalled(ctx, w.intent)
+	}
+	return s.perform(ctx, w)
+}
+
+// unwrapsWith finds the transport key whose other end wrapped the blob.
+func (s *Service) unwrapsWith(blob mrk.Blob, class hsm.Class) (transport.Key, error) {
+	name := transport.Name{
+		Source:      transport.End{Region: blob.Source, Instance: blob.Instance},
+		Destination: transport.EndOf(s.self),
+		Epoch:       blob.Epoch,
+	}
+	key, ok := s.transport.At(name, class)
+	switch {
+	case blob.Class != string(class) || blob.Algorithm != wrapAlgorithm:
+		return key, fmt.Errorf("unwrapping a blob of class %q and algorithm %q: %w", clip(blob.Class), clip(blob.Algorithm), ErrMaterialMismatch)
+	case !ok || key.Role != hsm.RoleTransportDestination:
+		return key, fmt.Errorf("unwrapping %s material with %s: %w", class, name, ErrNoTransportKey)
+	}
+	return key, nil
+}
+
+// holdInstalled makes the outcome of an install durable: the key holds the material, and
+// the intent is gone.
+func (s *Service) holdInstalled(ctx context.Context, i intent) error {
+	_, err := s.change(ctx, i.key, func(k *Key) error {
+		if k.State == keystate.PendingDeletion && k.Set.Told() {
+			return fmt.Errorf("key %s: %w: it is deleted here", k.ID, mrk.ErrForeign)
+		}
+		m := Material{ID: i.want, Object: i.object, SPKI: i.spki, Created: s.clock().UTC(), Reserved: countStep, watch: &watch{}}
+		m.watch.proven.Store(true) // its ID was recomputed just before
+		// A lost material that was delivered again is the same material in another object.
+		k.Materials = slices.DeleteFunc(k.Materials, func(x Material) bool { return x.ID == i.want })
+		k.Materials = append(k.Materials, m)
+		return nil
+	}, func(tx *seal.Tx) error {
+		return tx.Delete(kindIntent, i.object.String())
+	})
+	if errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("key %s has gone: %w", i.key, err)
+	}
+	return err
+}

@@ -1,0 +1,163 @@
+package keyops
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/policy"
+	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/store"
+)
+
+// update runs one sealed transaction. When its outcome is unknown nothing in memory can be
+// trusted to match the disk, so the service stops writing: only a new start knows more.
+func (s *Service) update(ctx context.Context, fn func(*seal.Tx) error) error {
+	err := s.book.Update(ctx, fn)
+	if errors.Is(err, store.ErrOutcomeUnknown) || errors.Is(err, store.ErrLeaseLost) {
+		s.fail(err)
+	}
+	return err
+}
+
+// change changes one key: a copy is made, fn changes it, and once the copy is durable it is
+// published. extra, if not nil, runs in the same transaction and may refuse. If fn returns
+// ErrUnchanged nothing is written and the present key is returned.
+func (s *Service) change(ctx context.Context, id arn.KeyID, fn func(*Key) error, extra func(*seal.Tx) error) (*Key, error) {
+	e := s.view.entry(id)
+	if e == nil {
+		return nil, fmt.Errorf("key %s: %w", id, ErrNotFound)
+	}
+	e.change.Lock()
+	defer e.change.Unlock()
+	return s.changeLocked(ctx, e.key.Load(), fn, extra)
+}
+
+// changeLocked is change for who holds the key's lock.
+func (s *Service) changeLocked(ctx context.Context, old *Key, fn func(*Key) error, extra func(*seal.Tx) error) (*Key, error) {
+	k := old.clone()
+	switch err := fn(k); {
+	case errors.Is(err, ErrUnchanged):
+		return old, nil
+	case err != nil:
+		return nil, err
+	}
+	if err := s.settle(ctx, old, k); err != nil {
+		return nil, err
+	}
+	if err := s.commit(ctx, extra, pair{old, k}); err != nil {
+		return nil, err
+	}
+	s.step("change", "outcome")
+	return k, nil
+}
+
+// settle draws the conclusions of a change to a shared key: what its newest facts say of
+// this Region's key, and this Region's own fact.
+func (s *Service) settle(ctx context.Context, old, k *Key) error {
+	if k.Set == nil {
+		return nil
+	}
+	// Rule 9: who holds the material that the primary Region calls current encrypts with it,
+	// and has it among the used ones in the same transaction.
+	if current := k.Set.Current(); !current.IsZero() {
+		if m := k.Material(current); m != nil && !m.Lost {
+			k.makeCurrent(current)
+		}
+	}
+	switch {
+	case k.Set.Told(): // rule 20: others know that this incarnation was deleted
+		k.State = keystate.PendingDeletion
+	case old != nil && k.Set.Incarnation() > old.Set.Incarnation():
+		k.State = keystate.Creating
+	case k.Set.Shut() && k.State == keystate.Enabled: // rule 25
+		k.State = keystate.Disabled
+	}
+	if k.State == keystate.Creating && k.Set.Ready(k.Held()) { // rule 6
+		k.State = keystate.Enabled
+		if k.Origin == OriginExternal {
+			k.State = keystate.PendingImport
+		}
+	}
+	_, err := k.Set.Reissue(ctx, s.Signer(), mrk.OwnFacts{Held: k.Held(), Used: k.Used, KeyState: string(k.State)})
+	if err != nil {
+		return fmt.Errorf("reissuing the member fact of key %s: %w", k.ID, err)
+	}
+	return nil
+}
+
+// pair is a key before and after a change; old is nil for a new key.
+type pair struct{ old, now *Key }
+
+// commit makes changed keys durable in one transaction and publishes them together. extra,
+// if not nil, runs in the same transaction and may refuse.
+func (s *Service) commit(ctx context.Context, extra func(*seal.Tx) error, pairs ...pair) error {
+	for _, p := range pairs {
+		if err := s.prepare(p.now); err != nil {
+			return err
+		}
+		p.now.Version = 1
+		if p.old != nil {
+			p.now.Version = p.old.Version + 1
+		}
+	}
+	// Publication follows the commit under one lock, so that what a transaction reads in
+	// memory is what the one before it made durable.
+	s.commits.Lock()
+	defer s.commits.Unlock()
+	var marks []Mark
+	for _, p := range pairs {
+		marks = append(marks, s.marks.due(p.old, p.now, s.clock())...)
+	}
+	err := s.update(ctx, func(tx *seal.Tx) error {
+		if extra != nil {
+			if err := extra(tx); err != nil {
+				return err
+			}
+		}
+		for _, m := range marks {
+			if err := tx.Put(store.KindMark, m.row(), m.encode()); err != nil {
+				return err
+			}
+		}
+		for _, p := range pairs {
+			if err := tx.Put(kindKey, string(p.now.ID), p.now.encode()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("storing key %s: %w", pairs[0].now.ID, err)
+	}
+	keys := make([]*Key, len(pairs))
+	for i, p := range pairs {
+		keys[i] = p.now
+	}
+	s.view.publish(keys...)
+	s.marks.set(marks)
+	return nil
+}
+
+// prepare completes what a key holds in memory only.
+func (s *Service) prepare(k *Key) error {
+	if k.policy == nil || !bytes.Equal(k.Policy, k.parsed) {
+		p, err := policy.Parse(k.Policy, policy.KeyPolicy)
+		if err != nil {
+			return fmt.Errorf("policy of key %s: %w", k.ID, err)
+		}
+		k.policy, k.parsed = p, slices.Clone(k.Policy)
+	}
+	for i := range k.Materials {
+		if k.Materials[i].watch == nil {
+			k.Materials[i].watch = &watch{}
+		}
+	}
+	k.arn = s.keyARN(k.Account, k.ID)
+	return k.check()
+}

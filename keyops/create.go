@@ -1,0 +1,238 @@
+package keyops
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/policy"
+	"github.com/keyferry/keyferry/keyops/seal"
+)
+
+// CreateKey makes a key and its first material. For a multi-Region key this Region becomes
+// the primary key's Region.
+func (s *Service) CreateKey(ctx context.Context, caller Caller, in CreateKeyInput) (CreateKeyOutput, error) {
+	return do(ctx, s, caller, "CreateKey", target{}, func(ctx context.Context, c *call) (CreateKeyOutput, error) {
+		k, err := s.newKey(c, in)
+		if err != nil {
+			return CreateKeyOutput{}, err
+		}
+		c.record.resource(s.keyARN(k.Account, k.ID), k.ID)
+		if err := s.create(ctx, k); err != nil {
+			return CreateKeyOutput{}, err
+		}
+		return CreateKeyOutput{KeyMetadata: s.describe(ctx, k)}, nil
+	})
+}
+
+// newKey checks a request and returns the key that it asks for, still without material.
+func (s *Service) newKey(c *call, in CreateKeyInput) (*Key, error) {
+	if in.KeySpec == "" {
+		in.KeySpec = SymmetricDefault
+	}
+	if in.KeyUsage == "" {
+		if in.KeySpec != SymmetricDefault {
+			return nil, refuse(ErrValidation, "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
+		}
+		in.KeyUsage = EncryptDecrypt
+	}
+	if in.Origin == "" {
+		in.Origin = OriginToken
+	}
+	if err := s.possible(in.KeySpec, in.KeyUsage, in.Origin, in.MultiRegion); err != nil {
+		return nil, err
+	}
+	words, err := s.words(c.caller.Principal, in.Policy, in.Description, in.Tags, in.BypassPolicyLockoutSafetyCheck)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.Tags) > 0 {
+		if d := s.decideAs(c.caller.Principal, "kms:TagResource", "*", nil); !d.Allowed {
+			return nil, s.denied(c, "*", d)
+		}
+	}
+	return &Key{
+		ID: arn.NewKeyID(in.MultiRegion), Account: c.caller.Principal.Account,
+		Spec: in.KeySpec, Usage: in.KeyUsage, Origin: in.Origin,
+		Description: in.Description, Policy: words.policy, Tags: words.tags,
+		Created: s.clock().UTC().Truncate(time.Millisecond), State: keystate.Enabled,
+	}, nil
+}
+
+// possible refuses a kind of key that does not exist, or that this token cannot hold.
+func (s *Service) possible(spec KeySpec, usage KeyUsage, origin Origin, multiRegion bool) error {
+	if spec.uses() == nil {
+		return refuse(ErrValidation, "Key spec '%s' is not known here; \"keyferry region show\" lists what this Region's token can hold.", clip(string(spec)))
+	}
+	row, ok := spec.find(usage)
+	if !ok {
+		return refuse(ErrValidation, "KeyUsage %s is not compatible with KeySpec %s", clip(string(usage)), spec)
+	}
+	if origin != OriginToken {
+		return refuse(ErrUnsupportedOperation, "Origin %s is not supported; key material is made in the token.", clip(string(origin)))
+	}
+	switch can := s.token.Capabilities().Of(row.token, row.tokenUsage); {
+	case !can.Generate || !can.Use:
+		return refuse(ErrUnsupportedOperation, "This Region's token cannot hold %s keys: %s.", spec, can.Limit)
+	case multiRegion && !can.Wrap:
+		return refuse(ErrUnsupportedOperation, "This Region's token cannot pass on %s keys, so they cannot be multi-Region keys: %s.", spec, can.Limit)
+	}
+	return nil
+}
+
+// words are the checked free texts of a new key or replica.
+type words struct {
+	policy []byte
+	tags   map[string]string
+}
+
+// words checks policy, description and tags of a new key of the principal's account.
+func (s *Service) words(p arn.Principal, document, description string, tags []Tag, bypass bool) (words, error) {
+	var w words
+	if !utf8.ValidString(description) || utf8.RuneCountInString(description) > maxDescription {
+		return w, invalid("description", "have length less than or equal to %d", maxDescription)
+	}
+	tagMap, err := checkTags(tags)
+	if err != nil {
+		return w, err
+	}
+	w.tags, w.policy = tagMap, []byte(document)
+	if document == "" {
+		w.policy = policy.DefaultKeyPolicy(s.partition, string(p.Account))
+		return w, nil
+	}
+	if len(document) > maxPolicy {
+		return w, refuse(ErrLimitExceeded, "The key policy is %d bytes long, at most %d are allowed.", len(document), maxPolicy)
+	}
+	parsed, err := policy.Parse(w.policy, policy.KeyPolicy)
+	if err != nil {
+		return w, &Error{Reason: ErrMalformedPolicyDocument, Message: err.Error(), cause: err}
+	}
+	// Without this check one typing error makes a key that nobody can manage any more.
+	resource := s.keyARN(p.Account, arn.NewKeyID(false))
+	if d := s.decideAs(p, "kms:PutKeyPolicy", resource, parsed); !d.Allowed && !bypass {
+		return w, refuse(ErrMalformedPolicyDocument, "The new key policy will not allow you to update the key policy in the future.")
+	}
+	return w, nil
+}
+
+func checkTags(tags []Tag) (map[string]string, error) {
+	if len(tags) > maxTags {
+		return nil, refuse(ErrTag, "Too many tags")
+	}
+	m := make(map[string]string, len(tags))
+	for _, t := range tags {
+		switch n := utf8.RuneCountInString(t.Key); {
+		case n < 1 || n > maxTagKey || !utf8.ValidString(t.Key):
+			return nil, invalid("tags.tagKey", "have length between 1 and %d", maxTagKey)
+		case utf8.RuneCountInString(t.Value) > maxTagValue || !utf8.ValidString(t.Value):
+			return nil, invalid("tags.tagValue", "have length less than or equal to %d", maxTagValue)
+		case strings.HasPrefix(strings.ToLower(t.Key), "aws:"):
+			return nil, refuse(ErrTag, "Tags beginning with aws: are reserved")
+		}
+		if _, twice := m[t.Key]; twice {
+			return nil, refuse(ErrTag, "Duplicate tag keys")
+		}
+		m[t.Key] = t.Value
+	}
+	return m, nil
+}
+
+// create makes the key's material and the key, in the write order.
+func (s *Service) create(ctx context.Context, k *Key) error {
+	if err := s.underQuota(k.Account); err != nil {
+		return err // before the token is troubled; asked again in the transaction
+	}
+	row := k.use()
+	w := &write{
+		intent: intent{by: byCreate, key: k.ID, object: hsm.NewID()},
+		spec:   k.Spec,
+		use:    row,
+	}
+	// The material ID follows from the material, so the label cannot have it yet.
+	spec := hsm.Spec{Role: k.role(), Algorithm: row.token, Usage: row.tokenUsage, Name: label(k.ID, material.ID{})}
+	w.make = func(ctx context.Context) ([]byte, error) {
+		spki, err := s.token.Generate(ctx, spec, w.object)
+		if err != nil {
+			return nil, fmt.Errorf("generating material: %w", err)
+		}
+		return spki, nil
+	}
+	w.settle = func(ctx context.Context, id material.ID, spki []byte) error {
+		m := Material{ID: id, Object: w.object, SPKI: spki, Created: s.clock().UTC(), Local: true, Reserved: countStep, watch: &watch{}}
+		m.watch.proven.Store(true) // identify has just computed it
+		k.Materials = []Material{m}
+		k.makeCurrent(id)
+		if err := s.openSet(ctx, k, m); err != nil {
+			return err
+		}
+		return s.commit(ctx, func(tx *seal.Tx) error {
+			if err := s.underQuota(k.Account); err != nil {
+				return err
+			}
+			return tx.Delete(kindIntent, w.object.String())
+		}, pair{now: k})
+	}
+	return s.perform(ctx, w)
+}
+
+// openSet makes the first facts of a multi-Region key (rule 1).
+func (s *Service) openSet(ctx context.Context, k *Key, m Material) error {
+	if !k.ID.MultiRegion() {
+		return nil
+	}
+	nonce, err := mrk.NewNonce(rand.Reader)
+	if err != nil {
+		return err
+	}
+	k.Set, err = mrk.Create(ctx, s.Signer(), s.me(), mrk.Properties{
+		Key: k.ID, Account: k.Account, Spec: string(k.Spec), Usage: string(k.Usage), Origin: string(k.Origin), Created: k.Created.Unix(),
+	}, mrk.Listed{ID: m.ID, SPKI: m.SPKI, Created: m.Created.Unix()}, nonce)
+	if err != nil {
+		return fmt.Errorf("making the facts of key %s: %w", k.ID, err)
+	}
+	return s.settle(ctx, nil, k)
+}
+
+func (s *Service) underQuota(a arn.Account) error {
+	if s.view.count(a) >= s.quota {
+		return refuse(ErrLimitExceeded, "Account %s has %d keys in Region %s, which is its quota.", a, s.quota, s.self.Region)
+	}
+	return nil
+}
+
+// label names a material's object in the token, so that an object whose row was lost still
+// says what it is: <key ID>/<material ID>, or - for a material that was made there.
+func label(key arn.KeyID, id material.ID) string {
+	if id.IsZero() {
+		return string(key) + "/-"
+	}
+	return string(key) + "/" + id.String()
+}
+
+var errLabel = errors.New("label is not that of a key material")
+
+func parseLabel(name string) (arn.KeyID, material.ID, error) {
+	key, rest, ok := strings.Cut(name, "/")
+	id, err := arn.ParseKeyID(key)
+	if !ok || err != nil {
+		return "", material.ID{}, errLabel
+	}
+	if rest == "-" {
+		return id, material.ID{}, nil
+	}
+	m, err := material.Parse(rest)
+	if err != nil {
+		return "", material.ID{}, errLabel
+	}
+	return id, m, nil
+}

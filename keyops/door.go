@@ -1,0 +1,190 @@
+package keyops
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/policy"
+)
+
+var errDryRun = &Error{Reason: ErrDryRun, Message: "The request would have succeeded, but the DryRun option is set."}
+
+// target is what a call is about, as far as the request says.
+type target struct {
+	ref     string            // key ID, key ARN, alias name or alias ARN
+	blob    arn.KeyID         // the key that a ciphertext names, if ref is empty
+	alias   string            // alias name that the call changes: identity policies decide on it as well
+	invalid error             // what is wrong with the request before any key is looked for
+	context map[string]string // encryption context, for the audit record
+}
+
+// call is one call that has been let in.
+type call struct {
+	name   string
+	op     operation
+	caller Caller
+	key    *Key // the key that the call is on, as it was when the call was let in
+	record record
+}
+
+// do is the one door: it resolves, authorises and audits every call, and only then runs
+// the operation's body, which gets the key from nobody else.
+func do[Out any](ctx context.Context, s *Service, caller Caller, name string, t target, body func(context.Context, *call) (Out, error)) (Out, error) {
+	var out, none Out
+	c, err := s.admit(ctx, caller, name, t)
+	if err == nil {
+		out, err = body(ctx, c)
+	}
+	failure := answer(err)
+	if failure != nil {
+		s.logFailure(c, failure)
+	}
+	// An answer that was not audited is not given.
+	if err := s.audited(ctx, c, failure); err != nil {
+		s.log.WithError(err).WithFields(c.fields()).Error("audit log refused a record, the call is refused")
+		return none, internal(err)
+	}
+	if failure != nil {
+		return none, failure
+	}
+	return out, nil
+}
+
+// admit decides whether the call may go on. The call that it returns is never nil, so that
+// refusals are audited like everything else.
+func (s *Service) admit(ctx context.Context, caller Caller, name string, t target) (*call, error) {
+	op, known := operations[name]
+	c := &call{name: name, op: op, caller: caller}
+	s.begin(c, t)
+	if !known {
+		return c, internal(errors.New("operation without a row in the table"))
+	}
+	if t.invalid != nil {
+		return c, t.invalid
+	}
+	if !slices.Contains(s.accounts, caller.Principal.Account) || caller.Principal.Partition != s.partition {
+		return c, s.denied(c, caller.Principal.String(), policy.Decision{})
+	}
+	switch op.scope {
+	case anyone:
+	case onAccount:
+		if err := s.authorise(c, "*"); err != nil {
+			return c, err
+		}
+	case onKey:
+		if err := s.admitKey(c, t); err != nil {
+			return c, err
+		}
+	}
+	if op.mutates {
+		if err := s.intended(ctx, c); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+// admitKey finds the key, decides whether the caller may, and whether its state allows it.
+func (s *Service) admitKey(c *call, t target) error {
+	r, err := s.resolve(c, t)
+	if err != nil {
+		return err
+	}
+	c.record.resource(r.named, r.id)
+	if t.alias != "" {
+		if err := s.authorise(c, s.aliasARN(c.caller.Principal.Account, t.alias)); err != nil {
+			return err
+		}
+	}
+	key := s.view.key(r.id)
+	if key == nil || key.Account != r.account || key.Account != c.caller.Principal.Account && !c.op.foreign {
+		return s.missing(c, r)
+	}
+	if d := s.decide(c, key.arn, key.policy); !d.Allowed {
+		return s.denied(c, r.named, d)
+	}
+	c.record.resource(key.arn, key.ID)
+	c.key = key
+	return s.allows(key, c.name, keystate.Facts{})
+}
+
+// allows asks the table of key states.
+func (s *Service) allows(key *Key, operation string, facts keystate.Facts) error {
+	facts.External = key.Origin == OriginExternal
+	return fromState(keystate.Check(key.State, keystate.Operation(operation), facts), key.arn)
+}
+
+// authorise decides on a resource that has no policy of its own: an alias, or everything.
+func (s *Service) authorise(c *call, resource string) error {
+	if d := s.decide(c, resource, nil); !d.Allowed {
+		return s.denied(c, resource, d)
+	}
+	return nil
+}
+
+func (s *Service) decide(c *call, resource string, key *policy.Policy) policy.Decision {
+	return s.decideAs(c.caller.Principal, "kms:"+c.name, resource, key)
+}
+
+// decideAs asks the policies. A resource without a key policy is decided by the
+// principal's identity policies alone.
+func (s *Service) decideAs(p arn.Principal, action, resource string, key *policy.Policy) policy.Decision {
+	principal := p.String()
+	return policy.Decide(policy.Request{Principal: principal, Action: action, Resource: resource}, key, s.identities().For(principal))
+}
+
+// denied is the one refusal. It says the same whether the resource exists, has a policy
+// that does not allow the call, or has one that denies it; the record says which.
+func (s *Service) denied(c *call, resource string, d policy.Decision) error {
+	c.record.decision(d)
+	return refuse(ErrAccessDenied,
+		"User: %s is not authorized to perform: kms:%s on resource: %s, because no policy allows it, a policy denies it, or there is no such resource. Request ID: %s; \"keyferry policy explain\" says what is missing.",
+		c.caller.Principal, c.name, resource, c.caller.RequestID)
+}
+
+// missing answers for a key that is not there, or cannot be read. Only a caller that may
+// list what exists in its account, and so knows already, hears more than a refusal.
+func (s *Service) missing(c *call, r resolved) error {
+	list := "kms:ListKeys"
+	if r.alias {
+		list = "kms:ListAliases"
+	}
+	p := c.caller.Principal
+	d := s.decideAs(p, list, "*", nil)
+	if !d.Allowed || r.account != p.Account {
+		return s.denied(c, r.named, d)
+	}
+	if r.fromBlob {
+		return fromBlob(errors.New("no such key"))
+	}
+	if why := s.view.unreadable(r.id); why != nil {
+		return &Error{Reason: ErrInternal, Message: "the stored row of this key fails its seal, so the key is not used; its operator has to look at the store", cause: why}
+	}
+	if r.alias {
+		return refuse(ErrNotFound, "Alias %s is not found.", r.named)
+	}
+	return refuse(ErrNotFound, "Key '%s' does not exist", r.named)
+}
+
+// check refuses a usage or an algorithm that the key does not have. field is the request's
+// field that names the algorithm; fallback is what its absence means.
+func (c *call) check(u KeyUsage, a Algorithm, field string, fallback Algorithm) error {
+	if c.key.Usage != u {
+		return refuse(ErrInvalidKeyUsage, "%s key usage is %s which is not valid for %s.", c.key.arn, c.key.Usage, c.name)
+	}
+	if a == "" {
+		a = fallback
+	}
+	switch {
+	case a == "":
+		return invalid(field, "not be null")
+	case slices.Contains(c.key.use().algorithms, a):
+		return nil
+	case algorithmExists(a):
+		return refuse(ErrInvalidKeyUsage, "Algorithm %s is incompatible with key spec %s.", a, c.key.Spec)
+	}
+	return invalid(field, "satisfy enum value set: %v", c.key.use().algorithms)
+}

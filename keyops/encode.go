@@ -1,0 +1,185 @@
+package keyops
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/wire"
+)
+
+// keySchema is the version of a key row's body. A reader refuses a version above its own,
+// so that an older daemon never drops what a newer one wrote.
+const keySchema = 1
+
+// Bounds of a key row. They are above what any operation lets in, and keep a row that was
+// damaged from being read at length.
+const (
+	maxMaterials = 4096
+	maxSPKI      = 8192
+	maxSet       = 8 << 20
+)
+
+// encode returns the body of the key's row.
+func (k *Key) encode() []byte {
+	var w wire.Writer
+	w.Uint(keySchema)
+	w.String(string(k.Account))
+	w.String(string(k.Spec))
+	w.String(string(k.Usage))
+	w.String(string(k.Origin))
+	w.String(k.Description)
+	w.Bytes(k.Policy)
+	writeTime(&w, k.Created)
+	w.String(string(k.State))
+	w.Count(len(k.Tags))
+	for _, name := range slices.Sorted(maps.Keys(k.Tags)) {
+		w.String(name)
+		w.String(k.Tags[name])
+	}
+	w.Count(len(k.Aliases))
+	for _, a := range k.Aliases {
+		w.String(a.Name)
+		writeTime(&w, a.Created)
+		writeTime(&w, a.Updated)
+	}
+	w.Count(len(k.Materials))
+	for _, m := range k.Materials {
+		w.Bytes(m.ID[:])
+		w.Bytes(m.Object[:])
+		w.Bytes(m.SPKI)
+		writeTime(&w, m.Created)
+		w.Bool(m.Local)
+		w.Bool(m.Lost)
+		w.Uint(m.Reserved)
+	}
+	w.Count(len(k.Used))
+	for _, id := range k.Used {
+		w.Bytes(id[:])
+	}
+	w.Bytes(k.Current[:])
+	if k.Set == nil {
+		w.Bytes(nil)
+	} else {
+		w.Bytes(k.Set.Marshal())
+	}
+	return w.Out()
+}
+
+// decodeKey reads the body of a key row whose seal holds.
+func decodeKey(id string, body []byte) (*Key, error) {
+	keyID, err := arn.ParseKeyID(id)
+	if err != nil {
+		return nil, err
+	}
+	r := wire.NewReader(body)
+	if v := r.Uint(); v != keySchema {
+		r.Fail("key row of schema %d, this daemon reads %d", v, keySchema)
+	}
+	k := &Key{
+		ID:          keyID,
+		Account:     arn.Account(r.String(12)),
+		Spec:        KeySpec(r.String(64)),
+		Usage:       KeyUsage(r.String(64)),
+		Origin:      Origin(r.String(64)),
+		Description: r.String(4 * maxDescription),
+		Policy:      r.Bytes(maxPolicy),
+		Created:     readTime(r),
+		State:       keystate.State(r.String(64)),
+	}
+	for range r.Count(maxTags) {
+		if k.Tags == nil {
+			k.Tags = map[string]string{}
+		}
+		name := r.String(4 * maxTagKey)
+		k.Tags[name] = r.String(4 * maxTagValue)
+	}
+	for range r.Count(maxAliases) {
+		k.Aliases = append(k.Aliases, Alias{Name: r.String(256), Created: readTime(r), Updated: readTime(r)})
+	}
+	for range r.Count(maxMaterials) {
+		m := Material{watch: &watch{}}
+		r.Fixed(m.ID[:])
+		r.Fixed(m.Object[:])
+		m.SPKI = r.Bytes(maxSPKI)
+		m.Created, m.Local, m.Lost, m.Reserved = readTime(r), r.Bool(), r.Bool(), r.Uint()
+		m.watch.count.Store(m.Reserved)
+		k.Materials = append(k.Materials, m)
+	}
+	for range r.Count(maxMaterials) {
+		var u material.ID
+		r.Fixed(u[:])
+		k.Used = append(k.Used, u)
+	}
+	r.Fixed(k.Current[:])
+	set := r.Bytes(maxSet)
+	if err := r.Done(); err != nil {
+		return nil, fmt.Errorf("decoding the row of key %s: %w", id, err)
+	}
+	if len(set) != 0 {
+		if k.Set, err = mrk.Unmarshal(set); err != nil {
+			return nil, fmt.Errorf("decoding the facts of key %s: %w", id, err)
+		}
+	}
+	// One value has one encoding; a body that would be written otherwise was not written by
+	// this code.
+	if !bytes.Equal(k.encode(), body) {
+		return nil, fmt.Errorf("decoding the row of key %s: %w: not in canonical form", id, wire.ErrMalformed)
+	}
+	return k, k.check()
+}
+
+// check refuses a decoded key that no operation could have made.
+func (k *Key) check() error {
+	fail := func(what string) error { return fmt.Errorf("row of key %s: %s", k.ID, what) }
+	if _, err := arn.ParseAccount(string(k.Account)); err != nil {
+		return fail("account malformed")
+	}
+	if _, ok := k.Spec.find(k.Usage); !ok {
+		return fail("spec and usage do not belong together")
+	}
+	if _, err := keystate.Parse(string(k.State)); err != nil {
+		return fail("state unknown")
+	}
+	if len(k.Policy) == 0 {
+		return fail("policy missing")
+	}
+	if k.ID.MultiRegion() != (k.Set != nil) {
+		return fail("facts of a multi-Region key missing or out of place")
+	}
+	if !k.Current.IsZero() && (k.Material(k.Current) == nil || !slices.Contains(k.Used, k.Current)) {
+		return fail("current material not listed")
+	}
+	prefixes := map[[material.PrefixSize]byte]bool{}
+	objects := map[hsm.ID]bool{}
+	for _, m := range k.Materials {
+		if prefixes[m.ID.Prefix()] || objects[m.Object] {
+			return fail("material listed twice")
+		}
+		prefixes[m.ID.Prefix()], objects[m.Object] = true, true
+	}
+	return nil
+}
+
+func writeTime(w *wire.Writer, t time.Time) {
+	if t.IsZero() {
+		w.Uint(0)
+		return
+	}
+	w.Uint(uint64(t.UnixNano()))
+}
+
+func readTime(r *wire.Reader) time.Time {
+	n := r.Uint()
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(n)).UTC()
+}

@@ -1,0 +1,161 @@
+package keyops
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/policy"
+)
+
+// Key is one key as this Region has it: everything that its sealed row holds. A published
+// Key never changes; a change is made on a copy and published once it is durable.
+type Key struct {
+	ID          arn.KeyID
+	Account     arn.Account
+	Spec        KeySpec
+	Usage       KeyUsage
+	Origin      Origin
+	Description string
+	Policy      []byte // never empty: a key without a policy is refused, not opened
+	Tags        map[string]string
+	Aliases     []Alias // ordered by name
+	Created     time.Time
+	State       keystate.State
+	Version     uint64 // of the row; only grows
+
+	Materials []Material // every material that this Region has or had
+	// Used lists the materials that were ever current here. It only grows, and a material is
+	// in it, durably, before anything is encrypted with it.
+	Used    []material.ID
+	Current material.ID // what encrypts and signs; zero while there is none
+	Set     *mrk.Set    // what is known of the multi-Region key; nil for a single-Region key
+
+	policy *policy.Policy // of parsed, which is Policy unless that has just changed
+	parsed []byte
+	arn    string // in this Region
+}
+
+// Material is one generation of the key's secret, as this Region holds it.
+type Material struct {
+	ID      material.ID
+	Object  hsm.ID // CKA_ID in the token
+	SPKI    []byte // key pairs only; kept here because the token's public objects are not believed
+	Created time.Time
+	Local   bool // made in this token, rather than unwrapped into it
+	Lost    bool // the object is gone from the token
+	// Reserved bounds how often the material may have encrypted here: usage.go raises it in
+	// coarse steps, before the count gets there.
+	Reserved uint64
+
+	watch *watch
+}
+
+// watch is what the process remembers of a material between calls. Copies of a Key share it.
+type watch struct {
+	proven atomic.Bool // its identity was recomputed in the token since the start
+	count  atomic.Uint64
+}
+
+// Alias is another name of a key, unique in its account and Region.
+type Alias struct {
+	Name    string // with the prefix alias/
+	Created time.Time
+	Updated time.Time
+}
+
+// Material returns the key's material with this ID, or nil.
+func (k *Key) Material(id material.ID) *Material {
+	for i := range k.Materials {
+		if k.Materials[i].ID == id {
+			return &k.Materials[i]
+		}
+	}
+	return nil
+}
+
+// byPrefix returns the material that a ciphertext names, or nil. No two materials of a key
+// share a prefix.
+func (k *Key) byPrefix(p [material.PrefixSize]byte) *Material {
+	for i := range k.Materials {
+		if k.Materials[i].ID.Prefix() == p {
+			return &k.Materials[i]
+		}
+	}
+	return nil
+}
+
+// Held lists the materials that are in this Region's token.
+func (k *Key) Held() []material.ID {
+	var ids []material.ID
+	for _, m := range k.Materials {
+		if !m.Lost {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
+// use returns the table row of the key's spec and usage.
+func (k *Key) use() use {
+	row, _ := k.Spec.find(k.Usage)
+	return row
+}
+
+// role returns the role of the key's materials in the token.
+func (k *Key) role() hsm.Role {
+	if k.ID.MultiRegion() {
+		return hsm.RoleSharedMaterial
+	}
+	return hsm.RoleMaterial
+}
+
+// ARN returns the key's ARN in this Region.
+func (k *Key) ARN() string { return k.arn }
+
+// current returns the material that encrypts and signs now.
+func (k *Key) current() (*Material, error) {
+	m, err := k.listed()
+	if err == nil && m.Lost {
+		return nil, refuse(ErrKeyUnavailable, "The current key material of %s is not in this Region's token.", k.arn)
+	}
+	return m, err
+}
+
+// listed returns the current material, which need not be in the token: its public key
+// is enough to verify with.
+func (k *Key) listed() (*Material, error) {
+	if m := k.Material(k.Current); m != nil {
+		return m, nil
+	}
+	return nil, refuse(ErrKeyUnavailable, "%s has no key material in this Region yet.", k.arn)
+}
+
+// makeCurrent makes a held material the one that encrypts.
+func (k *Key) makeCurrent(id material.ID) {
+	k.Current = id
+	if !slices.Contains(k.Used, id) {
+		k.Used = append(k.Used, id)
+	}
+}
+
+// clone returns a copy whose fields may be changed.
+func (k *Key) clone() *Key {
+	c := *k
+	c.Tags = maps.Clone(k.Tags)
+	c.Aliases = slices.Clone(k.Aliases)
+	c.Materials = slices.Clone(k.Materials)
+	c.Used = slices.Clone(k.Used)
+	c.Policy = bytes.Clone(k.Policy)
+	if k.Set != nil {
+		c.Set = k.Set.Clone()
+	}
+	return &c
+}

@@ -1,0 +1,179 @@
+package keyops
+
+import (
+	"context"
+	"slices"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/region"
+)
+
+// DescribeKey returns a key's metadata, in every state.
+func (s *Service) DescribeKey(ctx context.Context, caller Caller, in DescribeKeyInput) (DescribeKeyOutput, error) {
+	return do(ctx, s, caller, "DescribeKey", target{ref: in.KeyID}, func(ctx context.Context, c *call) (DescribeKeyOutput, error) {
+		return DescribeKeyOutput{KeyMetadata: s.describe(ctx, c.key)}, nil
+	})
+}
+
+// describe returns what callers see of a key.
+func (s *Service) describe(ctx context.Context, k *Key) KeyMetadata {
+	md := s.describeProperties(k)
+	md.Exportability = s.exportability(ctx, k)
+	return md
+}
+
+// describeProperties leaves out what only the token knows.
+func (s *Service) describeProperties(k *Key) KeyMetadata {
+	md := KeyMetadata{
+		AccountID: k.Account, KeyID: k.ID, ARN: k.arn, CreationDate: k.Created, Description: k.Description,
+		Enabled: k.State == keystate.Enabled, KeyState: string(k.State), KeySpec: k.Spec, KeyUsage: k.Usage, Origin: k.Origin,
+		MultiRegion: k.ID.MultiRegion(),
+	}
+	algorithms := slices.Clone(k.use().algorithms)
+	switch k.Usage {
+	case EncryptDecrypt:
+		md.EncryptionAlgorithms = algorithms
+	case SignVerify:
+		md.SigningAlgorithms = algorithms
+	case GenerateVerifyMac:
+		md.MacAlgorithms = algorithms
+	}
+	if k.Spec == SymmetricDefault && !k.Current.IsZero() {
+		md.CurrentKeyMaterialID = k.Current.String()
+	}
+	if k.Set != nil {
+		md.MultiRegionConfiguration = s.members(k)
+	}
+	return md
+}
+
+// members returns the set as this Region knows it.
+func (s *Service) members(k *Key) *MultiRegionConfiguration {
+	at := func(r region.Name) MultiRegionKey {
+		return MultiRegionKey{ARN: s.keyARNIn(r, k.Account, k.ID), Region: r}
+	}
+	primary := k.Set.Primary()
+	conf := &MultiRegionConfiguration{MultiRegionKeyType: Replica, PrimaryKey: at(primary), ReplicaKeys: []MultiRegionKey{}}
+	if primary == s.self.Region {
+		conf.MultiRegionKeyType = Primary
+	}
+	for _, m := range k.Set.Members() {
+		if m.Region != primary {
+			conf.ReplicaKeys = append(conf.ReplicaKeys, at(m.Region))
+		}
+	}
+	return conf
+}
+
+// exportability says what the token itself says of the key's materials. One that could
+// leave decides.
+func (s *Service) exportability(ctx context.Context, k *Key) Exportability {
+	e := ExportUnknown
+	for _, m := range k.Materials {
+		o, err := s.token.Lookup(ctx, m.Object)
+		switch {
+		case err != nil:
+			return ExportUnknown
+		case o.Extractable && !o.WrapWithTrusted:
+			return ExportUnknown // no template of ours: the index should not have it
+		case o.Extractable:
+			e = ExportTransportOnly
+		case e == ExportUnknown:
+			e = ExportNever
+		}
+	}
+	return e
+}
+
+// EnableKey switches a disabled key on again.
+func (s *Service) EnableKey(ctx context.Context, caller Caller, in EnableKeyInput) (EnableKeyOutput, error) {
+	return do(ctx, s, caller, "EnableKey", target{ref: in.KeyID}, func(ctx context.Context, c *call) (EnableKeyOutput, error) {
+		return EnableKeyOutput{}, s.turn(ctx, c, keystate.Enabled)
+	})
+}
+
+// DisableKey switches a key off. It holds for this Region's key only.
+func (s *Service) DisableKey(ctx context.Context, caller Caller, in DisableKeyInput) (DisableKeyOutput, error) {
+	return do(ctx, s, caller, "DisableKey", target{ref: in.KeyID}, func(ctx context.Context, c *call) (DisableKeyOutput, error) {
+		return DisableKeyOutput{}, s.turn(ctx, c, keystate.Disabled)
+	})
+}
+
+func (s *Service) turn(ctx context.Context, c *call, to keystate.State) error {
+	_, err := s.change(ctx, c.key.ID, func(k *Key) error {
+		// The key may have changed since the call was let in.
+		if err := s.allows(k, c.name, keystate.Facts{}); err != nil {
+			return err
+		}
+		if k.State == to {
+			return ErrUnchanged
+		}
+		if to == keystate.Enabled && k.Set != nil && k.Set.Shut() {
+			return refuse(ErrInvalidState, "%s was evicted from its multi-Region key by the primary key's Region; replicate it again to use it.", k.arn)
+		}
+		if err := keystate.Transition(k.State, to); err != nil {
+			return refuse(ErrInvalidState, "%s cannot be %s now.", k.arn, to)
+		}
+		k.State = to
+		return nil
+	}, nil)
+	return err
+}
+
+// GetKeyPolicy returns the key policy, byte for byte as it was written.
+func (s *Service) GetKeyPolicy(ctx context.Context, caller Caller, in GetKeyPolicyInput) (GetKeyPolicyOutput, error) {
+	return do(ctx, s, caller, "GetKeyPolicy", target{ref: in.KeyID}, func(_ context.Context, c *call) (GetKeyPolicyOutput, error) {
+		if in.PolicyName != "" && in.PolicyName != "default" {
+			return GetKeyPolicyOutput{}, refuse(ErrNotFound, "No such policy exists")
+		}
+		return GetKeyPolicyOutput{Policy: string(c.key.Policy), PolicyName: "default"}, nil
+	})
+}
+
+// GetCallerIdentity returns who the service takes the caller for.
+func (s *Service) GetCallerIdentity(ctx context.Context, caller Caller, _ GetCallerIdentityInput) (GetCallerIdentityOutput, error) {
+	return do(ctx, s, caller, "GetCallerIdentity", target{}, func(context.Context, *call) (GetCallerIdentityOutput, error) {
+		return GetCallerIdentityOutput{ARN: caller.Principal.String(), Account: caller.Principal.Account}, nil
+	})
+}
+
+// DescribeRegion returns what this Region is and what its token can do.
+func (s *Service) DescribeRegion(ctx context.Context, caller Caller, _ DescribeRegionInput) (DescribeRegionOutput, error) {
+	return do(ctx, s, caller, "DescribeRegion", target{}, func(_ context.Context, c *call) (DescribeRegionOutput, error) {
+		info := s.token.Info()
+		return DescribeRegionOutput{
+			Region: s.self.Region, Instance: s.self.Instance, Partition: s.partition, Fingerprint: s.fingerprint,
+			Boundary: string(s.boundary),
+			Token: TokenDescription{
+				Label: info.Label, Serial: info.Serial, Manufacturer: info.Manufacturer,
+				Model: info.Model, Firmware: info.Firmware, Profile: info.Profile,
+			},
+			KeySpecs: s.support(s.token.Capabilities()),
+			KeyQuota: s.quota, KeyCount: s.view.count(c.caller.Principal.Account),
+		}, nil
+	})
+}
+
+// support says of every key spec whether this token can hold such keys.
+func (s *Service) support(can hsm.Capabilities) []KeySpecSupport {
+	var list []KeySpecSupport
+	for _, row := range specs {
+		e := KeySpecSupport{KeySpec: row.spec}
+		for _, u := range row.uses {
+			limit := can.Of(u.token, u.tokenUsage)
+			if !limit.Generate || !limit.Use {
+				e.Reason = limit.Limit
+				continue
+			}
+			e.Supported, e.MultiRegion = true, limit.Wrap
+			if !limit.Wrap {
+				e.Reason = limit.Limit
+			}
+			e.KeyUsages = append(e.KeyUsages, u.usage)
+			e.Algorithms = append(e.Algorithms, u.algorithms...)
+		}
+		list = append(list, e)
+	}
+	return list
+}

@@ -1,0 +1,49 @@
+package keyops
+
+// scope says what an operation is on, and so which policies decide.
+type scope int
+
+const (
+	onKey     scope = iota // one key, named by a reference: its key policy and the caller's identity policies
+	onAccount              // no existing key: the caller's identity policies alone
+	anyone                 // the caller itself, or what every caller may know
+)
+
+// operation is what is true of every call of one method of the Service.
+type operation struct {
+	scope   scope
+	crypto  bool // audited in the queue, not before the answer
+	mutates bool // audited before it begins, too, so that no change is without a trace
+	aliases bool // the key may be named by an alias
+	foreign bool // the key may be another account's, if both sides' policies allow it
+}
+
+// operations has one row for every operation; the name is that of the method, of the audit
+// event and of the action, kms:<name>. An operation without a row is refused.
+var operations = map[string]operation{
+	"CreateKey":    {scope: onAccount, mutates: true},
+	"DescribeKey":  {scope: onKey, aliases: true, foreign: true},
+	"ListKeys":     {scope: onAccount},
+	"EnableKey":    {scope: onKey, mutates: true},
+	"DisableKey":   {scope: onKey, mutates: true},
+	"GetKeyPolicy": {scope: onKey},
+	"ReplicateKey": {scope: onKey, mutates: true},
+
+	"CreateAlias": {scope: onKey, mutates: true},
+	"UpdateAlias": {scope: onKey, mutates: true},
+	"DeleteAlias": {scope: onKey, mutates: true, aliases: true},
+	"ListAliases": {scope: onAccount},
+
+	"Encrypt":         {scope: onKey, crypto: true, aliases: true, foreign: true},
+	"Decrypt":         {scope: onKey, crypto: true, aliases: true, foreign: true},
+	"GenerateDataKey": {scope: onKey, crypto: true, aliases: true, foreign: true},
+	"GenerateMac":     {scope: onKey, crypto: true, aliases: true, foreign: true},
+	"VerifyMac":       {scope: onKey, crypto: true, aliases: true, foreign: true},
+	"Sign":            {scope: onKey, crypto: true, aliases: true, foreign: true},
+	"Verify":          {scope: onKey, crypto: true, aliases: true, foreign: true},
+	"GetPublicKey":    {scope: onKey, crypto: true, aliases: true, foreign: true},
+	"GenerateRandom":  {scope: onAccount, crypto: true},
+
+	"GetCallerIdentity": {scope: anyone},
+	"DescribeRegion":    {scope: onAccount},
+}

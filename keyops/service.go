@@ -1,0 +1,221 @@
+package keyops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/audit"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/policy"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/store"
+	"github.com/keyferry/keyferry/keyops/transport"
+)
+
+// Config is what a Service is made of.
+type Config struct {
+	Self      region.SignedDescriptor // this Region; its statement's fingerprint is shown by DescribeRegion
+	Accounts  []arn.Account           // the accounts that are served; at least one
+	Token     Token
+	Boundary  hsm.Boundary   // what the self-test found; empty = none
+	Signing   hsm.ID         // the Region signing key, whose public half is in Self
+	Seal      hsm.ID         // the seal key
+	Transport *transport.Set // nil in a deployment of one Region
+
+	Store store.Store // whose writer lease the caller holds and keeps
+	Audit *audit.Log
+
+	Identities func() *policy.Identities // asked for every call; nil = nobody has an identity policy
+	Peers      Peers                     // nil in a deployment of one Region
+
+	KeyQuota  int                // keys per account; 0 = 100,000
+	Clock     func() time.Time   // nil = time.Now
+	Freshness time.Duration      // how old the last exchange with a primary Region may be before an unknown material is taken for late; 0 = 60 s
+	Log       logrus.FieldLogger // nil = discard
+	// AcceptRollback starts on a store that is older than the audit log, or another one, by
+	// an operator's decision. No key is managed from here before the other Regions were heard.
+	AcceptRollback bool
+	// Step, if not nil, is called after each point of the write order with its name. Tests
+	// crash there.
+	Step func(name string)
+}
+
+// Peers is what this package needs of the other Regions.
+type Peers interface {
+	// Peer returns the descriptor of a Region that this one is configured with.
+	Peer(region.Name) (region.Descriptor, bool)
+	// CheckReplica asks another Region now whether it would take the replica. The error is
+	// that Region's refusal, or wraps ErrPeerUnreachable.
+	CheckReplica(ctx context.Context, to region.Name, claim ReplicaClaim) error
+}
+
+// Contacts is an ability that Peers may have.
+type Contacts interface {
+	// LastContact returns when the last exchange with a Region ended, or the zero time.
+	LastContact(region.Name) time.Time
+}
+
+// Service is the one door to a Region's keys.
+type Service struct {
+	self        region.Descriptor
+	fingerprint string
+	partition   string
+	accounts    []arn.Account
+	token       Token
+	boundary    hsm.Boundary
+	signing     hsm.ID
+	transport   *transport.Set
+	store       store.Store
+	book        *seal.Book
+	audit       *audit.Log
+	identities  func() *policy.Identities
+	peers       Peers
+	quota       int
+	clock       func() time.Time
+	freshness   time.Duration
+	log         logrus.FieldLogger
+	onStep      func(string)
+
+	view    *view
+	marks   *marks
+	found   Reconciliation
+	commits sync.Mutex // held from the beginning of a key's transaction to its publication
+
+	failOnce sync.Once
+	failed   chan struct{}
+	failure  error // set before failed is closed
+}
+
+var _ Operations = (*Service)(nil)
+
+const (
+	defaultKeyQuota  = 100_000
+	defaultFreshness = 60 * time.Second
+)
+
+// New opens the sealed store, reconciles it with the token and returns a Service that is
+// ready to serve. Keys whose rows do not hold are refused, the others are served.
+func New(ctx context.Context, cfg Config) (*Service, error) {
+	s := &Service{
+		self: cfg.Self.Descriptor, fingerprint: cfg.Self.Fingerprint(), partition: cfg.Self.Partition,
+		accounts: slices.Clone(cfg.Accounts), token: cfg.Token, boundary: cfg.Boundary, signing: cfg.Signing,
+		transport: cfg.Transport, store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers,
+		quota: cfg.KeyQuota, clock: cfg.Clock, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
+		view: newView(), marks: newMarks(), failed: make(chan struct{}),
+	}
+	if err := s.complete(); err != nil {
+		return nil, err
+	}
+	book, findings, err := seal.Open(ctx, cfg.Store, sealKey{cfg.Token, cfg.Seal}, s.self.Instance)
+	if err != nil {
+		return nil, err
+	}
+	s.book = book
+	if bad := findings.Head(); bad != nil {
+		return nil, fmt.Errorf("the store as a whole does not hold, so no row of it can be believed: %w", bad)
+	}
+	for _, f := range findings {
+		s.log.WithField("kind", f.Kind).WithField("id", f.ID).WithField("problem", f.Problem).
+			Error("ALARM: a row of the store does not hold; what it decides is refused")
+	}
+	// The audit log is the first witness: it has seen the store at its last checkpoint.
+	if last, ok := s.audit.Last(); ok {
+		if err := book.Behind(seal.Head(last.Store)); err != nil && !cfg.AcceptRollback {
+			return nil, fmt.Errorf("the store is not the one that audit checkpoint %d covers; an operator must find out why, and may accept it: %w", last.Number, err)
+		}
+	}
+	if err := s.reconcile(ctx); err != nil {
+		return nil, fmt.Errorf("reconciling store and token: %w", err)
+	}
+	s.audit.CoverStore(func() audit.StoreHead { return audit.StoreHead(book.Head()) })
+	return s, nil
+}
+
+// complete checks the configuration and fills in defaults.
+func (s *Service) complete() error {
+	if err := s.self.Validate(); err != nil {
+		return fmt.Errorf("own descriptor: %w", err)
+	}
+	if len(s.accounts) == 0 {
+		return errors.New("no account is served")
+	}
+	for _, a := range s.accounts {
+		if _, err := arn.ParseAccount(string(a)); err != nil {
+			return err
+		}
+	}
+	if s.quota == 0 {
+		s.quota = defaultKeyQuota
+	}
+	if s.freshness == 0 {
+		s.freshness = defaultFreshness
+	}
+	if s.boundary == "" {
+		s.boundary = hsm.BoundaryNone
+	}
+	if s.clock == nil {
+		s.clock = time.Now
+	}
+	if s.transport == nil {
+		s.transport = &transport.Set{}
+	}
+	if s.identities == nil {
+		nobody := &policy.Identities{}
+		s.identities = func() *policy.Identities { return nobody }
+	}
+	if s.log == nil {
+		l := logrus.New()
+		l.SetOutput(io.Discard)
+		s.log = l
+	}
+	return nil
+}
+
+// Failed is closed when the service can no longer write: a store transaction's outcome is
+// unknown, or the writer lease is lost. Only a new start can go on; until then what is in
+// memory still serves. Failure says why.
+func (s *Service) Failed() <-chan struct{} { return s.failed }
+
+// Failure returns why Failed was closed, or nil.
+func (s *Service) Failure() error {
+	select {
+	case <-s.failed:
+		return s.failure
+	default:
+		return nil
+	}
+}
+
+func (s *Service) fail(why error) {
+	s.failOnce.Do(func() {
+		s.failure = why
+		close(s.failed)
+		s.log.WithError(why).Error("the store cannot be written any more; the daemon has to start again")
+	})
+}
+
+// StoreHead returns the head of the sealed store, for audit checkpoints and peers.
+func (s *Service) StoreHead() seal.Head { return s.book.Head() }
+
+// me names this Region and instance in facts.
+func (s *Service) me() mrk.Self { return mrk.Self{Region: s.self.Region, Instance: s.self.Instance} }
+
+// sealKey computes seals in the token.
+type sealKey struct {
+	token Token
+	id    hsm.ID
+}
+
+func (k sealKey) MAC(ctx context.Context, message []byte) ([]byte, error) {
+	return k.token.MAC(ctx, k.id, message)
+}

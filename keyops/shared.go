@@ -1,0 +1,179 @@
+package keyops
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/statement"
+)
+
+// The replication door: what package replication may do with keys. It decides nothing
+// about access but what a peer's claims are bounded by, and audits under the cause that it
+// is given.
+
+// Cause says why replication changes a key, for the audit record.
+type Cause struct {
+	Event         string // such as SynchronizeMultiRegionKey
+	Peer          region.Name
+	CorrelationID string
+}
+
+// ReplicaClaim is what a peer says when it asks for a replica. The principal is its claim:
+// this Region believes no more of it than its own policies allow that principal.
+type ReplicaClaim struct {
+	Source        region.Name
+	Key           arn.KeyID
+	Account       arn.Account
+	Principal     arn.Principal
+	Spec          KeySpec
+	Usage         KeyUsage
+	Origin        Origin
+	Policy        []byte // empty = the default policy
+	Description   string
+	Tags          []Tag
+	CorrelationID string
+}
+
+// Self returns this Region's descriptor.
+func (s *Service) Self() region.Descriptor { return s.self }
+
+// SharedKeys lists the multi-Region keys that are known here, ordered by ID.
+func (s *Service) SharedKeys() []arn.KeyID {
+	var ids []arn.KeyID
+	for _, k := range s.view.all() {
+		if k.Set != nil {
+			ids = append(ids, k.ID)
+		}
+	}
+	return ids
+}
+
+// SharedKey returns a snapshot of a multi-Region key, which must not be changed, or
+// ErrNotFound.
+func (s *Service) SharedKey(id arn.KeyID) (*Key, error) {
+	k := s.view.key(id)
+	if k == nil || k.Set == nil {
+		if why := s.view.unreadable(id); why != nil {
+			return nil, why
+		}
+		return nil, fmt.Errorf("multi-Region key %s: %w", id, ErrNotFound)
+	}
+	return k, nil
+}
+
+// UpdateShared changes a multi-Region key in one store transaction: fn changes a copy, this
+// Region's own fact follows, the row is sealed, a mark is set for every peer that is or was
+// a member if the facts changed, and the result is published. It is audited first. If fn
+// returns an error nothing is applied; ErrUnchanged is no error.
+func (s *Service) UpdateShared(ctx context.Context, id arn.KeyID, cause Cause, fn func(*Key) error) error {
+	old, err := s.SharedKey(id)
+	if err != nil {
+		return err
+	}
+	now, err := s.change(ctx, id, fn, nil)
+	if err == nil && now.Version == old.Version {
+		return nil
+	}
+	return s.auditEvent(ctx, cause, id, nil, err)
+}
+
+// CheckReplica decides, without any effect, whether this Region would take a replica: the
+// account is served here, the policies allow the claimed principal kms:CreateKey, the
+// quota has room, no related key is here, and the token can hold such keys. Its errors are
+// *Error.
+func (s *Service) CheckReplica(ctx context.Context, claim ReplicaClaim) error {
+	err := answer(s.checkReplica(claim))
+	if err == nil {
+		return nil
+	}
+	return err
+}
+
+func (s *Service) checkReplica(claim ReplicaClaim) error {
+	p := claim.Principal
+	if !slices.Contains(s.accounts, claim.Account) || p.Account != claim.Account || p.Partition != s.partition {
+		return refuse(ErrAccessDenied, "Account %s is not served in Region %s for %s.", claim.Account, s.self.Region, p)
+	}
+	actions := []string{"kms:CreateKey"}
+	if len(claim.Tags) > 0 {
+		actions = append(actions, "kms:TagResource")
+	}
+	for _, action := range actions {
+		if d := s.decideAs(p, action, "*", nil); !d.Allowed {
+			return refuse(ErrAccessDenied, "User: %s is not authorized to perform: %s in Region %s: %s.", p, action, s.self.Region, d.Missing)
+		}
+	}
+	if s.view.entry(claim.Key) != nil || s.view.unreadable(claim.Key) != nil {
+		return refuse(ErrAlreadyExists, "Key %s exists in Region %s already.", claim.Key, s.self.Region)
+	}
+	if !claim.Key.MultiRegion() {
+		return refuse(ErrUnsupportedOperation, "Key %s is not a multi-Region key.", claim.Key)
+	}
+	if err := s.possible(claim.Spec, claim.Usage, claim.Origin, true); err != nil {
+		return err
+	}
+	if _, err := s.words(p, string(claim.Policy), claim.Description, claim.Tags, true); err != nil {
+		return err
+	}
+	return s.underQuota(claim.Account)
+}
+
+// AdmitReplica makes the row of a replica key, in state Creating, with the facts that set
+// holds (rule 3). The caller has verified them; the claim is decided here.
+func (s *Service) AdmitReplica(ctx context.Context, claim ReplicaClaim, set *mrk.Set) error {
+	err := s.admitReplica(ctx, claim, set)
+	cause := Cause{Event: "CreateKey", Peer: claim.Source, CorrelationID: claim.CorrelationID}
+	return s.auditEvent(ctx, cause, claim.Key, map[string]string{"claimedPrincipal": claim.Principal.String()}, err)
+}
+
+func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk.Set) error {
+	if err := s.checkReplica(claim); err != nil {
+		return err
+	}
+	st := set.State()
+	if set.Key() != claim.Key || st == nil || st.Account != claim.Account ||
+		st.Spec != string(claim.Spec) || st.Usage != string(claim.Usage) || st.Origin != string(claim.Origin) {
+		return fmt.Errorf("admitting a replica of key %s: %w", claim.Key, mrk.ErrRequest)
+	}
+	w, err := s.words(claim.Principal, string(claim.Policy), claim.Description, claim.Tags, true)
+	if err != nil {
+		return err
+	}
+	k := &Key{
+		ID: claim.Key, Account: claim.Account, Spec: claim.Spec, Usage: claim.Usage, Origin: claim.Origin,
+		Description: claim.Description, Policy: w.policy, Tags: w.tags,
+		Created: s.clock().UTC(), State: keystate.Creating, Set: set.Clone(),
+	}
+	if err := s.settle(ctx, nil, k); err != nil {
+		return err
+	}
+	return s.commit(ctx, func(*seal.Tx) error {
+		// Asked again where nobody can come between.
+		if s.view.entry(k.ID) != nil {
+			return refuse(ErrAlreadyExists, "Key %s exists in Region %s already.", k.ID, s.self.Region)
+		}
+		return s.underQuota(k.Account)
+	}, pair{now: k})
+}
+
+// Signer signs statements in this Region's name, in the token.
+func (s *Service) Signer() mrk.Signer { return regionKey{s.token, s.signing} }
+
+// regionKey is the Region signing key.
+type regionKey struct {
+	token Token
+	id    hsm.ID
+}
+
+func (k regionKey) Sign(ctx context.Context, p statement.Purpose, payload []byte) (statement.Signed, error) {
+	return statement.Sign(ctx, statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
+		return k.token.Sign(ctx, k.id, digest)
+	}), p, payload)
+}

@@ -1,0 +1,178 @@
+package keyops
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/keyferry/keyferry/keyops/arn"
+)
+
+// view is the Region's keys in memory: what requests read. It follows the store, never the
+// other way round. Its lock is held for a look-up or a swap, never across a token call.
+type view struct {
+	mu      sync.RWMutex
+	entries map[arn.KeyID]*entry
+	aliases map[aliasName]arn.KeyID
+	keys    map[arn.Account][]arn.KeyID // ordered
+	names   map[arn.Account][]string    // alias names, ordered
+	refused map[arn.KeyID]error         // rows that cannot be believed, and why
+}
+
+// entry is the place of one key.
+type entry struct {
+	change  sync.Mutex // held by the one who changes the key, from the copy to the publication
+	install sync.Mutex // held by the one who unwraps a material of the key; taken before change
+	key     atomic.Pointer[Key]
+}
+
+type aliasName struct {
+	account arn.Account
+	name    string
+}
+
+func newView() *view {
+	return &view{
+		entries: map[arn.KeyID]*entry{},
+		aliases: map[aliasName]arn.KeyID{},
+		keys:    map[arn.Account][]arn.KeyID{},
+		names:   map[arn.Account][]string{},
+		refused: map[arn.KeyID]error{},
+	}
+}
+
+// key returns the key's newest snapshot, or nil.
+func (v *view) key(id arn.KeyID) *Key {
+	if e := v.entry(id); e != nil {
+		return e.key.Load()
+	}
+	return nil
+}
+
+func (v *view) entry(id arn.KeyID) *entry {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.entries[id]
+}
+
+// unreadable returns why a key that the store has cannot be used, or nil.
+func (v *view) unreadable(id arn.KeyID) error {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.refused[id]
+}
+
+func (v *view) refuse(id arn.KeyID, why error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.refused[id] = why
+}
+
+// target returns the key that an alias points to.
+func (v *view) target(account arn.Account, alias string) (arn.KeyID, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	id, ok := v.aliases[aliasName{account, alias}]
+	return id, ok
+}
+
+// count returns how many keys an account has.
+func (v *view) count(account arn.Account) int {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return len(v.keys[account])
+}
+
+// publish makes durable keys visible, all at once, with their aliases.
+func (v *view) publish(keys ...*Key) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, k := range keys {
+		v.publishLocked(k)
+	}
+}
+
+func (v *view) publishLocked(k *Key) {
+	e := v.entries[k.ID]
+	if e == nil {
+		e = &entry{}
+		v.entries[k.ID] = e
+		v.keys[k.Account] = insert(v.keys[k.Account], k.ID)
+	}
+	if old := e.key.Swap(k); old != nil {
+		for _, a := range old.Aliases {
+			name := aliasName{k.Account, a.Name}
+			if v.aliases[name] == k.ID { // it may point to another key by now
+				delete(v.aliases, name)
+				v.names[k.Account] = remove(v.names[k.Account], a.Name)
+			}
+		}
+	}
+	for _, a := range k.Aliases {
+		v.aliases[aliasName{k.Account, a.Name}] = k.ID
+		v.names[k.Account] = insert(v.names[k.Account], a.Name)
+	}
+}
+
+// all returns the newest snapshot of every key. It is for the start and for replication,
+// not for requests.
+func (v *view) all() []*Key {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	keys := make([]*Key, 0, len(v.entries))
+	for _, e := range v.entries {
+		keys = append(keys, e.key.Load())
+	}
+	slices.SortFunc(keys, func(a, b *Key) int { return cmp.Compare(a.ID, b.ID) })
+	return keys
+}
+
+// keysAfter returns up to limit of the account's key IDs that follow after, and whether
+// there are more.
+func (v *view) keysAfter(account arn.Account, after arn.KeyID, limit int) ([]arn.KeyID, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return page(v.keys[account], after, limit)
+}
+
+// namesAfter does the same for alias names, and returns the keys that they point to.
+func (v *view) namesAfter(account arn.Account, after string, limit int) ([]string, []arn.KeyID, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	names, more := page(v.names[account], after, limit)
+	ids := make([]arn.KeyID, len(names))
+	for i, n := range names {
+		ids[i] = v.aliases[aliasName{account, n}]
+	}
+	return names, ids, more
+}
+
+func page[T cmp.Ordered](list []T, after T, limit int) ([]T, bool) {
+	i, found := slices.BinarySearch(list, after)
+	if found {
+		i++
+	}
+	rest := list[i:]
+	if len(rest) <= limit {
+		return slices.Clone(rest), false
+	}
+	return slices.Clone(rest[:limit]), true
+}
+
+// insert and remove change lists in place under the view's lock; readers get copies.
+func insert[T cmp.Ordered](list []T, v T) []T {
+	i, found := slices.BinarySearch(list, v)
+	if found {
+		return list
+	}
+	return slices.Insert(list, i, v)
+}
+
+func remove[T cmp.Ordered](list []T, v T) []T {
+	i, found := slices.BinarySearch(list, v)
+	if !found {
+		return list
+	}
+	return slices.Delete(list, i, i+1)
+}
