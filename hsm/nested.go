@@ -217,11 +217,9 @@ func (a *cMemory) mechanism(m rawMechanism) (unsafe.Pointer, C.ck_ulong) {
 }
 
 func (a *cMemory) template(t []Attribute) *C.ck_attribute {
-	if len(t) == 0 {
-		return nil
-	}
 	const size = unsafe.Sizeof(C.ck_attribute{})
-	first := (*C.ck_attribute)(a.alloc(uintptr(len(t)) * size))
+	// At least one entry, since SoftHSM refuses a null pointer even for an empty template.
+	first := (*C.ck_attribute)(a.alloc(uintptr(max(len(t), 1)) * size))
 	for i, c := range unsafe.Slice(first, len(t)) {
 		c._type = C.ck_ulong(t[i].Type)
 		if t[i].Nested != nil {
