@@ -8,15 +8,16 @@ import (
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/wire"
 )
 
 // Bounds of a set. A decoder refuses what is larger, so that a hostile peer can make no
-// Region keep more than this for a key.
+// Region keep more than this for a key, and all facts of a key fit into one statement.
 const (
 	MaxMembers      = 16
-	MaxMaterials    = 1000
-	MaxCertificates = 1024
+	MaxMaterials    = 256
+	MaxCertificates = 512
 	MaxTags         = 50
 
 	maxName        = 64
@@ -33,7 +34,7 @@ const (
 	maxApprovals   = 64
 	maxApproval    = 64 << 10
 	maxStatement   = 512 << 10
-	maxFacts       = 4 << 20
+	maxFacts       = statement.MaxPayload
 )
 
 // formatVersion is the first field of every payload of this package. A payload of another

@@ -1,7 +1,9 @@
 package mrk_test
 
 import (
+	"bytes"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/keyferry/keyferry/keyops/material"
@@ -163,5 +165,49 @@ func TestLimitsOfASet(t *testing.T) {
 	set.DropPermit()
 	if _, err := mrk.Unmarshal(set.Marshal()); err != nil {
 		t.Errorf("reading a full set: %v", err)
+	}
+}
+
+// The largest set that the bounds allow can be sent in one message.
+func TestLargestFactsFitIntoOneStatement(t *testing.T) {
+	w := newWorld(t)
+	set := w.nodes[regionA].set
+	for i := 1; i < mrk.MaxMembers; i++ {
+		r := regionName("eu-x-" + string(rune('0'+i/10)) + string(rune('0'+i%10)))
+		w.must(set.AddMember(ctx(), testSigner(regionA), r, testInstance(r), mrk.CreateRequest{}))
+	}
+	var ids []material.ID
+	state := *set.State()
+	state.Seq++
+	for i := len(state.Materials); i < mrk.MaxMaterials; i++ {
+		state.Materials = append(state.Materials, mrk.Listed{ID: material.Compute("X", "Y", []byte{byte(i), byte(i >> 8)})})
+	}
+	for _, m := range state.Materials {
+		ids = append(ids, m.ID)
+	}
+	facts := set.Facts(mrk.Hash{})
+	for len(facts.Certificates) < mrk.MaxCertificates {
+		facts.Certificates = append(facts.Certificates, w.renewal(regionA, facts.Certificates[len(facts.Certificates)-1]))
+	}
+	var err error
+	facts.State, err = mrk.SignState(ctx(), testSigner(regionA), state)
+	w.must(err)
+	facts.Members = nil
+	slices.SortFunc(ids, func(a, b material.ID) int { return bytes.Compare(a[:], b[:]) })
+	for _, e := range state.Members {
+		m, err := mrk.SignMember(ctx(), testSigner(e.Region), mrk.Member{
+			Key: testKey, Region: e.Region, Instance: e.Instance, Incarnation: 1, Counter: 1, Joined: state.Epoch,
+			Held: ids, Used: ids, KeyState: "Enabled",
+		})
+		w.must(err)
+		facts.Members = append(facts.Members, m)
+	}
+	b := facts.Marshal()
+	const envelope = 96 << 10 // and blobs
+	if len(b)+envelope > statement.MaxPayload {
+		t.Errorf("%d bytes of facts, %d fit", len(b), statement.MaxPayload-envelope)
+	}
+	if _, err := mrk.ParseFacts(b); err != nil {
+		t.Error(err)
 	}
 }

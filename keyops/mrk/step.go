@@ -90,6 +90,14 @@ func (s *Set) holds() idSet {
 	return nil
 }
 
+// uses returns what this Region encrypts with.
+func (s *Set) uses() material.ID {
+	if own := s.Own(); !own.Current.IsZero() {
+		return own.Current
+	}
+	return s.state.Current
+}
+
 // heardAll reports whether every Region that may have acted on the key has been heard since
 // this start. Members that operators suspended or evicted need not be. A member that is
 // joining must be: in the time that a restored store has forgotten it may have become active.
@@ -115,7 +123,7 @@ func (s *Set) mayRenew(c Contact) bool {
 	if s.Own().Deleted || e.Status == Evicted || e.Status == Retained || len(s.chain) >= MaxCertificates {
 		return false
 	}
-	if !s.external() && !s.holds().has(s.Own().Current) {
+	if !s.external() && !s.holds().has(s.uses()) {
 		return false
 	}
 	return s.heardAll(c)
@@ -150,7 +158,7 @@ func (s *Set) open(st *State, e Epoch, c Contact) {
 		st.Materials = slices.DeleteFunc(st.Materials, func(m Listed) bool { return !m.WrittenOff && !held.has(m.ID) })
 		s.takeBack(st, c)
 		// This may be older than what the last state said, if that was never held here.
-		st.Current = s.Own().Current
+		st.Current = s.uses()
 		if st.listed(st.Pending) == nil || st.Pending == st.Current {
 			st.Pending = material.ID{}
 		}

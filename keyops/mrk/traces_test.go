@@ -115,6 +115,30 @@ func TestCE4ForgottenMemberIsAdopted(t *testing.T) {
 	w.converged(regionA, regionB, regionC)
 }
 
+// The word of the forgotten member alone is enough, without the state that lists it.
+func TestCE4AdoptionNeedsOnlyTheMembersWord(t *testing.T) {
+	w := newWorld(t)
+	backup := w.nodes[regionA].set.Marshal()
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	word := w.nodes[regionB].set.Own()
+	w.restore(regionA, backup)
+	a := w.nodes[regionA].set
+	if _, err := a.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{word}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.replicate(regionA, regionB); !errors.Is(err, mrk.ErrMember) {
+		t.Errorf("replicating to a Region that says it is a member: %v", err)
+	}
+	events := w.step(regionA)
+	if len(events) == 0 || events[0].Kind != mrk.EventAdopted {
+		t.Fatalf("got %v, want an adoption", events)
+	}
+	if e := w.nodes[regionA].set.Entry(regionB); e.Status != mrk.Joining && e.Status != mrk.Active || e.Incarnation != 1 {
+		t.Errorf("adopted as %+v", e)
+	}
+}
+
 // restore puts an older set into a Region's store; its token is as it was.
 func (w *world) restore(r regionName, backup []byte) {
 	w.t.Helper()
@@ -220,6 +244,16 @@ func TestCE7NoResurrectionAndNoGhostDeletion(t *testing.T) {
 		t.Fatalf("a newer state that lists B brought it back as %s, incarnation %d", got.state, got.set.Incarnation())
 	}
 	gone := w.message(regionB, regionA)
+	again := *w.nodes[regionA].set.State()
+	again.Members = append([]mrk.Entry{}, again.Members...)
+	again.Seq++
+	again.Members[2].Incarnation++
+	unasked, err := mrk.SignState(ctx(), testSigner(regionA), again)
+	w.must(err)
+	b := w.nodes[regionB].set.Clone()
+	if _, err := b.Merge(pins{}, mrk.Facts{Key: testKey, State: unasked}); err != nil || b.Incarnation() != 1 {
+		t.Fatalf("a tombstone began incarnation %d without a create request (%v)", b.Incarnation(), err)
+	}
 	w.heal()
 	if got := w.nodes[regionA].set.Entry(regionB).Status; got != mrk.Removed {
 		t.Fatalf("B is %s after its deletion", got)
@@ -283,6 +317,27 @@ func TestCE9MemberFactsAreNotNumberedTwice(t *testing.T) {
 	}
 }
 
+// A Region restored to a fact that others know a newer one of counts above that one, even
+// if it has nothing new to say: else they would believe the newer one for ever.
+func TestCE9RestoredMemberCountsAboveWhatOthersKnow(t *testing.T) {
+	w := withReplicas(t)
+	b := w.nodes[regionB]
+	backup := b.set.Marshal()
+	b.state = "Disabled"
+	w.settle(b)
+	w.sync(regionB, regionA)
+	w.restore(regionB, backup)
+	b.state = "Enabled"
+	w.settle(b)
+	w.heal()
+	for _, m := range w.nodes[regionA].set.Members() {
+		if m.Fact.KeyState != "Enabled" {
+			t.Errorf("A believes for ever that the key in %s is %s", m.Region, m.Fact.KeyState)
+		}
+	}
+	w.converged(regionA, regionB, regionC)
+}
+
 func TestCE10RestoredPrimaryDoesNotReleaseAlone(t *testing.T) {
 	w := newWorld(t)
 	backup := w.nodes[regionA].set.Marshal()
@@ -333,6 +388,22 @@ func TestCE13LabelledObjectsAreTakenBack(t *testing.T) {
 	w.converged(regionA)
 	if got := len(w.nodes[regionA].set.Listed()); got != 2 {
 		t.Fatalf("%d materials listed, want the one of the backup and the one of the token", got)
+	}
+}
+
+// What the acting primary Region holds is listed, also if it never lost its permit.
+func TestCE13HeldButUnlistedIsListed(t *testing.T) {
+	w := newWorld(t)
+	a := w.nodes[regionA]
+	id := w.material()
+	a.token[id], a.rows[id] = true, true
+	w.settle(a)
+	events := w.step(regionA)
+	if len(events) != 1 || events[0].Kind != mrk.EventTakenBack || events[0].Material != id {
+		t.Fatalf("got %v", events)
+	}
+	if got := a.set.Listed()[1]; got.ID != id || got.Reason != mrk.ReasonTakenBack {
+		t.Errorf("listed as %+v", got)
 	}
 }
 
