@@ -94,8 +94,8 @@ func (t *Token) Rescan(ctx context.Context) error {
 }
 
 // Lookup says what the token holds under this ID. If the index has nothing, the token is
-// searched, at most once a second over all IDs after a burst of sixteen; beyond that the
-// answer is [ErrUnavailable], since "not there" would be a guess.
+// searched, at most once a second over all IDs after a burst of 64; beyond that the answer
+// is [ErrUnavailable], since "not there" would be a guess.
 func (t *Token) Lookup(ctx context.Context, id ID) (Object, error) {
 	if e, ok := t.index.get(id); ok {
 		return e.Object, nil
@@ -114,6 +114,11 @@ func (t *Token) resolve(ctx context.Context, c *connection, s pkcs11.SessionHand
 	if !t.misses.Allow() {
 		return entry{}, fmt.Errorf("object %s is not in the index and too many were searched for: %w", id, ErrUnavailable)
 	}
+	return t.search(ctx, c, s, id)
+}
+
+// search looks for an object in the token itself.
+func (t *Token) search(ctx context.Context, c *connection, s pkcs11.SessionHandle, id ID) (entry, error) {
 	handles, err := t.driver.Find(s, []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), // flags first: SoftHSM decrypts byte strings to compare them
 		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),

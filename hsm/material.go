@@ -125,11 +125,14 @@ func (t *Token) readPublic(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, a Algo
 // refuses, with [ErrQuarantined], an object that is not ours.
 func (t *Token) Destroy(ctx context.Context, id ID) error {
 	_, err := do(ctx, t, call{op: "Destroy", write: true}, func(c *connection, s pkcs11.SessionHandle) (any, error) {
-		e, err := t.resolve(ctx, c, s, id)
-		if err != nil {
-			return nil, absentIsFine(err)
+		e, ok := t.index.get(id)
+		if !ok {
+			var err error
+			if e, err = t.search(ctx, c, s, id); err != nil {
+				return nil, absentIsFine(err)
+			}
 		}
-		err = t.driver.DestroyObject(s, e.handle)
+		err := t.driver.DestroyObject(s, e.handle)
 		if errors.Is(err, ErrNotFound) {
 			// Gone by another hand, or the whole token is: only a token that is there may say so.
 			if gone := t.probe(c); gone != nil {

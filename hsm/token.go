@@ -77,7 +77,7 @@ type connection struct {
 // Limits of the look-ups that are not on the fast path.
 const (
 	missesPerSecond = 1
-	missBurst       = 16
+	missBurst       = 64
 	suspicionEvery  = time.Second
 )
 

@@ -50,11 +50,10 @@ type Fake struct {
 	ivs       map[ivUse]bool
 	calls     map[string]uint64
 	hook      Hook
+	boundary  hsm.Boundary
 	away      bool
 	closed    bool
 }
-
-var _ Token = (*Fake)(nil)
 
 // object is immutable once made, so that snapshots can share it.
 type object struct {
@@ -89,6 +88,7 @@ func NewFake(r Reporter, opts Options) *Fake {
 		destroyed: map[hsm.ID]bool{},
 		ivs:       map[ivUse]bool{},
 		calls:     map[string]uint64{},
+		boundary:  hsm.BoundaryNone,
 	}
 }
 
@@ -113,9 +113,12 @@ func (f *Fake) Info() hsm.Info {
 	}
 }
 
-// Capabilities lists the algorithms of the options.
+// Capabilities lists the algorithms of the options. The boundary is none until SelfTest has
+// run, as with a real token.
 func (f *Fake) Capabilities() hsm.Capabilities {
-	c := hsm.Capabilities{Boundary: hsm.BoundaryAPIOnly}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := hsm.Capabilities{Boundary: f.boundary}
 	for _, a := range f.opts.Algorithms {
 		k := hsm.Capability{Algorithm: a, Generate: true, Use: true, Wrap: true}
 		if a == hsm.ECP256 || a == hsm.ECP384 {
@@ -152,6 +155,15 @@ func (f *Fake) Quarantined() []hsm.Quarantined { return nil }
 func (f *Fake) Rescan(ctx context.Context) error {
 	_, err := call(ctx, f, "Rescan", "C_FindObjects", hsm.ID{}, func() (any, error) { return nil, nil })
 	return err
+}
+
+// SelfTest makes no attacks, which are attacks on PKCS#11, and reports the boundary of a
+// token in software.
+func (f *Fake) SelfTest(ctx context.Context) (hsm.Report, error) {
+	return call(ctx, f, "SelfTest", "C_GenerateKey", hsm.ID{}, func() (hsm.Report, error) {
+		f.boundary = hsm.BoundaryAPIOnly
+		return hsm.Report{Boundary: f.boundary}, nil
+	})
 }
 
 // Health does nothing but fail as faults say.

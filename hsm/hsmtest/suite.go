@@ -34,6 +34,7 @@ func Suite(t *testing.T, open func(t *testing.T) Harness) {
 		{"MAC", suiteMAC},
 		{"Sign", suiteSign},
 		{"Signer", suiteSigner},
+		{"SelfTest", suiteSelfTest},
 		{"Random", suiteRandom},
 		{"Roles", suiteRoles},
 		{"Transport", suiteTransport},
@@ -176,6 +177,35 @@ func suiteLookup(t *testing.T, h Harness) {
 	}
 	if err := h.Source.Health(t.Context()); err != nil {
 		t.Errorf("health: %v", err)
+	}
+}
+
+func suiteSelfTest(t *testing.T, h Harness) {
+	before := h.Source.Objects()
+	report, err := h.Source.SelfTest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := report.Err(); err != nil {
+		t.Errorf("self-test: %v", err)
+	}
+	c := h.Source.Capabilities()
+	if c.Boundary != report.Boundary || report.Boundary == hsm.BoundaryNone {
+		t.Errorf("boundary %q reported and %q in the capabilities", report.Boundary, c.Boundary)
+	}
+	for _, spec := range []hsm.Spec{sharedAES, sharedMAC, sharedEC, sharedEC3} {
+		if k := c.Of(spec.Algorithm, spec.Usage); !k.Generate || !k.Use || !k.Wrap || k.Limit != "" {
+			t.Errorf("capability %+v: want all", k)
+		}
+	}
+	if k := c.Of("ED25519", hsm.UsageSign); k.Generate || k.Use || k.Wrap || k.Limit == "" {
+		t.Errorf("capability %+v of an unknown algorithm", k)
+	}
+	if err := h.Source.Rescan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := h.Source.Objects(); !slices.Equal(before, after) {
+		t.Errorf("after the self-test the token has %+v, before %+v", after, before)
 	}
 }
 

@@ -31,8 +31,14 @@ type Token interface {
 	Random(ctx context.Context, n int) ([]byte, error)
 	Wrap(ctx context.Context, transport, material hsm.ID) ([]byte, error)
 	Unwrap(ctx context.Context, transport hsm.ID, spec hsm.Spec, id hsm.ID, wrapped []byte) error
+	SelfTest(ctx context.Context) (hsm.Report, error)
 	Health(ctx context.Context) error
 	Calls() map[string]uint64
 	Signer(ctx context.Context, id hsm.ID, spki []byte) (crypto.Signer, error)
 	Close()
 }
+
+var (
+	_ Token = (*hsm.Token)(nil)
+	_ Token = (*Fake)(nil)
+)
