@@ -1,0 +1,135 @@
+package keyopstest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/hsm/hsmtest"
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/transport"
+)
+
+// Connect establishes transport keys of epoch 1 for every ordered pair of Regions, all on
+// fake tokens, as ceremonies would, pins their descriptors, and starts the Regions again so
+// that they read the transcripts.
+func Connect(t testing.TB, regions ...*Region) {
+	t.Helper()
+	for _, source := range regions {
+		for _, destination := range regions {
+			if source == destination {
+				continue
+			}
+			if err := establish(t.Context(), source, destination, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, r := range regions {
+		r.Restart(t)
+	}
+}
+
+// establish makes one transport key set and leaves both transcripts.
+func establish(ctx context.Context, source, destination *Region, epoch uint64) error {
+	name := transport.Name{
+		Source:      transport.EndOf(source.Descriptor.Descriptor),
+		Destination: transport.EndOf(destination.Descriptor.Descriptor),
+		Epoch:       epoch,
+	}
+	made := hsmtest.Establish(source.Fake, destination.Fake, name.String())
+	var atSource, atDestination []transport.Key
+	for _, class := range hsm.Classes {
+		atSource = append(atSource, transport.Key{Name: name, Role: hsm.RoleTransportSource, Class: class, ID: made[class].Source})
+		atDestination = append(atDestination, transport.Key{Name: name, Role: hsm.RoleTransportDestination, Class: class, ID: made[class].Destination})
+	}
+	if err := source.transcribe(ctx, destination, name, atSource); err != nil {
+		return err
+	}
+	return destination.transcribe(ctx, source, name, atDestination)
+}
+
+// transcribe writes the transcript of this Region's end.
+func (r *Region) transcribe(ctx context.Context, peer *Region, name transport.Name, keys []transport.Key) error {
+	t := transport.Transcript{
+		Event: transport.Established, Name: name, Role: keys[0].Role, TokenSerial: r.Token.Info().Serial,
+		Keys: keys, Offer: bytes.Repeat([]byte{1}, 48), Package: bytes.Repeat([]byte{2}, 48),
+		Peer: peer.Descriptor, At: time.Now().UTC().Truncate(time.Second),
+	}
+	f, err := t.Sign(ctx, r.Descriptor.Descriptor, r.StatementSigner())
+	if err != nil {
+		return err
+	}
+	return statement.WriteJSON(filepath.Join(r.Dir.Transcripts(), t.File()), f)
+}
+
+// Network is a keyops.Peers that asks other test Regions directly. Regions can be made
+// unreachable.
+type Network struct {
+	mu      sync.Mutex
+	regions map[region.Name]*Region
+	dark    map[region.Name]bool
+}
+
+var _ keyops.Peers = (*Network)(nil)
+
+// NewNetwork returns a network without Regions.
+func NewNetwork() *Network {
+	return &Network{regions: map[region.Name]*Region{}, dark: map[region.Name]bool{}}
+}
+
+// Add makes Regions known to each other.
+func (n *Network) Add(regions ...*Region) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, r := range regions {
+		n.regions[r.Options.Name] = r
+	}
+}
+
+// SetDark makes a Region unreachable, or reachable again.
+func (n *Network) SetDark(name region.Name, dark bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dark[name] = dark
+}
+
+func (n *Network) find(name region.Name) (r *Region, dark bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.regions[name], n.dark[name]
+}
+
+// Peer returns a Region's descriptor.
+func (n *Network) Peer(name region.Name) (region.Descriptor, bool) {
+	r, _ := n.find(name)
+	if r == nil {
+		return region.Descriptor{}, false
+	}
+	return r.Descriptor.Descriptor, true
+}
+
+// CheckReplica asks the Region's service.
+func (n *Network) CheckReplica(ctx context.Context, to region.Name, claim keyops.ReplicaClaim) error {
+	r, dark := n.find(to)
+	if r == nil || dark || r.Service == nil {
+		return fmt.Errorf("Region %s: %w", to, keyops.ErrPeerUnreachable)
+	}
+	return r.CheckReplica(ctx, claim)
+}
+
+// Verify makes a Network an mrk.Verifier that has pinned all its Regions.
+func (n *Network) Verify(name region.Name, instance region.InstanceID, s statement.Signed) error {
+	r, _ := n.find(name)
+	if r == nil || r.Descriptor.Instance != instance {
+		return fmt.Errorf("instance %s of Region %s is not pinned", instance, name)
+	}
+	return r.Descriptor.Verify(s)
+}

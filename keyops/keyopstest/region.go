@@ -1,0 +1,240 @@
+// Package keyopstest gives other packages' tests a Region to work on: a keyops.Service on a
+// token in memory or on a real one, with a real store and a real audit log.
+//
+// Nothing here belongs in a production binary.
+package keyopstest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/hsm/hsmtest"
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/audit"
+	"github.com/keyferry/keyferry/keyops/policy"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
+	"github.com/keyferry/keyferry/keyops/store"
+	"github.com/keyferry/keyferry/keyops/store/sqlite"
+	"github.com/keyferry/keyferry/keyops/transport"
+)
+
+// Account is the account that test Regions serve, unless their options say otherwise.
+const Account arn.Account = "111122223333"
+
+// Options are a test Region's settings; the zero value is a Region eu-paris-1 on a fake token.
+type Options struct {
+	Name     region.Name
+	Accounts []arn.Account // default: Account
+	// Token is the Region's token; nil makes a fake one, which reports to the test.
+	Token keyops.Token
+	// Identities is an identities document; empty lets user/admin of Account do everything.
+	Identities string
+	Peers      keyops.Peers
+	KeyQuota   int
+	Clock      func() time.Time
+	Log        logrus.FieldLogger
+	Step       func(string)
+	Flush      time.Duration // of the audit log; 0 = each record at once
+	// Store, if not nil, wraps the store each time that the Region starts.
+	Store          func(store.Store) store.Store
+	AcceptRollback bool
+}
+
+// Region is one test Region. Its service can be stopped and started on the same token,
+// store and audit log.
+type Region struct {
+	*keyops.Service
+	Options    Options // taken anew at each start
+	Token      keyops.Token
+	Fake       *hsmtest.Fake // the token, if it is a fake one
+	Descriptor region.SignedDescriptor
+	Dir        region.Dir // region.json and transcripts
+	StorePath  string
+	AuditDir   string
+	Signing    hsm.ID
+	SealKey    hsm.ID
+
+	log   *audit.Log
+	store store.Store
+	stop  func()
+}
+
+// New makes a Region and starts it. It ends with the test.
+func New(t testing.TB, opts Options) *Region {
+	t.Helper()
+	r, err := Make(t.Context(), t.TempDir(), t, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Stop)
+	if err := r.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Make makes a Region in a directory, without starting it, for processes that are not tests.
+func Make(ctx context.Context, dir string, report hsmtest.Reporter, opts Options) (*Region, error) {
+	if opts.Name == "" {
+		opts.Name = "eu-paris-1"
+	}
+	if len(opts.Accounts) == 0 {
+		opts.Accounts = []arn.Account{Account}
+	}
+	if opts.Identities == "" {
+		opts.Identities = AdminIdentities
+	}
+	r := &Region{
+		Options: opts, Token: opts.Token, Dir: region.Dir(filepath.Join(dir, "region")),
+		StorePath: filepath.Join(dir, "store.db"), AuditDir: filepath.Join(dir, "audit"),
+	}
+	if r.Token == nil {
+		r.Fake = hsmtest.NewFake(report, hsmtest.Options{Label: string(opts.Name)})
+		r.Token = r.Fake
+	} else if f, ok := r.Token.(*hsmtest.Fake); ok {
+		r.Fake = f
+	}
+	if err := r.init(ctx); err != nil {
+		return nil, fmt.Errorf("making Region %s: %w", opts.Name, err)
+	}
+	return r, nil
+}
+
+// init does what keyferry-ceremony init does.
+func (r *Region) init(ctx context.Context) error {
+	if err := errors.Join(r.Dir.Make(), os.Mkdir(r.AuditDir, 0o700)); err != nil {
+		return err
+	}
+	r.Signing, r.SealKey = hsm.NewID(), hsm.NewID()
+	spki, err := r.Token.Generate(ctx, hsm.Spec{
+		Role: hsm.RoleRegionSigning, Algorithm: hsm.ECP384, Usage: hsm.UsageSign, Name: string(r.Options.Name),
+	}, r.Signing)
+	if err != nil {
+		return err
+	}
+	if _, err := r.Token.Generate(ctx, hsm.Spec{Role: hsm.RoleSeal, Algorithm: hsm.HMACSHA256, Name: string(r.Options.Name)}, r.SealKey); err != nil {
+		return err
+	}
+	operator, err := operatorKey()
+	if err != nil {
+		return err
+	}
+	d := region.Descriptor{
+		Region: r.Options.Name, Instance: region.NewInstanceID(), Partition: "aws", SigningKey: spki,
+		Operators: approval.Roster{Threshold: 1, Operators: []approval.Operator{{Name: "operator", Key: operator}}},
+		Created:   time.Now().UTC().Truncate(time.Second), Version: 1,
+	}
+	if r.Descriptor, err = d.Sign(ctx, r.StatementSigner()); err != nil {
+		return err
+	}
+	if err := r.Descriptor.Save(r.Dir.Own()); err != nil {
+		return err
+	}
+	return sqlite.Create(ctx, r.StorePath, d.Instance)
+}
+
+func operatorKey() ([]byte, error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return x509.MarshalPKIXPublicKey(&k.PublicKey)
+}
+
+// StatementSigner signs with the Region signing key, whether the service runs or not.
+func (r *Region) StatementSigner() statement.Signer {
+	return statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
+		return r.Token.Sign(ctx, r.Signing, digest)
+	})
+}
+
+// Start opens store and audit log and starts the service.
+func (r *Region) Start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			r.Stop()
+		}
+	}()
+	db, err := sqlite.Open(ctx, sqlite.Config{Path: r.StorePath})
+	if err != nil {
+		return err
+	}
+	r.store = db
+	if r.Options.Store != nil {
+		r.store = r.Options.Store(db)
+	}
+	const ttl = time.Minute
+	lease, err := db.AcquireLease(ctx, "test", ttl)
+	if err != nil {
+		return err
+	}
+	keep, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var done sync.WaitGroup
+	done.Go(func() { store.KeepLease(keep, lease, ttl, func(error) {}) })
+	r.stop = func() { cancel(); done.Wait() }
+	r.log, err = audit.Open(ctx, audit.Config{
+		Dir: r.AuditDir, Region: r.Options.Name, Instance: r.Descriptor.Instance, Signer: r.StatementSigner(),
+		Flush: r.Options.Flush, CheckpointEvery: time.Hour,
+	})
+	if err != nil {
+		return err
+	}
+	set, err := transport.Load(r.Dir)
+	if err != nil {
+		return err
+	}
+	identities, err := policy.ParseIdentities([]byte(r.Options.Identities))
+	if err != nil {
+		return err
+	}
+	r.Service, err = keyops.New(ctx, keyops.Config{
+		Self: r.Descriptor, Accounts: r.Options.Accounts, Token: r.Token, Boundary: hsm.BoundaryAPIOnly,
+		Signing: r.Signing, Seal: r.SealKey, Transport: &set, Store: r.store, Audit: r.log,
+		Identities: func() *policy.Identities { return identities },
+		Peers:      r.Options.Peers, KeyQuota: r.Options.KeyQuota, Clock: r.Options.Clock, Log: r.Options.Log,
+		Step: r.Options.Step, AcceptRollback: r.Options.AcceptRollback,
+	})
+	return err
+}
+
+// Stop closes the service's store and audit log, in order. It may be called twice.
+func (r *Region) Stop() {
+	if r.log != nil {
+		r.log.Close()
+	}
+	if r.stop != nil {
+		r.stop()
+	}
+	if r.store != nil {
+		r.store.Close()
+	}
+	r.log, r.stop, r.store, r.Service = nil, nil, nil, nil
+}
+
+// Restart stops the Region and starts it again.
+func (r *Region) Restart(t testing.TB) {
+	t.Helper()
+	r.Stop()
+	if err := r.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// AuditLog returns the Region's audit log while it runs.
+func (r *Region) AuditLog() *audit.Log { return r.log }
