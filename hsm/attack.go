@@ -54,11 +54,22 @@ var attacks = []attack{
 type scene struct {
 	p       Profile
 	victims []victim
-	blobs   map[Class][]byte // recorded: material wrapped for a destination among the victims, or for another Region
+	blobs   Blobs
 	// packages are recorded transport keys, wrapped for an establishment key.
 	packages [][]byte
 	own      loot
 }
+
+// Blobs are recorded: material of each class, wrapped under a transport key set.
+type Blobs map[BlobKey][]byte
+
+// BlobKey says under which transport key a blob was wrapped.
+type BlobKey struct {
+	Set   string // the name that both ends have in their specs
+	Class Class
+}
+
+func blobOf(transport Spec, c Class) BlobKey { return BlobKey{Set: transport.Name, Class: c} }
 
 // victim is one protected object.
 type victim struct {
@@ -130,6 +141,16 @@ func answerName(code pkcs11.Error) string {
 func (t trial) try(c calls) (err error) {
 	defer recovered(t.op, &err)
 	return t.do(c)
+}
+
+// AttackWords says in plain words what an attack of the table tries.
+func AttackWords(name string) string {
+	for _, a := range attacks {
+		if a.name == name {
+			return a.words
+		}
+	}
+	return name
 }
 
 // Broken returns the attempts that were not refused.

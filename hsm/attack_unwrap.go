@@ -24,7 +24,7 @@ func planUnwrapMechanism(s scene, c calls) (plan []trial, _ error) {
 				continue
 			}
 			plan = append(plan, trial{t.name, fmt.Sprintf("unwrap a recorded blob by mechanism 0x%X", code), "C_UnwrapKey", func(c calls) error {
-				h, err := c.unwrapKey(s.p.parametrised(code), t.h, s.blobs[t.spec.Class], good)
+				h, err := c.unwrapKey(s.p.parametrised(code), t.h, s.blobs[blobOf(t.spec, t.spec.Class)], good)
 				return made(c, h, err)
 			}})
 		}
@@ -43,7 +43,7 @@ func planUnwrapTemplate(s scene, _ calls) (plan []trial, _ error) {
 		demand := unwrapTemplate(t.spec.Class, s.p)
 		for _, w := range weaker(good, demand) {
 			plan = append(plan, trial{t.name, "unwrap a recorded blob with " + w.words, "C_UnwrapKey", func(c calls) error {
-				h, err := c.unwrapKey(rawMechanism{code: s.p.wrapMechanism()}, t.h, s.blobs[t.spec.Class], w.t)
+				h, err := c.unwrapKey(rawMechanism{code: s.p.wrapMechanism()}, t.h, s.blobs[blobOf(t.spec, t.spec.Class)], w.t)
 				return madeAs(c, h, err, demand)
 			}})
 		}
@@ -57,11 +57,11 @@ func planUnwrapTemplate(s scene, _ calls) (plan []trial, _ error) {
 			}
 			plan = append(plan,
 				trial{t.name, fmt.Sprintf("unwrap a recorded blob as class %s", other), "C_UnwrapKey", func(c calls) error {
-					h, err := c.unwrapKey(rawMechanism{code: s.p.wrapMechanism()}, t.h, s.blobs[t.spec.Class], as)
+					h, err := c.unwrapKey(rawMechanism{code: s.p.wrapMechanism()}, t.h, s.blobs[blobOf(t.spec, t.spec.Class)], as)
 					return made(c, h, err)
 				}},
 				trial{t.name, fmt.Sprintf("unwrap a recorded blob of class %s", other), "C_UnwrapKey", func(c calls) error {
-					h, err := c.unwrapKey(rawMechanism{code: s.p.wrapMechanism()}, t.h, s.blobs[other], good)
+					h, err := c.unwrapKey(rawMechanism{code: s.p.wrapMechanism()}, t.h, s.blobs[blobOf(t.spec, other)], good)
 					return made(c, h, err)
 				}})
 		}

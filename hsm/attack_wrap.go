@@ -75,7 +75,7 @@ func planCipher(s scene, c calls) (plan []trial, _ error) {
 	}
 	for _, t := range s.having(RoleTransportSource, RoleTransportDestination) {
 		block := make([]byte, 32)
-		copy(block, s.blobs[t.spec.Class])
+		copy(block, s.blobs[blobOf(t.spec, t.spec.Class)])
 		for _, code := range codes {
 			if !isAES(code) {
 				continue

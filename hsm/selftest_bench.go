@@ -50,7 +50,7 @@ var standInSpecs = []Spec{
 // build makes the scene: every role, a transport key per class at both ends, and a
 // recorded blob of each class.
 func (b *bench) build() (scene, error) {
-	s := scene{p: b.p, blobs: map[Class][]byte{}}
+	s := scene{p: b.p, blobs: Blobs{}}
 	var pub, opener pkcs11.ObjectHandle
 	for _, spec := range standInSpecs {
 		var h pkcs11.ObjectHandle
@@ -137,7 +137,7 @@ func (b *bench) transportPair(s *scene, class Class, pub, opener pkcs11.ObjectHa
 		return wrapError("C_UnwrapKey", err)
 	}
 	s.victims = append(s.victims, victim{nameOf(destination), destination, d})
-	s.blobs[class], err = b.carry(class, loose, d)
+	s.blobs[blobOf(source, class)], err = b.carry(class, loose, d)
 	return err
 }
 
