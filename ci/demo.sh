@@ -51,14 +51,16 @@ run 'keyferry whoami'
 run 'keyferry region show'
 
 title "A multi-Region key, made in Paris and replicated"
-run 'keyferry key create --multi-region --alias payroll --region eu-paris-1'
+run 'key=$(keyferry key create --multi-region --alias payroll --region eu-paris-1)'
 run 'keyferry key replicate payroll --to us-east-1 --wait'
 run 'keyferry key replicate payroll --to ap-tokyo-1 --wait'
 run 'keyferry key replicas payroll'
-key=$(keyferry key show payroll --json | sed -n 's/.*"keyId": *"\(mrk-[0-9a-f]*\)".*/\1/p' | head -n 1)
 for region in eu-paris-1 us-east-1 ap-tokyo-1; do
-	run "keyferry key show $key --region $region | grep -iE 'key id|material|exportab|state'"
+	run "keyferry key show \$key --region $region | grep -E '^(key ID|material ID|state|exportability)'"
+	keyferry key show "$key" --region "$region" | grep -E '^(key|material) ID' >"$region.ids"
 done
+cmp eu-paris-1.ids us-east-1.ids
+cmp eu-paris-1.ids ap-tokyo-1.ids
 
 title "Encrypt in Paris with the command line (gRPC), decrypt in Tokyo with curl (REST)"
 run 'head -c 3000 /dev/urandom > salaries'
@@ -70,12 +72,11 @@ run 'same salaries salaries.tokyo'
 refused 5 'keyferry decrypt -c env=test --region us-east-1 < salaries.kf > /dev/null'
 
 title "Sign in us-east-1, verify in Paris and with openssl"
-run 'keyferry key create --multi-region --spec ECC_NIST_P256 --usage SIGN_VERIFY --alias release --region us-east-1'
+run 'signing=$(keyferry key create --multi-region --spec ECC_NIST_P256 --alias release --region us-east-1)'
 run 'keyferry key replicate release --to eu-paris-1 --wait --region us-east-1'
-signing=$(keyferry key show release --region us-east-1 --json | sed -n 's/.*"keyId": *"\(mrk-[0-9a-f]*\)".*/\1/p' | head -n 1)
 run 'keyferry sign release --region us-east-1 < salaries > salaries.sig'
-run "keyferry verify $signing --signature salaries.sig --region eu-paris-1 < salaries"
-run "keyferry key public $signing --region eu-paris-1 > release.pem"
+run 'keyferry verify $signing --signature salaries.sig --region eu-paris-1 < salaries'
+run 'keyferry key public $signing --region eu-paris-1 > release.pem'
 run 'openssl dgst -sha256 -verify release.pem -signature salaries.sig salaries'
 
 title "A second principal is refused, and the audit log shows it"
@@ -89,7 +90,7 @@ run 'SOFTHSM2_CONF=.keyferry/regions/eu-paris-1/softhsm/softhsm2.conf keyferry-c
 
 title "Paris dies; the others go on; Paris comes back"
 run 'keyferry-dev stop eu-paris-1 --kill'
-run "keyferry encrypt $key -c env=prod --region us-east-1 < salaries > meanwhile.kf"
+run 'keyferry encrypt $key -c env=prod --region us-east-1 < salaries > meanwhile.kf'
 run 'keyferry decrypt -c env=prod --region ap-tokyo-1 < meanwhile.kf > meanwhile.tokyo'
 run 'same salaries meanwhile.tokyo'
 run 'keyferry-dev start eu-paris-1'

@@ -1,0 +1,212 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	paris    = "eu-paris-1"
+	virginia = "us-east-1"
+	tokyo    = "ap-tokyo-1"
+)
+
+// shared is the deployment of three Regions on which the tests run.
+var shared deployment
+
+// bin is the directory of the programs under test.
+var bin string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) (code int) {
+	dir, err := os.MkdirTemp("", "keyferry-integration-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	bin = filepath.Join(dir, "bin")
+	build := exec.Command("go", "build", "-o", bin+"/", "./cmd/...")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
+		return 1
+	}
+	shared = deployment{dir: filepath.Join(dir, "deployment")}
+	defer func() {
+		out, err := shared.dev("down", "--purge")
+		if left := shared.processes(); err != nil || len(left) > 0 {
+			fmt.Fprintf(os.Stderr, "taking the deployment down: %v\n%s\nleft running: %v\n", err, out, left)
+			code = 1
+		}
+		os.RemoveAll(dir)
+	}()
+	if out, err := shared.dev("up"); err != nil {
+		fmt.Fprintf(os.Stderr, "keyferry-dev up: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// usesToken notes that the test used tokens, for the count that make test prints.
+func usesToken(t *testing.T) {
+	t.Helper()
+	name := os.Getenv("KEYFERRY_TOKEN_TESTS")
+	if name == "" {
+		return
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fmt.Fprintln(f, "ci/integration."+t.Name())
+}
+
+// deployment is one made by keyferry-dev in a directory.
+type deployment struct{ dir string }
+
+func (d deployment) dev(args ...string) (string, error) {
+	cmd := exec.Command(filepath.Join(bin, "keyferry-dev"), append([]string{"--dir", d.dir}, args...)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (d deployment) mustDev(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := d.dev(args...)
+	if err != nil {
+		t.Fatalf("keyferry-dev %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// in is a path in a Region's directory.
+func (d deployment) in(region string, elem ...string) string {
+	return filepath.Join(append([]string{d.dir, "regions", region}, elem...)...)
+}
+
+// processes lists the processes whose command lines name the deployment, but keyferry-dev.
+func (d deployment) processes() []string {
+	var left []string
+	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range all {
+		line, _ := os.ReadFile(name)
+		if bytes.Contains(line, []byte(d.dir+"/")) {
+			left = append(left, strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	return left
+}
+
+// regionStatus is what keyferry-dev status --json says of a Region.
+type regionStatus struct {
+	Region  string `json:"region"`
+	GRPC    string `json:"grpc"`
+	REST    string `json:"rest"`
+	PID     int    `json:"pid"`
+	Serving bool   `json:"serving"`
+	Token   string `json:"token_serial"`
+}
+
+func (d deployment) status(t *testing.T) map[string]regionStatus {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(bin, "keyferry-dev"), "--dir", d.dir, "status", "--json")
+	out, _ := cmd.Output() // fails when a Region is down, which the caller sees in the answer
+	var all []regionStatus
+	if err := json.Unmarshal(out, &all); err != nil {
+		t.Fatalf("keyferry-dev status: %v\n%s", err, out)
+	}
+	byName := map[string]regionStatus{}
+	for _, s := range all {
+		byName[s.Region] = s
+	}
+	return byName
+}
+
+// keyferry runs the command line as admin, with stdin, and returns its standard output.
+func (d deployment) keyferry(stdin []byte, args ...string) ([]byte, error) {
+	cmd := exec.Command(filepath.Join(bin, "keyferry"), args...)
+	cmd.Env = append(os.Environ(), "KEYFERRY_CONFIG="+filepath.Join(d.dir, "clients", "admin", "config.yaml"))
+	cmd.Stdin = bytes.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.Bytes(), fmt.Errorf("keyferry %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return stdout.Bytes(), nil
+}
+
+func (d deployment) must(t *testing.T, stdin []byte, args ...string) []byte {
+	t.Helper()
+	out, err := d.keyferry(stdin, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (d deployment) createKey(t *testing.T, region string, args ...string) string {
+	t.Helper()
+	out := d.must(t, nil, append([]string{"key", "create", "--multi-region", "--region", region}, args...)...)
+	return strings.TrimSpace(string(out))
+}
+
+func (d deployment) replicate(t *testing.T, key, from, to string) {
+	t.Helper()
+	d.must(t, nil, "key", "replicate", key, "--region", from, "--to", to, "--wait")
+}
+
+// replica is one row of keyferry key replicas --json.
+type replica struct {
+	Region       string `json:"region"`
+	Status       string `json:"status"`
+	FailureCause string `json:"failureCause"`
+	Attempts     int    `json:"attempts"`
+}
+
+// replica returns how a Region sees the replica in another.
+func (d deployment) replica(t *testing.T, key, from, of string) replica {
+	t.Helper()
+	var answer struct{ Replicas []replica }
+	out := d.must(t, nil, "key", "replicas", key, "--region", from, "--json")
+	if err := json.Unmarshal(out, &answer); err != nil {
+		t.Fatalf("keyferry key replicas: %v\n%s", err, out)
+	}
+	for _, r := range answer.Replicas {
+		if r.Region == of {
+			return r
+		}
+	}
+	t.Fatalf("%s does not list %s among the replicas of %s: %s", from, of, key, out)
+	return replica{}
+}
+
+// eventually waits until the condition holds. The text says what was last seen.
+func eventually(t *testing.T, limit time.Duration, condition func() (seen string, ok bool)) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		seen, ok := condition()
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v: %s", limit, seen)
+		}
+	}
+}
+
+func (d deployment) awaitSynchronized(t *testing.T, key, from, of string) {
+	t.Helper()
+	eventually(t, 60*time.Second, func() (string, bool) {
+		r := d.replica(t, key, from, of)
+		return fmt.Sprintf("replica of %s in %s: %+v", key, of, r), r.Status == "REPLICATION_STATUS_SYNCHRONIZED"
+	})
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/keyferry/keyferry/cmd/internal/ceremony"
+	"github.com/keyferry/keyferry/cmd/internal/config"
+	"github.com/keyferry/keyferry/gateway"
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/audit"
+	"github.com/keyferry/keyferry/keyops/policy"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/store"
+	"github.com/keyferry/keyferry/keyops/store/sqlite"
+	"github.com/keyferry/keyferry/keyops/transport"
+)
+
+// daemon is what has been opened so far. Each step of serve adds to it, in the order of the
+// fields, and close undoes them in reverse.
+type daemon struct {
+	config *config.Config
+	log    logrus.FieldLogger
+	begun  time.Time
+
+	self       region.SignedDescriptor
+	peers      map[region.Name]region.SignedDescriptor
+	transport  transport.Set
+	identities *policy.Identities
+	token      *hsm.Token
+	boundary   hsm.Boundary
+	signing    hsm.ID
+	seal       hsm.ID
+	store      *sqlite.Store
+	lease      store.Lease
+	audit      *audit.Log
+	keys       *keyops.Service
+	gateway    *gateway.Server
+
+	closers []func(context.Context) error
+}
+
+// closing remembers how to undo a step.
+func (d *daemon) closing(what string, undo func(context.Context) error) {
+	d.closers = append(d.closers, func(ctx context.Context) error {
+		if err := undo(ctx); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
+	})
+}
+
+// close undoes all steps, the last first.
+func (d *daemon) close(ctx context.Context) error {
+	var all []error
+	for _, undo := range slices.Backward(d.closers) {
+		all = append(all, undo(ctx))
+	}
+	return errors.Join(all...)
+}
+
+// readRegionDir reads what ceremonies have left: who this Region is, which peers it knows,
+// which objects of its token are transport keys.
+func (d *daemon) readRegionDir(context.Context) error {
+	dir := region.Dir(d.config.RegionDir)
+	self, err := dir.LoadOwn()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s has no descriptor: make the Region's keys with keyferry-ceremony init", d.config.RegionDir)
+	}
+	if err != nil {
+		return err
+	}
+	if self.Region != d.config.Region || self.Partition != d.config.Partition {
+		return fmt.Errorf("%s belongs to Region %s in partition %s, the configuration names %s in %s",
+			d.config.RegionDir, self.Region, self.Partition, d.config.Region, d.config.Partition)
+	}
+	if d.transport, err = transport.Load(dir); err != nil {
+		return err
+	}
+	d.self, d.peers = self, map[region.Name]region.SignedDescriptor{}
+	for _, name := range slices.Sorted(maps.Keys(d.config.Peers.Addresses)) {
+		if d.peers[name], err = dir.LoadPeer(name); err != nil {
+			return fmt.Errorf("%w: hold the ceremonies of both directions, or remove peers.addresses.%s", err, name)
+		}
+	}
+	return nil
+}
+
+// readIdentities reads the identity policies.
+func (d *daemon) readIdentities(context.Context) error {
+	d.identities = new(policy.Identities)
+	if d.config.IdentityPolicies == "" {
+		return nil
+	}
+	data, err := os.ReadFile(d.config.IdentityPolicies)
+	if err != nil {
+		return err
+	}
+	if d.identities, err = policy.ParseIdentities(data); err != nil {
+		return fmt.Errorf("%s: %w", d.config.IdentityPolicies, err)
+	}
+	return nil
+}
+
+// openToken logs in, attacks stand-ins with the real templates, and finds the Region's keys.
+func (d *daemon) openToken(ctx context.Context) error {
+	c := d.config.Token
+	profile, err := hsm.LoadProfile(c.Profile)
+	if err != nil {
+		return err
+	}
+	known := map[hsm.ID]bool{}
+	for _, k := range d.transport.All() {
+		known[k.ID] = true
+	}
+	d.token, err = hsm.Open(ctx, hsm.Config{
+		Module: c.Module, TokenLabel: c.Label, TokenSerial: c.Serial,
+		PINFile: c.PINFile, PINGroupReadable: c.PINGroupReadable,
+		Profile: profile, Sessions: c.Sessions,
+		KnownTransport: func(id hsm.ID) bool { return known[id] },
+		Log:            d.log,
+	})
+	if err != nil {
+		return fmt.Errorf("token %s%s in %s: %w", c.Label, c.Serial, c.Module, err)
+	}
+	// The token is not closed: the process ends, and its sessions with it.
+	report, err := d.token.SelfTest(ctx)
+	if err != nil {
+		return fmt.Errorf("self-test: %w", err)
+	}
+	d.boundary = report.Boundary
+	if err := d.checkBoundary(report); err != nil {
+		return err
+	}
+	if d.signing, err = ceremony.RegionKey(d.token.Objects(), hsm.RoleRegionSigning, d.self.Instance); err != nil {
+		return err
+	}
+	d.seal, err = ceremony.RegionKey(d.token.Objects(), hsm.RoleSeal, d.self.Instance)
+	return err
+}
+
+// boundaries in rising order of what they keep.
+var boundaries = []hsm.Boundary{hsm.BoundaryNone, hsm.BoundaryAPIOnly, hsm.BoundaryToken}
+
+func (d *daemon) checkBoundary(report hsm.Report) error {
+	if err := report.Err(); err != nil {
+		d.log.WithError(err).Error("the token failed its self-test")
+	}
+	required := hsm.Boundary(d.config.Token.RequireBoundary)
+	if slices.Index(boundaries, report.Boundary) < slices.Index(boundaries, required) {
+		return fmt.Errorf("replication boundary is %s and token.require_boundary is %s: use a hardware token, or for development accept less", report.Boundary, required)
+	}
+	switch report.Boundary {
+	case hsm.BoundaryAPIOnly:
+		d.log.Warn("replication boundary is api-only: whoever has the PIN and the token's files has every key; for development only")
+	case hsm.BoundaryNone:
+		d.log.Warn("replication boundary is none: whoever has the PIN has every multi-Region key; for development only")
+	}
+	return nil
+}
+
+const leaseTTL = 15 * time.Second
+
+// openStore opens the store, made on the first start, and becomes its one writer.
+func (d *daemon) openStore(ctx context.Context) error {
+	path := d.config.Store.Path
+	if err := sqlite.Create(ctx, path, d.self.Instance); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	s, err := sqlite.Open(ctx, sqlite.Config{Path: path})
+	if err != nil {
+		return err
+	}
+	d.store = s
+	d.closing("closing the store", func(context.Context) error { return s.Close() })
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	d.lease, err = s.AcquireLease(ctx, fmt.Sprintf("%s process %d", host, os.Getpid()), leaseTTL)
+	if err != nil {
+		return fmt.Errorf("store %s: %w", path, err)
+	}
+	d.closing("releasing the store", d.lease.Release)
+	return nil
+}

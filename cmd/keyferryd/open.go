@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+
+	"github.com/keyferry/keyferry/gateway"
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/audit"
+	"github.com/keyferry/keyferry/keyops/policy"
+	"github.com/keyferry/keyferry/keyops/statement"
+)
+
+// openAudit continues the audit log, which signs its checkpoints in the token.
+func (d *daemon) openAudit(ctx context.Context) error {
+	log, err := audit.Open(ctx, audit.Config{
+		Dir: d.config.Audit.Dir, Region: d.self.Region, Instance: d.self.Instance,
+		Signer: statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
+			return d.token.Sign(ctx, d.signing, digest)
+		}),
+		Flush:  d.config.Audit.FlushInterval,
+		Logger: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.audit = log
+	d.closing("closing the audit log", func(context.Context) error { return log.Close() })
+	return nil
+}
+
+// openKeys loads the sealed store and reconciles it with the token.
+func (d *daemon) openKeys(ctx context.Context) (err error) {
+	d.keys, err = keyops.New(ctx, keyops.Config{
+		Self: d.self, Accounts: d.config.Accounts,
+		Token: d.token, Boundary: d.boundary, Signing: d.signing, Seal: d.seal, Transport: &d.transport,
+		Store: d.store, Audit: d.audit,
+		Identities: func() *policy.Identities { return d.identities },
+		KeyQuota:   d.config.Limits.Keys,
+		Log:        d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.audit.CoverStore(func() audit.StoreHead { return audit.StoreHead(d.keys.StoreHead()) })
+	return nil
+}
+
+func (d *daemon) openPeers(context.Context) error { return nil }
+
+// openGateway takes the clients' ports.
+func (d *daemon) openGateway(context.Context) (err error) {
+	c := d.config.Clients
+	rules := make([]gateway.Rule, len(c.Principals))
+	for i, r := range c.Principals {
+		rules[i] = gateway.Rule(r)
+	}
+	d.gateway, err = gateway.New(gateway.Config{
+		GRPCAddress: c.GRPC, RESTAddress: c.REST,
+		TLS:        gateway.TLSFiles{Certificate: c.CertificateFile, Key: c.KeyFile, ClientCA: c.CAFile},
+		Principals: rules,
+		Keys:       d.keys,
+		Health:     d.token.Health,
+		Version:    version(),
+		Log:        d.log,
+		Limits: gateway.Limits{
+			MaxConnections:       d.config.Limits.Connections,
+			MaxConcurrentStreams: uint32(d.config.Limits.Streams),
+		},
+		DrainTimeout: d.config.DrainTimeout,
+	})
+	return err
+}

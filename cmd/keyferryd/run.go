@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/keyferry/keyferry/cmd/internal/config"
+	"github.com/keyferry/keyferry/keyops/store"
+)
+
+// serve opens everything in order, serves until ctx ends, and closes in reverse order. What
+// is opened first is what the next depends on: nothing listens before all of it is sound.
+func serve(ctx context.Context, c *config.Config, log logrus.FieldLogger) (err error) {
+	d := &daemon{config: c, log: log, begun: time.Now()}
+	defer func() {
+		// ctx has ended by now, and what was opened must be closed all the same.
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout)
+		defer cancel()
+		err = errors.Join(err, d.close(closing))
+	}()
+	for _, step := range []struct {
+		what string
+		code int
+		do   func(context.Context) error
+	}{
+		{"reading region_dir", exitRegionDir, d.readRegionDir},
+		{"reading identity_policies", exitUsage, d.readIdentities},
+		{"opening the token", exitToken, d.openToken},
+		{"opening the store", exitStore, d.openStore},
+		{"opening the audit log", exitOther, d.openAudit},
+		{"loading keys", exitStore, d.openKeys},
+		{"listening for peers", exitOther, d.openPeers},
+		{"listening for clients", exitOther, d.openGateway},
+	} {
+		if err := step.do(ctx); err != nil {
+			return fail(step.code, advise(fmt.Errorf("%s: %w", step.what, err)))
+		}
+	}
+	return d.run(ctx)
+}
+
+// run serves until ctx ends or something fails that only a new start can mend. What calls
+// in flight need goes on until the last of them has been answered.
+func (d *daemon) run(ctx context.Context) error {
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	needed, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var background errgroup.Group
+	background.Go(func() error {
+		defer stop()
+		return fail(exitStore, store.KeepLease(needed, d.lease, leaseTTL, func(err error) {
+			d.log.WithError(err).Warn("renewing the store's lease failed, trying again")
+		}))
+	})
+	background.Go(func() error {
+		defer stop()
+		select {
+		case <-needed.Done():
+			return nil
+		case <-d.keys.Failed():
+			return fail(exitStore, d.keys.Failure())
+		}
+	})
+	d.log.WithFields(logrus.Fields{
+		"region": d.self.Region, "instance": d.self.Instance, "boundary": d.boundary,
+		"grpc": d.gateway.GRPCAddr(), "rest": d.gateway.RESTAddr(), "peers": d.config.Peers.Listen,
+		"took": time.Since(d.begun).Round(time.Millisecond),
+	}).Info("serving")
+	err := d.gateway.Serve(serving)
+	end()
+	err = errors.Join(err, background.Wait())
+	d.log.Info("stopped serving")
+	return err
+}
