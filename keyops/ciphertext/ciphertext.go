@@ -89,10 +89,6 @@ func Build(h Header, sealed []byte) ([]byte, error) {
 
 // Parse splits a blob. The results share its memory.
 func Parse(blob []byte) (Header, []byte, error) {
-	// The total comes first, so that no later check reads what an attacker made huge.
-	if len(blob) > MaxSize {
-		return Header{}, nil, fmt.Errorf("%w: %d bytes, at most %d allowed", ErrInvalid, len(blob), MaxSize)
-	}
 	if len(blob) < headerSize {
 		return Header{}, nil, fmt.Errorf("%w: header cut short at %d bytes", ErrInvalid, len(blob))
 	}
