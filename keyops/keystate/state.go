@@ -37,7 +37,11 @@ var States = []State{Creating, Enabled, Disabled, PendingImport, PendingDeletion
 // ErrTransition is wrapped by the errors of Transition.
 var ErrTransition = errors.New("key state cannot follow")
 
-// transitions lists what may follow each state, each with its cause. Staying is no transition.
+// transitions lists what may follow each state, each with its cause. Staying is no
+// transition. Beside these, any key may become
+//   - Creating, when it was evicted and is replicated again as another incarnation;
+//   - PendingDeletion, when peers say that this incarnation was deleted, as to a Region whose
+//     store was restored from before.
 var transitions = map[State][]State{
 	None: {
 		Creating,      // ReplicateKey, at the replica key
@@ -50,7 +54,7 @@ var transitions = map[State][]State{
 		PendingDeletion, // ScheduleKeyDeletion
 	},
 	Enabled: {
-		Disabled,               // DisableKey
+		Disabled,               // DisableKey, or the replica key was evicted
 		PendingImport,          // imported material expired or was deleted
 		PendingDeletion,        // ScheduleKeyDeletion
 		PendingReplicaDeletion, // ScheduleKeyDeletion of a primary key with replica keys
@@ -76,8 +80,8 @@ var transitions = map[State][]State{
 		PendingReplicaDeletion, // promoted by force while replica keys exist: the primary key goes last
 	},
 	PendingReplicaDeletion: {
-		Disabled,        // CancelKeyDeletion
-		PendingDeletion, // its last replica key is gone, or it is a replica key now
+		Disabled,        // CancelKeyDeletion, or another Region was promoted by force
+		PendingDeletion, // its last replica key is gone
 	},
 	Unavailable: {
 		Enabled,                // its material is back
@@ -86,7 +90,7 @@ var transitions = map[State][]State{
 		PendingReplicaDeletion, // ScheduleKeyDeletion of a primary key with replica keys
 	},
 	Updating: {
-		Enabled, // the hand-over is complete or was refused
+		Enabled, // the hand-over is complete or was refused, or another Region was promoted by force
 	},
 }
 
@@ -100,7 +104,8 @@ func Parse(s string) (State, error) {
 
 // Transition returns nil if a key may go from one state to another, or stay where it is.
 func Transition(from, to State) error {
-	if slices.Contains(transitions[from], to) || from == to && slices.Contains(States, from) {
+	exists := slices.Contains(States, from)
+	if slices.Contains(transitions[from], to) || exists && (to == from || to == Creating || to == PendingDeletion) {
 		return nil
 	}
 	return fmt.Errorf("%w: from %q to %q", ErrTransition, from, to)

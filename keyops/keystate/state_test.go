@@ -188,13 +188,13 @@ func TestEveryTransition(t *testing.T) {
 		//                              None Cre Ena Dis PImp PDel PRep Una Upd
 		keystate.None:                   ".   +   +   .   +    .    .    .   .",
 		keystate.Creating:               ".   =   +   .   +    +    .    .   .",
-		keystate.Enabled:                ".   .   =   +   +    +    +    +   +",
-		keystate.Disabled:               ".   .   +   =   +    +    +    +   .",
-		keystate.PendingImport:          ".   .   +   .   =    +    +    .   .",
+		keystate.Enabled:                ".   +   =   +   +    +    +    +   +",
+		keystate.Disabled:               ".   +   +   =   +    +    +    +   .",
+		keystate.PendingImport:          ".   +   +   .   =    +    +    .   .",
 		keystate.PendingDeletion:        "+   +   .   +   .    =    +    .   .",
-		keystate.PendingReplicaDeletion: ".   .   .   +   .    +    =    .   .",
-		keystate.Unavailable:            ".   .   +   +   .    +    +    =   .",
-		keystate.Updating:               ".   .   +   .   .    .    .    .   =",
+		keystate.PendingReplicaDeletion: ".   +   .   +   .    +    =    .   .",
+		keystate.Unavailable:            ".   +   +   +   .    +    +    =   .",
+		keystate.Updating:               ".   +   +   .   .    +    .    .   =",
 	}
 	for _, from := range order {
 		marks := strings.Fields(want[from])
