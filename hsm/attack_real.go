@@ -3,6 +3,8 @@ package hsm
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/miekg/pkcs11"
 )
@@ -45,6 +47,7 @@ func (t *Token) Attack(ctx context.Context, blobs Blobs, packages [][]byte) ([]A
 				scene.victims = append(scene.victims, victim{name: nameOf(o.Spec), spec: o.Spec, h: e.handle})
 			}
 		}
+		slices.SortFunc(scene.victims, func(a, b victim) int { return strings.Compare(a.name, b.name) })
 		if err := scene.control(raw); err != nil {
 			return nil, err
 		}

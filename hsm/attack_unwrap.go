@@ -154,6 +154,7 @@ func weaker(good, demand []Attribute) (out []variation) {
 	if !slices.ContainsFunc(demand, func(a Attribute) bool { return a.Type == pkcs11.CKA_KEY_TYPE }) {
 		return out
 	}
+	out = append(out, variation{"CKA_TRUSTED besides", slices.Insert(slices.Clone(good), 2, flag(pkcs11.CKA_TRUSTED, true))})
 	for _, k := range []uint{pkcs11.CKK_AES, pkcs11.CKK_GENERIC_SECRET, pkcs11.CKK_DES, pkcs11.CKK_DES2, pkcs11.CKK_DES3, pkcs11.CKK_SHA256_HMAC} {
 		a := number(pkcs11.CKA_KEY_TYPE, k)
 		if i := slices.IndexFunc(good, func(g Attribute) bool { return g.Type == a.Type }); string(good[i].Value) != string(a.Value) {
