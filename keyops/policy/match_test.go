@@ -99,6 +99,23 @@ func TestActionsPage(t *testing.T) {
 	}
 }
 
+// TestReasonsPage looks for the row of every reason.
+func TestReasonsPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r := range reasons {
+		answer := "no"
+		if reasons[r].missing == "" {
+			answer = "yes"
+		}
+		if row := fmt.Sprintf("| `%s` | %s | ", Reason(r), answer); !strings.Contains(string(page), row) {
+			t.Errorf("docs/policy.md has no row %q", row)
+		}
+	}
+}
+
 // actionsTable has one row for each kind of resource and reach.
 func actionsTable() string {
 	kinds := []struct {
