@@ -43,7 +43,7 @@ func (d *Deployment) writeDaemonConfig(r RegionPlan, token softhsm.Token) error 
 		Accounts:  []arn.Account{Account},
 		RegionDir: "region",
 		Token: config.Token{
-			Module: token.Module, Label: token.Label, PINFile: token.PINFile, Profile: "softhsm2",
+			Module: token.Module, Label: token.Label, PINFile: token.PINFile, Profile: profile,
 			RequireBoundary: "api-only", // what SoftHSM reaches
 		},
 		Store: config.Store{Path: "store.db"},

@@ -84,7 +84,7 @@ func (d *Deployment) launch(r region.Name, token softhsm.Token) (process, error)
 	defer log.Close()
 	cmd := exec.Command(d.bin.Daemon, "run", "--config", d.in(r, "keyferryd.yaml"))
 	cmd.Dir = d.in(r)
-	cmd.Env = []string{softhsm.ConfEnv + "=" + token.Conf}
+	cmd.Env = tokenEnv(token)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
