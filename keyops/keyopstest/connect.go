@@ -39,12 +39,21 @@ func Connect(t testing.TB, regions ...*Region) {
 
 // establish makes one transport key set and leaves both transcripts.
 func establish(ctx context.Context, source, destination *Region, epoch uint64) error {
-	name := transport.Name{
+	name := SetName(source, destination, epoch)
+	return Transcribe(ctx, source, destination, name, hsmtest.Establish(source.Fake, destination.Fake, name.String()))
+}
+
+// SetName names the transport key set from one Region to another.
+func SetName(source, destination *Region, epoch uint64) transport.Name {
+	return transport.Name{
 		Source:      transport.EndOf(source.Descriptor.Descriptor),
 		Destination: transport.EndOf(destination.Descriptor.Descriptor),
 		Epoch:       epoch,
 	}
-	made := hsmtest.Establish(source.Fake, destination.Fake, name.String())
+}
+
+// Transcribe writes the transcripts of a transport key set that exists at both ends.
+func Transcribe(ctx context.Context, source, destination *Region, name transport.Name, made map[hsm.Class]hsmtest.Transport) error {
 	var atSource, atDestination []transport.Key
 	for _, class := range hsm.Classes {
 		atSource = append(atSource, transport.Key{Name: name, Role: hsm.RoleTransportSource, Class: class, ID: made[class].Source})

@@ -40,7 +40,8 @@ const Account arn.Account = "111122223333"
 // Options are a test Region's settings; the zero value is a Region eu-paris-1 on a fake token.
 type Options struct {
 	Name     region.Name
-	Accounts []arn.Account // default: Account
+	Instance region.InstanceID // default: a fresh one
+	Accounts []arn.Account     // default: Account
 	// Token is the Region's token; nil makes a fake one, which reports to the test.
 	Token keyops.Token
 	// Identities is an identities document; empty lets user/admin of Account do everything.
@@ -135,8 +136,11 @@ func (r *Region) init(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if r.Options.Instance == "" {
+		r.Options.Instance = region.NewInstanceID()
+	}
 	d := region.Descriptor{
-		Region: r.Options.Name, Instance: region.NewInstanceID(), Partition: "aws", SigningKey: spki,
+		Region: r.Options.Name, Instance: r.Options.Instance, Partition: "aws", SigningKey: spki,
 		Operators: approval.Roster{Threshold: 1, Operators: []approval.Operator{{Name: "operator", Key: operator}}},
 		Created:   time.Now().UTC().Truncate(time.Second), Version: 1,
 	}
