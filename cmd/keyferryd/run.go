@@ -67,14 +67,25 @@ func (d *daemon) run(ctx context.Context) error {
 			return fail(exitStore, d.keys.Failure())
 		}
 	})
-	d.log.WithFields(logrus.Fields{
+	d.log.WithFields(d.addresses()).WithFields(logrus.Fields{
 		"region": d.self.Region, "instance": d.self.Instance, "boundary": d.boundary,
-		"grpc": d.gateway.GRPCAddr(), "rest": d.gateway.RESTAddr(), "peers": d.config.Peers.Listen,
-		"took": time.Since(d.begun).Round(time.Millisecond),
+		"took": time.Since(d.begun).Round(time.Millisecond).String(),
 	}).Info("serving")
 	err := d.gateway.Serve(serving)
 	end()
 	err = errors.Join(err, background.Wait())
 	d.log.Info("stopped serving")
 	return err
+}
+
+// addresses are those at which this daemon listens.
+func (d *daemon) addresses() logrus.Fields {
+	f := logrus.Fields{"grpc": d.gateway.GRPCAddr().String()}
+	if rest := d.gateway.RESTAddr(); rest != nil {
+		f["rest"] = rest.String()
+	}
+	if d.config.Peers.Listen != "" {
+		f["peers"] = d.config.Peers.Listen
+	}
+	return f
 }
