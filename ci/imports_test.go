@@ -32,11 +32,13 @@ func (p pkg) part() string {
 }
 
 // testOnly reports whether the package is for tests: such packages are named for what they
-// help to test, end in test, and are imported by tests and each other alone.
+// help to test, end in test or are below one that does, and are imported by tests and each
+// other alone.
 func (p pkg) testOnly() bool { return testOnly(p.ImportPath) }
 
 func testOnly(path string) bool {
-	return strings.HasPrefix(path, module) && strings.HasSuffix(path, "test")
+	path, ours := strings.CutPrefix(path, module)
+	return ours && slices.ContainsFunc(strings.Split(path, "/"), func(name string) bool { return strings.HasSuffix(name, "test") })
 }
 
 var packages = sync.OnceValues(func() ([]pkg, error) {
