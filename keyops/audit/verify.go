@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"time"
 )
 
@@ -42,6 +43,7 @@ type Report struct {
 	Last        Checkpoint // Number 0 if there is none
 	Covered     uint64     // the last line that a checkpoint covers
 	Uncovered   uint64     // lines after it: whoever can write the file could have changed them
+	Rollbacks   []uint64   // checkpoints at which the store was older than before: a restore, or a rollback
 	Torn        int64      // bytes after the last line break: being written, or left by a crash
 }
 
@@ -182,17 +184,15 @@ func (v *verifier) check(text []byte) error {
 
 func (v *verifier) checkpoint(c SignedCheckpoint) error {
 	r := &v.report
+	begun := r.Checkpoints > 0 || r.FirstSeq == 1
 	switch {
-	case r.Checkpoints > 0 && c.Number != r.Last.Number+1:
+	case begun && c.Number != r.Last.Number+1:
 		return fmt.Errorf("checkpoint %d, want %d", c.Number, r.Last.Number+1)
-	case r.Checkpoints == 0 && r.FirstSeq == 1 && c.Number != 1:
-		return fmt.Errorf("the first checkpoint has number %d", c.Number)
+	case c.Seq < r.FirstSeq: // it covers what was moved away
 	case c.Seq <= v.base || c.Seq > r.LastSeq:
 		return fmt.Errorf("checkpoint %d covers line %d, want one after %d and before its own", c.Number, c.Seq, v.base)
 	case v.open[c.Seq-v.base-1] != c.Hash:
 		return fmt.Errorf("checkpoint %d covers another line %d than the one that is here", c.Number, c.Seq)
-	case c.Store.Version < r.Last.Store.Version:
-		return fmt.Errorf("checkpoint %d: the store went back from head %d to %d", c.Number, r.Last.Store.Version, c.Store.Version)
 	}
 	var err error
 	for _, key := range v.keys {
@@ -206,11 +206,16 @@ func (v *verifier) checkpoint(c SignedCheckpoint) error {
 	if w, ok := v.witnesses[c.Number]; ok && !same(w, c.Checkpoint) {
 		return fmt.Errorf("checkpoint %d is not the one that was witnessed", c.Number)
 	}
+	if c.Store.Version < r.Last.Store.Version {
+		r.Rollbacks = append(r.Rollbacks, c.Number)
+	}
 	r.Checkpoints++
 	r.Last = c.Checkpoint
-	r.Covered = c.Seq
-	v.open = append([]hash(nil), v.open[c.Seq-v.base:]...)
-	v.base = c.Seq
+	if c.Seq >= r.FirstSeq {
+		r.Covered = c.Seq
+		v.open = slices.Clone(v.open[c.Seq-v.base:])
+		v.base = c.Seq
+	}
 	return nil
 }
 

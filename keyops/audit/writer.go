@@ -33,7 +33,7 @@ type writer struct {
 	written int    // how much of pending the kernel has
 	next    tip    // the last line in pending
 	waiting []chan error
-	spare   []item // the queue of the turn before, to be used again
+	spare   []item    // the queue of the turn before, to be used again
 	dueAt   time.Time // when pending has to be on disk; zero if nothing is pending
 }
 
