@@ -1,0 +1,445 @@
+package keyops_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keyopstest"
+	"github.com/keyferry/keyferry/keyops/policy"
+)
+
+// TestEveryOperationHasARow finds every method of Service that takes a Caller, and demands
+// a row of the operation table, an action that policies know, and a place in Operations.
+func TestEveryOperationHasARow(t *testing.T) {
+	rows := keyops.OperationRows()
+	declared := reflect.TypeFor[keyops.Operations]()
+	service := reflect.TypeFor[*keyops.Service]()
+	actions := policy.Actions()
+	caller := reflect.TypeFor[keyops.Caller]()
+	found := 0
+	for i := range service.NumMethod() {
+		m := service.Method(i)
+		takesCaller := false
+		for j := 1; j < m.Type.NumIn(); j++ {
+			takesCaller = takesCaller || m.Type.In(j) == caller
+		}
+		if !takesCaller {
+			continue
+		}
+		found++
+		if !rows[m.Name] {
+			t.Errorf("%s has no row in the table of operations", m.Name)
+		}
+		delete(rows, m.Name)
+		if _, ok := declared.MethodByName(m.Name); !ok {
+			t.Errorf("%s is not in Operations", m.Name)
+		}
+		if m.Name != "GetCallerIdentity" && !slices.Contains(actions, "kms:"+m.Name) {
+			t.Errorf("no policy can name kms:%s", m.Name)
+		}
+	}
+	if found < 20 || len(rows) != 0 {
+		t.Errorf("%d operations found; rows without a method: %v", found, rows)
+	}
+}
+
+// attempt calls one operation on a key, however it is named.
+type attempt struct {
+	name string
+	call func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error
+}
+
+var x = []byte("x")
+
+// onAKey are the operations that name a key or an alias.
+var onAKey = []attempt{
+	{"DescribeKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.DescribeKey(ctx, c, keyops.DescribeKeyInput{KeyID: key}))
+	}},
+	{"EnableKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.EnableKey(ctx, c, keyops.EnableKeyInput{KeyID: key}))
+	}},
+	{"DisableKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.DisableKey(ctx, c, keyops.DisableKeyInput{KeyID: key}))
+	}},
+	{"GetKeyPolicy", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.GetKeyPolicy(ctx, c, keyops.GetKeyPolicyInput{KeyID: key}))
+	}},
+	{"ReplicateKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.ReplicateKey(ctx, c, keyops.ReplicateKeyInput{KeyID: key, ReplicaRegion: "us-east-1"}))
+	}},
+	{"CreateAlias", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.CreateAlias(ctx, c, keyops.CreateAliasInput{AliasName: "alias/new", TargetKeyID: key}))
+	}},
+	{"UpdateAlias", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.UpdateAlias(ctx, c, keyops.UpdateAliasInput{AliasName: "alias/new", TargetKeyID: key}))
+	}},
+	{"Encrypt", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.Encrypt(ctx, c, keyops.EncryptInput{KeyID: key, Plaintext: x}))
+	}},
+	{"Decrypt", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.Decrypt(ctx, c, keyops.DecryptInput{KeyID: key, CiphertextBlob: x}))
+	}},
+	{"GenerateDataKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.GenerateDataKey(ctx, c, keyops.GenerateDataKeyInput{KeyID: key, NumberOfBytes: 1}))
+	}},
+	{"GenerateMac", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.GenerateMac(ctx, c, keyops.GenerateMacInput{KeyID: key, Message: x, MacAlgorithm: keyops.AlgorithmHMACSHA256}))
+	}},
+	{"VerifyMac", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.VerifyMac(ctx, c, keyops.VerifyMacInput{KeyID: key, Message: x, Mac: x, MacAlgorithm: keyops.AlgorithmHMACSHA256}))
+	}},
+	{"Sign", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.Sign(ctx, c, keyops.SignInput{KeyID: key, Message: x, SigningAlgorithm: keyops.AlgorithmECDSASHA256}))
+	}},
+	{"Verify", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.Verify(ctx, c, keyops.VerifyInput{KeyID: key, Message: x, Signature: x, SigningAlgorithm: keyops.AlgorithmECDSASHA256}))
+	}},
+	{"GetPublicKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.GetPublicKey(ctx, c, keyops.GetPublicKeyInput{KeyID: key}))
+	}},
+}
+
+// onNoKey are the operations that identity policies decide alone.
+var onNoKey = []attempt{
+	{"CreateKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.CreateKey(ctx, c, keyops.CreateKeyInput{}))
+	}},
+	{"ListKeys", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.ListKeys(ctx, c, keyops.ListKeysInput{}))
+	}},
+	{"ListAliases", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.ListAliases(ctx, c, keyops.ListAliasesInput{}))
+	}},
+	{"GenerateRandom", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.GenerateRandom(ctx, c, keyops.GenerateRandomInput{NumberOfBytes: 1}))
+	}},
+	{"DescribeRegion", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.DescribeRegion(ctx, c, keyops.DescribeRegionInput{}))
+	}},
+}
+
+// TestRefusalsAreAlike refuses every operation to a principal without permissions, on a key
+// that exists and on one that does not: the answers differ in the name alone.
+func TestRefusalsAreAlike(t *testing.T) {
+	r := keyopstest.New(t, keyopstest.Options{})
+	k := create(t, r, keyops.CreateKeyInput{MultiRegion: true})
+	if _, err := r.CreateAlias(t.Context(), admin(), keyops.CreateAliasInput{AliasName: "alias/old", TargetKeyID: k.ARN}); err != nil {
+		t.Fatal(err)
+	}
+	mallory := keyopstest.User("mallory")
+	arnOf := func(id string) string { return "arn:aws:kms:eu-paris-1:111122223333:" + id }
+	missingID := string(arn.NewKeyID(true))
+	before := r.Fake.Calls()
+	for _, op := range onAKey {
+		t.Run(op.name, func(t *testing.T) {
+			named := map[string]string{string(k.KeyID): missingID, k.ARN: arnOf("key/" + missingID)}
+			if !strings.Contains("EnableKey DisableKey GetKeyPolicy ReplicateKey CreateAlias UpdateAlias", op.name) {
+				named["alias/old"] = "alias/gone"
+				named[arnOf("alias/old")] = arnOf("alias/gone")
+			}
+			for there, missing := range named {
+				a := op.call(t.Context(), r, mallory, there)
+				b := op.call(t.Context(), r, mallory, missing)
+				want(t, a, keyops.ErrAccessDenied, "User: arn:aws:iam::111122223333:user/mallory is not authorized to perform: kms:"+op.name+" on resource: ")
+				if !strings.Contains(a.Error(), mallory.RequestID) || !strings.Contains(a.Error(), "policy explain") {
+					t.Errorf("%v: want the request ID and what explains it", a)
+				}
+				clean := strings.NewReplacer(string(k.KeyID), "ID", missingID, "ID", "alias/old", "ALIAS", "alias/gone", "ALIAS")
+				if got, other := clean.Replace(a.Error()), clean.Replace(b.Error()); got != other {
+					t.Errorf("an existing key is told from a missing one:\n%s\n%s", got, other)
+				}
+				if strings.HasPrefix(there, "alias") && strings.Contains(a.Error(), string(k.KeyID)) {
+					t.Errorf("%v: tells where the alias points", a)
+				}
+			}
+		})
+	}
+	for _, op := range onNoKey {
+		t.Run(op.name, func(t *testing.T) {
+			want(t, op.call(t.Context(), r, mallory, ""), keyops.ErrAccessDenied, "kms:"+op.name)
+		})
+	}
+	t.Run("Decrypt without a key", func(t *testing.T) {
+		enc, err := r.Encrypt(t.Context(), admin(), keyops.EncryptInput{KeyID: k.ARN, Plaintext: x})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, a := r.Decrypt(t.Context(), mallory, keyops.DecryptInput{CiphertextBlob: enc.CiphertextBlob})
+		other := slices.Clone(enc.CiphertextBlob)
+		other[7] ^= 1
+		_, b := r.Decrypt(t.Context(), mallory, keyops.DecryptInput{CiphertextBlob: other})
+		want(t, a, keyops.ErrAccessDenied, "kms:Decrypt")
+		want(t, b, keyops.ErrAccessDenied, "kms:Decrypt")
+		if len(a.Error()) != len(b.Error()) {
+			t.Errorf("an existing key is told from a missing one:\n%v\n%v", a, b)
+		}
+	})
+	if before["C_GenerateKey"] != r.Fake.Calls()["C_GenerateKey"] {
+		t.Error("a refused call made a key")
+	}
+}
+
+// TestMissingKeys: who may list the keys of the account hears what is there.
+func TestMissingKeys(t *testing.T) {
+	r := keyopstest.New(t, keyopstest.Options{})
+	missing := string(arn.NewKeyID(false))
+	for _, op := range onAKey {
+		t.Run(op.name, func(t *testing.T) {
+			want(t, op.call(t.Context(), r, admin(), missing), keyops.ErrNotFound, "Key 'arn:aws:kms:eu-paris-1:111122223333:key/"+missing+"' does not exist")
+			want(t, op.call(t.Context(), r, admin(), "not-a-key"), keyops.ErrNotFound, "Invalid keyId 'not-a-key'")
+			want(t, op.call(t.Context(), r, admin(), "arn:aws:kms:us-east-1:111122223333:key/"+missing), keyops.ErrNotFound, "Invalid arn us-east-1")
+			want(t, op.call(t.Context(), r, admin(), "arn:aws-cn:kms:eu-paris-1:111122223333:key/"+missing), keyops.ErrNotFound, "Invalid arn aws-cn")
+			want(t, op.call(t.Context(), r, admin(), "arn:aws:kms:eu-paris-1"), keyops.ErrInvalidArn, "Invalid arn 'arn:aws:kms:eu-paris-1'")
+			want(t, op.call(t.Context(), r, admin(), "arn:aws:kms:eu-paris-1:999999999999:key/"+missing), keyops.ErrAccessDenied, "")
+		})
+	}
+}
+
+// TestAliasesOnlyWhereAWSTakesThem: management names keys by ID or ARN.
+func TestAliasesOnlyWhereAWSTakesThem(t *testing.T) {
+	r := keyopstest.New(t, keyopstest.Options{})
+	k := create(t, r, keyops.CreateKeyInput{})
+	if _, err := r.CreateAlias(t.Context(), admin(), keyops.CreateAliasInput{AliasName: "alias/a", TargetKeyID: k.ARN}); err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range onAKey {
+		switch op.name {
+		case "EnableKey", "DisableKey", "GetKeyPolicy", "ReplicateKey", "CreateAlias", "UpdateAlias":
+			want(t, op.call(t.Context(), r, admin(), "alias/a"), keyops.ErrNotFound, "Invalid keyId 'alias/a'")
+		}
+	}
+}
+
+// TestPolicies decides by key policy, identity policy and account.
+func TestPolicies(t *testing.T) {
+	const other arn.Account = "444455556666"
+	r := keyopstest.New(t, keyopstest.Options{
+		Accounts: []arn.Account{keyopstest.Account, other},
+		Identities: `{"Version":"2012-10-17","Statement":[
+			{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam::111122223333:user/admin","arn:aws:iam::444455556666:user/partner"]},"Action":"kms:*","Resource":"*"},
+			{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:user/reader"},"Action":"kms:Decrypt","Resource":"*"}]}`,
+	})
+	named := create(t, r, keyops.CreateKeyInput{Policy: `{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:root"},"Action":"kms:*","Resource":"*"},
+		{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam::111122223333:user/app","arn:aws:iam::444455556666:user/partner"]},"Action":["kms:Encrypt","kms:DescribeKey"],"Resource":"*"},
+		{"Effect":"Deny","Principal":{"AWS":"arn:aws:iam::111122223333:user/reader"},"Action":"kms:Decrypt","Resource":"*"}]}`})
+	plain := create(t, r, keyops.CreateKeyInput{})
+	enc := func(k keyops.KeyMetadata) []byte {
+		out, err := r.Encrypt(t.Context(), admin(), keyops.EncryptInput{KeyID: k.ARN, Plaintext: x})
+		if err != nil {
+			t.Fatal(explain(err))
+		}
+		return out.CiphertextBlob
+	}
+	encrypt := func(c keyops.Caller, ref string) error {
+		return second(r.Encrypt(t.Context(), c, keyops.EncryptInput{KeyID: ref, Plaintext: x}))
+	}
+	decrypt := func(c keyops.Caller, blob []byte) error {
+		return second(r.Decrypt(t.Context(), c, keyops.DecryptInput{CiphertextBlob: blob}))
+	}
+	app, reader, partner := keyopstest.User("app"), keyopstest.User("reader"), keyopstest.UserOf(other, "partner")
+	for _, tc := range []struct {
+		name   string
+		err    error
+		reason keyops.Reason
+	}{
+		{"named by the key policy", encrypt(app, named.ARN), ""},
+		{"named for another action", decrypt(app, enc(named)), keyops.ErrAccessDenied},
+		{"not named", encrypt(app, plain.ARN), keyops.ErrAccessDenied},
+		{"identity policy", decrypt(reader, enc(plain)), ""},
+		{"denied by the key policy", decrypt(reader, enc(named)), keyops.ErrAccessDenied},
+		{"another account, both agree", encrypt(partner, named.ARN), ""},
+		{"another account by bare ID means the own account", encrypt(partner, string(named.KeyID)), keyops.ErrNotFound},
+		{"another account, its own word only", encrypt(partner, plain.ARN), keyops.ErrAccessDenied},
+		{"another account manages", second(r.DisableKey(t.Context(), partner, keyops.DisableKeyInput{KeyID: named.ARN})), keyops.ErrAccessDenied},
+		{"an account that is not served", encrypt(keyopstest.UserOf("999999999999", "admin"), named.ARN), keyops.ErrAccessDenied},
+		{"no permission to tag", second(r.CreateKey(t.Context(), reader, keyops.CreateKeyInput{Tags: []keyops.Tag{{Key: "a"}}})), keyops.ErrAccessDenied},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if tc.reason == "" && tc.err != nil {
+				t.Error(explain(tc.err))
+			} else if tc.reason != "" {
+				want(t, tc.err, tc.reason, "")
+			}
+		})
+	}
+	lockout := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:user/app"},"Action":"kms:*","Resource":"*"}]}`
+	_, err := r.CreateKey(t.Context(), admin(), keyops.CreateKeyInput{Policy: lockout})
+	want(t, err, keyops.ErrMalformedPolicyDocument, "will not allow you to update the key policy")
+	if _, err := r.CreateKey(t.Context(), admin(), keyops.CreateKeyInput{Policy: lockout, BypassPolicyLockoutSafetyCheck: true}); err != nil {
+		t.Error(explain(err))
+	}
+	out, err := r.GetKeyPolicy(t.Context(), admin(), keyops.GetKeyPolicyInput{KeyID: plain.ARN})
+	if err != nil || out.Policy != string(policy.DefaultKeyPolicy("aws", string(keyopstest.Account))) || out.PolicyName != "default" {
+		t.Errorf("default policy: %+v, %v", out, explain(err))
+	}
+}
+
+// line is what the tests read of an audit record.
+type line struct {
+	Type, Event, Outcome, Error, Principal, RequestID, SourceAddress string
+	Resources                                                        []struct{ ARN, KeyID string }
+	ReadOnly                                                         bool
+	EncryptionContext, Details                                       map[string]string
+}
+
+// auditLines returns the records of one request, in order.
+func auditLines(t *testing.T, r *keyopstest.Region, request string) []line {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(r.AuditDir, "*.jsonl"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("audit files: %v, %v", files, err)
+	}
+	var lines []line
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for scan := bufio.NewScanner(f); scan.Scan(); {
+			var l line
+			if err := json.Unmarshal(scan.Bytes(), &l); err != nil {
+				t.Fatal(err)
+			}
+			if l.RequestID == request {
+				lines = append(lines, l)
+			}
+		}
+	}
+	return lines
+}
+
+// TestAuditOfEveryOperation calls every operation as one who may and as one who may not,
+// and reads what the audit log says of it.
+func TestAuditOfEveryOperation(t *testing.T) {
+	r := keyopstest.New(t, keyopstest.Options{})
+	k := create(t, r, keyops.CreateKeyInput{})
+	rows := keyops.OperationRows()
+	for _, op := range append(slices.Clone(onAKey), append(onNoKey, attempt{
+		"DeleteAlias", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+			return second(r.DeleteAlias(ctx, c, keyops.DeleteAliasInput{AliasName: "alias/new"}))
+		}}, attempt{
+		"GetCallerIdentity", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+			return second(r.GetCallerIdentity(ctx, c, keyops.GetCallerIdentityInput{}))
+		}},
+	)...) {
+		delete(rows, op.name)
+		for _, user := range []string{"admin", "mallory"} {
+			t.Run(op.name+" by "+user, func(t *testing.T) {
+				caller := keyopstest.User(user)
+				err := op.call(t.Context(), r, caller, k.ARN)
+				lines := auditLines(t, r, caller.RequestID)
+				mutates := strings.Contains("CreateKey EnableKey DisableKey ReplicateKey CreateAlias UpdateAlias DeleteAlias", op.name)
+				outcome, reason := "Success", ""
+				switch {
+				case err != nil && user == "mallory":
+					outcome, reason = "Denied", "AccessDeniedException"
+				case err != nil:
+					outcome, reason = "Error", strings.SplitN(err.Error(), ":", 2)[0]
+				}
+				outcomes := []string{outcome}
+				if mutates && user == "admin" && len(lines) == 2 {
+					outcomes = []string{"Begun", outcome}
+				}
+				if len(lines) != len(outcomes) {
+					t.Fatalf("%d records, want %v: %+v", len(lines), outcomes, lines)
+				}
+				for i, l := range lines {
+					if l.Type != "ApiCall" || l.Event != op.name || l.Outcome != outcomes[i] || l.Principal != caller.Principal.String() ||
+						l.SourceAddress != caller.SourceIP || l.ReadOnly == mutates {
+						t.Errorf("record %+v", l)
+					}
+					if i == len(lines)-1 && l.Error != reason {
+						t.Errorf("record says %q, the caller heard %v", l.Error, err)
+					}
+					if l.Outcome == "Denied" && l.Details["decision"] == "" {
+						t.Errorf("record %+v does not say what decided", l)
+					}
+				}
+				if mutates && err == nil && len(lines) != 2 {
+					t.Error("a change without a record before it")
+				}
+			})
+		}
+	}
+	if len(rows) != 0 {
+		t.Errorf("not called: %v", rows)
+	}
+	t.Run("details", func(t *testing.T) {
+		caller := keyopstest.Admin()
+		_, err := r.Encrypt(t.Context(), caller, keyops.EncryptInput{KeyID: k.ARN, Plaintext: []byte("PLAINTEXT-CANARY"), EncryptionContext: map[string]string{"env": "prod"}})
+		if err != nil {
+			// The attempts above have disabled the key.
+			if _, err := r.EnableKey(t.Context(), admin(), keyops.EnableKeyInput{KeyID: k.ARN}); err != nil {
+				t.Fatal(err)
+			}
+			caller = keyopstest.Admin()
+			if _, err = r.Encrypt(t.Context(), caller, keyops.EncryptInput{KeyID: k.ARN, Plaintext: []byte("PLAINTEXT-CANARY"), EncryptionContext: map[string]string{"env": "prod"}}); err != nil {
+				t.Fatal(explain(err))
+			}
+		}
+		lines := auditLines(t, r, caller.RequestID)
+		if len(lines) != 1 || len(lines[0].Resources) != 1 || lines[0].Resources[0].ARN != k.ARN || lines[0].Resources[0].KeyID != string(k.KeyID) {
+			t.Fatalf("%+v", lines)
+		}
+		if diff := cmp.Diff(map[string]string{"env": "prod"}, lines[0].EncryptionContext); diff != "" {
+			t.Error(diff)
+		}
+		files, _ := filepath.Glob(filepath.Join(r.AuditDir, "*"))
+		for _, f := range files {
+			if b, err := os.ReadFile(f); err != nil || strings.Contains(string(b), "PLAINTEXT-CANARY") {
+				t.Errorf("%s: the plaintext is in the audit log, or: %v", f, err)
+			}
+		}
+	})
+}
+
+// TestNoAnswerWithoutAudit: when the audit log takes no records, nothing is answered and
+// nothing is changed.
+func TestNoAnswerWithoutAudit(t *testing.T) {
+	r := keyopstest.New(t, keyopstest.Options{})
+	k := create(t, r, keyops.CreateKeyInput{})
+	if err := r.AuditLog().Close(); err != nil {
+		t.Fatal(err)
+	}
+	objects := len(r.Fake.Objects())
+	for _, op := range append(slices.Clone(onAKey), onNoKey...) {
+		if err := op.call(t.Context(), r, admin(), k.ARN); err == nil {
+			t.Errorf("%s was answered", op.name)
+		} else {
+			want(t, err, keyops.ErrInternal, "")
+		}
+	}
+	if n := len(r.Fake.Objects()); n != objects {
+		t.Error("a key was made without a record")
+	}
+	snapshot, err := r.SharedKey(k.KeyID)
+	if err == nil {
+		t.Errorf("a single-Region key is shared: %v", snapshot)
+	}
+	r.Restart(t)
+	out, err := r.DescribeKey(t.Context(), admin(), keyops.DescribeKeyInput{KeyID: k.ARN})
+	if err != nil || !out.KeyMetadata.Enabled {
+		t.Errorf("the key was disabled without a record: %+v, %v", out, err)
+	}
+}
+
+func ExampleReason() {
+	err := error(&keyops.Error{Reason: keyops.ErrNotFound, Message: "Invalid keyId 'x'"})
+	fmt.Println(err)
+	// Output: NotFoundException: Invalid keyId 'x'
+}
