@@ -15,6 +15,10 @@ import (
 // MaxFile bounds what is read of a statement file: base64 adds a third to the payload.
 const MaxFile = 2 << 20
 
+// PartSuffix ends the name of a file that is being written. One that a crash left behind
+// was never read by anybody.
+const PartSuffix = ".part"
+
 // File is the JSON form of a statement, for files that people carry. Key is the
 // fingerprint of the signing key's SPKI; it selects a key among known ones and is
 // believed in nothing else.
@@ -99,13 +103,15 @@ func WriteJSON(path string, v any) error {
 
 // WriteNew writes b to a file that must not exist, whole or not at all, and makes it durable.
 func WriteNew(path string, b []byte, mode os.FileMode) (err error) {
-	part := path + ".part"
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*"+PartSuffix)
 	if err != nil {
 		return err
 	}
+	part := f.Name()
 	defer func() { err = errors.Join(err, os.Remove(part)) }()
-	_, err = f.Write(b)
+	if err = f.Chmod(mode); err == nil {
+		_, err = f.Write(b)
+	}
 	if err == nil {
 		err = f.Sync()
 	}

@@ -33,7 +33,7 @@ func Load(dir region.Dir) (Set, error) {
 	}
 	var all []Transcript
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".part") {
+		if strings.HasSuffix(e.Name(), statement.PartSuffix) {
 			continue // a write that a crash cut short; it was never a transcript
 		}
 		t, err := LoadTranscript(filepath.Join(dir.Transcripts(), e.Name()), own.Descriptor)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyferry/keyferry/hsm"
@@ -125,6 +126,9 @@ func (t Tool) publish(ctx context.Context, opt AcceptOptions, o Offer, signed st
 		}
 		f.Approvals = f.Approvals[:own]
 		for _, path := range files {
+			if strings.HasSuffix(path, statement.PartSuffix) {
+				continue
+			}
 			var a statement.File
 			if ok, err := read(path, &a); err != nil {
 				return false, err
