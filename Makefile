@@ -1,10 +1,10 @@
 # Every target works in a clean clone with make, gcc, libc6-dev, git and Go; `make deps`
-# installs the three Debian packages that tests and demonstrations use besides.
+# installs the Debian packages that tests and demonstrations use besides.
 
 GO    ?= go
 BIN   := bin
-DEBS  := softhsm2 openssl curl
-TOOLS := softhsm2-util openssl curl
+DEBS  := softhsm2 openssl curl strace
+TOOLS := softhsm2-util openssl curl strace
 LINT  := $(GO) tool -modfile=ci/tools/go.mod
 
 # Where goroutines share memory. The race detector finds nothing in pure packages, and
@@ -17,7 +17,7 @@ RACE := ./hsm/... ./keyops ./keyops/audit ./keyops/seal ./keyops/store/... ./rep
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-deps: ## install what tests need: softhsm2, openssl, curl
+deps: ## install what tests need: softhsm2, openssl, curl, strace
 	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing=1; done; \
 	if [ -z "$$missing" ]; then exit 0; \
 	elif [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -qy --no-install-recommends $(DEBS); \

@@ -65,6 +65,8 @@ func child(t *testing.T, pid int) int {
 // the file that was opened: openat(AT_FDCWD</dir>, "name", ...) = 3</dir/name>.
 var success = regexp.MustCompile(`= \d+<([^>]+)>$`)
 
+var process = regexp.MustCompile(`^/proc/\d+/`)
+
 // opened lists the paths that were opened, once each, with what differs from run to run
 // replaced.
 func opened(t *testing.T, trace string) []string {
@@ -73,22 +75,20 @@ func opened(t *testing.T, trace string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	region, err := filepath.EvalSymlinks(shared.in(tokyo))
-	if err != nil {
-		t.Fatal(err)
+	var names []string
+	for _, n := range []struct{ path, name string }{{shared.in(tokyo), "$REGION"}, {shared.dir, "$DEPLOYMENT"}, {bin, "$BIN"}} {
+		path, err := filepath.EvalSymlinks(n.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, path, n.name)
 	}
-	whole, err := filepath.EvalSymlinks(shared.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	shorten := strings.NewReplacer(names...)
 	var paths []string
 	for line := range strings.Lines(string(data)) {
-		m := success.FindStringSubmatch(strings.TrimRight(line, "\n"))
-		if m == nil {
-			continue
+		if m := success.FindStringSubmatch(strings.TrimRight(line, "\n")); m != nil {
+			paths = append(paths, process.ReplaceAllString(shorten.Replace(m[1]), "/proc/self/"))
 		}
-		path := strings.ReplaceAll(m[1], region, "$REGION")
-		paths = append(paths, strings.ReplaceAll(path, whole, "$DEPLOYMENT"))
 	}
 	slices.Sort(paths)
 	return slices.Compact(paths)
