@@ -303,3 +303,6 @@ func (s *Set) Accepts(b Blob) (Listed, error) {
 	}
 	return m, nil
 }
+
+// Fact returns the newest fact of a Region about itself, or nil.
+func (s *Set) Fact(r region.Name) *Member { return s.members[r] }

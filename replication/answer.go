@@ -1,0 +1,182 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/mrk"
+)
+
+// maxUnsupported bounds the kinds of messages that are remembered as unknown.
+const maxUnsupported = 16
+
+// answer acts on one message, which is the peer's, and returns the signed answer.
+func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope) ([]byte, error) {
+	if m.answer {
+		return nil, fmt.Errorf("%w: an answer where a message belongs", errMessage)
+	}
+	p.saw(ctx, keys, m)
+	p.comesIn()
+	reply := envelope{kind: m.kind, answer: true, to: m.from, peerSession: m.session, nonce: m.nonce, correlation: m.correlation}
+	var err error
+	switch {
+	case m.kind == kindDigest:
+		reply.body, err = r.answerDigest(keys, p, m.body)
+	case m.kind == kindCheck:
+		reply.body, err = r.answerCheck(ctx, keys, p, m.body)
+	case m.kind != kindFacts && m.kind != kindConfirm:
+		reply.kind = kindUnsupported
+		p.unknown(m.kind)
+	case m.peerSession != r.session:
+		// Sent before this Region's start, or repeated by somebody: what it says may be of
+		// any age. The peer sends it again after it has seen this run's digest.
+		reply.kind = kindStale
+	case m.kind == kindFacts:
+		reply.body, err = r.answerFacts(ctx, keys, p, m)
+	default:
+		reply.body, err = r.answerConfirm(keys, m.body)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r.sign(ctx, keys, reply)
+}
+
+// comesIn notes that a peer speaks: then it can be reached, too.
+func (p *peer) comesIn() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failures > 0 {
+		p.retryAt = p.r.cfg.Clock()
+		p.poke()
+	}
+}
+
+// unknown remembers that the peer sends messages which this version does not know. They are
+// not lost: the peer keeps its marks.
+func (p *peer) unknown(kind string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.unsupported[kind]; !ok && len(p.unsupported) >= maxUnsupported {
+		return
+	}
+	if p.unsupported[kind]++; p.unsupported[kind] == 1 {
+		p.log.WithField("kind", clip(kind, maxKind)).Warn("a peer sends messages that this version does not know; it keeps them")
+	}
+}
+
+// answerFacts takes over what the peer knows, installs what it has wrapped, and tells what
+// is known here.
+func (r *Replicator) answerFacts(ctx context.Context, keys Keys, p *peer, m envelope) ([]byte, error) {
+	f, err := parseFacts(m.body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errMessage, err)
+	}
+	problem := r.learn(ctx, keys, p, f, m.correlation)
+	for _, b := range f.blobs {
+		if problem != nil {
+			break
+		}
+		if b.Key != f.key || b.Source != p.pin.Region || b.Instance != p.pin.Instance {
+			problem = fmt.Errorf("%w: blob of another key or source", mrk.ErrForeign)
+			break
+		}
+		problem = keys.InstallMaterial(ctx, f.key, b)
+	}
+	if problem == nil && len(f.blobs) > 0 {
+		problem = r.step(ctx, keys, f.key, m.correlation)
+	}
+	reply := factsBody{key: f.key, facts: mrk.Facts{Key: f.key}, trouble: tell(problem)}
+	if problem != nil {
+		p.log.WithError(problem).WithField("key", f.key).Warn("a peer's facts were not all taken")
+	}
+	k, err := keys.SharedKey(f.key)
+	switch {
+	case errors.Is(err, keyops.ErrNotFound):
+		if problem == nil && f.hash != (mrk.Hash{}) {
+			reply.trouble = trouble{mrk.CauseCreateRequestMissing, "the key is not known here and nothing asked for it"}
+		}
+	case err != nil:
+		return nil, err
+	default:
+		reply.facts, reply.head, reply.hash = k.Set.Facts(f.head), k.Set.Head(), k.Set.Hash()
+		if req, ok := k.Set.Request(p.pin.Region); ok && !said(k.Set, req) {
+			reply.request = &req
+		}
+	}
+	return reply.marshal(), nil
+}
+
+// admit makes the replica that the primary Region asks for (rule 3).
+func (r *Replicator) admit(ctx context.Context, keys Keys, p *peer, f factsBody) error {
+	if f.request == nil {
+		return nil // whoever is to send the request will
+	}
+	set, err := mrk.Join(mrk.Self{Region: r.self.region, Instance: r.self.instance}, r.facts, f.facts, *f.request)
+	if err != nil {
+		return fmt.Errorf("joining key %s: %w", f.key, err)
+	}
+	principal, err := arn.ParsePrincipal(f.request.Principal)
+	if err != nil {
+		return fmt.Errorf("joining key %s: %w: %w", f.key, mrk.ErrRequest, err)
+	}
+	st := set.State()
+	claim := keyops.ReplicaClaim{
+		Source: f.request.Source, Key: f.key, Account: st.Account, Principal: principal,
+		Spec: keyops.KeySpec(st.Spec), Usage: keyops.KeyUsage(st.Usage), Origin: keyops.Origin(st.Origin),
+		Policy: f.request.Policy, Description: f.request.Description, CorrelationID: f.request.CorrelationID,
+	}
+	for _, t := range f.request.Tags {
+		claim.Tags = append(claim.Tags, keyops.Tag(t))
+	}
+	err = keys.AdmitReplica(ctx, claim, set)
+	if errors.Is(err, keyops.ErrAlreadyExists) {
+		if _, known := keys.SharedKey(f.key); known == nil {
+			return nil // the same request came twice at once
+		}
+	}
+	return err
+}
+
+// answerCheck decides a claim without effect.
+func (r *Replicator) answerCheck(ctx context.Context, keys Keys, p *peer, body []byte) ([]byte, error) {
+	c, err := parseCheck(body, p.pin.Region)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errMessage, err)
+	}
+	err = keys.CheckReplica(ctx, c.claim)
+	var refused *keyops.Error
+	switch {
+	case err == nil:
+		return checkAnswer{}.marshal(), nil
+	case errors.As(err, &refused):
+		return checkAnswer{refused.Reason, clip(refused.Message, 4096)}.marshal(), nil
+	}
+	return nil, err
+}
+
+// answerConfirm says what this Region is to a key at this moment. The nonce of the message,
+// repeated in the signed answer, is what makes it fresh.
+func (r *Replicator) answerConfirm(keys Keys, body []byte) ([]byte, error) {
+	c, err := parseConfirm(body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errMessage, err)
+	}
+	k, err := keys.SharedKey(c.key)
+	if errors.Is(err, keyops.ErrNotFound) {
+		return confirmAnswer{}.marshal(), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	a := confirmAnswer{known: true, acting: k.Set.Acting(), holds: true}
+	held := k.Held()
+	for _, id := range c.ids {
+		a.holds = a.holds && slices.Contains(held, id)
+	}
+	return a.marshal(), nil
+}

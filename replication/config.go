@@ -1,0 +1,79 @@
+package replication
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/keyferry/keyferry/keyops/region"
+)
+
+// Peer is another Region, and where its peer listener is.
+type Peer struct {
+	Descriptor  region.Descriptor // pinned: what an operator has confirmed
+	Fingerprint string            // as an operator reads it out; shown, never compared here
+	Address     string            // host:port
+}
+
+// Config is what a Replicator is made of.
+type Config struct {
+	Self     region.Descriptor
+	Peers    []Peer
+	Listener net.Listener // for peers only; closed by Close
+
+	Clock func() time.Time // nil = time.Now
+	Rand  io.Reader        // of nonces and session names; nil = crypto/rand
+	Log   logrus.FieldLogger
+
+	DigestInterval  time.Duration // how often digests are exchanged with each peer; 0 = 20 s
+	ExchangeTimeout time.Duration // of one message and its answer; 0 = 30 s
+	CheckTimeout    time.Duration // within which a peer must answer before ReplicateKey is accepted without it; 0 = 5 s
+	RetryMin        time.Duration // first delay after a failure; 0 = 500 ms
+	RetryMax        time.Duration // longest delay; 0 = 1 min
+	Jitter          float64       // share of a delay that is random, below 1; 0 = 0.3, negative = none
+}
+
+// Limits of what one peer can make this Region do at once.
+const (
+	peerConcurrency = 8   // exchanges in progress
+	peerRate        = 500 // exchanges per second
+	peerBurst       = 1000
+	senders         = 4 // keys that are sent to one peer at once
+)
+
+func (c Config) withDefaults() (Config, error) {
+	c.DigestInterval = cmp.Or(c.DigestInterval, 20*time.Second)
+	c.ExchangeTimeout = cmp.Or(c.ExchangeTimeout, 30*time.Second)
+	c.CheckTimeout = cmp.Or(c.CheckTimeout, 5*time.Second)
+	c.RetryMin = cmp.Or(c.RetryMin, 500*time.Millisecond)
+	c.RetryMax = cmp.Or(c.RetryMax, time.Minute)
+	c.Jitter = cmp.Or(c.Jitter, 0.3)
+	if c.Jitter < 0 {
+		c.Jitter = 0
+	}
+	if c.Listener == nil || c.Log == nil {
+		return c, errors.New("replication needs a listener and a log")
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	seen := map[region.Name]bool{}
+	for _, p := range c.Peers {
+		if err := p.Descriptor.Validate(); err != nil {
+			return c, fmt.Errorf("descriptor of peer %s: %w", p.Descriptor.Region, err)
+		}
+		if p.Descriptor.Region == c.Self.Region || p.Descriptor.Instance == c.Self.Instance || seen[p.Descriptor.Region] {
+			return c, fmt.Errorf("peer %s: named twice, or this Region itself", p.Descriptor.Region)
+		}
+		if p.Descriptor.Partition != c.Self.Partition {
+			return c, fmt.Errorf("peer %s: in partition %s, this Region is in %s", p.Descriptor.Region, p.Descriptor.Partition, c.Self.Partition)
+		}
+		seen[p.Descriptor.Region] = true
+	}
+	return c, nil
+}

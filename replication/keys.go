@@ -1,0 +1,54 @@
+package replication
+
+import (
+	"context"
+
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/audit"
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/seal"
+)
+
+// Keys is what this package needs of the Region's keys. *keyops.Service is one.
+type Keys interface {
+	// SharedKeys lists the multi-Region keys known here, deleted ones included.
+	SharedKeys() []arn.KeyID
+	// SharedKey returns a snapshot that must not be changed, or an error that wraps
+	// keyops.ErrNotFound.
+	SharedKey(arn.KeyID) (*keyops.Key, error)
+	// UpdateShared changes one key in one durable transaction: fn changes a copy, and if its
+	// facts change, a mark is set for every peer that is or was a member. An error of fn
+	// applies nothing; keyops.ErrUnchanged is none.
+	UpdateShared(ctx context.Context, id arn.KeyID, cause keyops.Cause, fn func(*keyops.Key) error) error
+	// CheckReplica decides without effect whether a replica would be admitted. Its errors are
+	// *keyops.Error.
+	CheckReplica(context.Context, keyops.ReplicaClaim) error
+	// AdmitReplica makes a key that is Creating, with verified facts.
+	AdmitReplica(context.Context, keyops.ReplicaClaim, *mrk.Set) error
+	// WrapMaterial wraps a material that is held here, with one call of the token.
+	WrapMaterial(ctx context.Context, id arn.KeyID, m material.ID, to region.Descriptor) (mrk.Blob, error)
+	// InstallMaterial makes a wrapped material one that is held, or refuses it. A material
+	// that is held already is not unwrapped again.
+	InstallMaterial(ctx context.Context, id arn.KeyID, b mrk.Blob) error
+	// Signer signs in this Region's name.
+	Signer() mrk.Signer
+
+	// Marks returns the outbox; Mark one of it.
+	Marks() []keyops.Mark
+	Mark(arn.KeyID, region.Name) (keyops.Mark, bool)
+	// SaveMark records a failed try. It does not bring back a mark that was cleared.
+	SaveMark(context.Context, keyops.Mark) error
+	// ClearMark removes a mark if the facts of this hash are still the newest.
+	ClearMark(ctx context.Context, key arn.KeyID, peer region.Name, confirmed mrk.Hash) error
+	// Changed receives a value after marks or facts have changed. It holds at most one.
+	Changed() <-chan struct{}
+
+	// AuditHead and StoreHead are shown to peers; SaveWitness keeps what they show.
+	AuditHead() (audit.SignedCheckpoint, bool)
+	StoreHead() seal.Head
+	SaveWitness(context.Context, keyops.Witness) error
+	Witness(context.Context, region.Name) (keyops.Witness, error)
+}

@@ -1,0 +1,265 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
+	replicationv1 "github.com/keyferry/keyferry/proto/keyferry/replication/v1"
+)
+
+// peer is one other Region: the connection to it and how that stands.
+type peer struct {
+	r     *Replicator
+	pin   region.Descriptor
+	shown string // fingerprint
+	where string // address
+	log   logrus.FieldLogger
+
+	wake  chan struct{}
+	slots chan struct{} // of exchanges that the peer has begun
+	limit *rate.Limiter
+	conn  *grpc.ClientConn // set by dial, before any goroutine
+
+	mu           sync.Mutex
+	session      mrk.Nonce // the peer's, by its newest answer
+	connected    time.Time // zero while exchanges fail
+	lastExchange time.Time
+	lastError    string
+	failures     uint64 // exchanges that failed since the last one that did not
+	retryAt      time.Time
+	pause        *backoff.ExponentialBackOff
+	digestAt     time.Time
+	heard        bool                    // a digest exchange of this run has been completed
+	unsettled    map[arn.KeyID]failure   // keys of that exchange that could not be settled
+	busy         map[arn.KeyID]bool      // being exchanged now
+	settled      map[arn.KeyID]time.Time // when the peer last confirmed everything
+	witness      *keyops.Witness         // newest that the peer has shown
+	unsupported  map[string]int          // kinds of messages from the peer that this version does not know
+}
+
+// failure is why a key could not be settled with a peer.
+type failure struct {
+	cause mrk.Cause
+	text  string
+}
+
+func newPeer(r *Replicator, p Peer) *peer {
+	return &peer{
+		r: r, pin: p.Descriptor, shown: p.Fingerprint, where: p.Address,
+		log:  r.cfg.Log.WithField("peer", p.Descriptor.Region),
+		wake: make(chan struct{}, 1), slots: make(chan struct{}, peerConcurrency),
+		limit: rate.NewLimiter(peerRate, peerBurst), pause: r.cfg.pause(),
+		unsettled: map[arn.KeyID]failure{}, busy: map[arn.KeyID]bool{}, settled: map[arn.KeyID]time.Time{},
+		unsupported: map[string]int{},
+	}
+}
+
+// pause returns the delays after one failure and the next.
+func (c Config) pause() *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval, b.RandomizationFactor, b.Multiplier = c.RetryMin, c.RetryMax, c.Jitter, 2
+	b.Reset()
+	return b
+}
+
+// delay returns the pause after a number of failures in a row.
+func (c Config) delay(failures uint64) time.Duration {
+	b := c.pause()
+	d := b.NextBackOff()
+	for range min(failures, 32) - 1 {
+		d = b.NextBackOff()
+	}
+	return d
+}
+
+// dial prepares the connection, which is made when it is first used and again whenever it
+// breaks.
+func (p *peer) dial() error {
+	tls := p.r.identity.config(p.r.pinned, func(other party) error {
+		if other != p.party() {
+			return fmt.Errorf("%w: %s answers at the address of %s", errNotPinned, other.region, p.pin.Region)
+		}
+		return nil
+	})
+	tls.ServerName = string(p.pin.Region)
+	conn, err := grpc.NewClient("passthrough:///"+p.where,
+		grpc.WithNoProxy(), // an address is an address
+		grpc.WithTransportCredentials(credentials.NewTLS(tls)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage+1024), grpc.MaxCallSendMsgSize(maxMessage+1024)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           grpcBackoff(p.r.cfg.RetryMin, p.r.cfg.RetryMax),
+			MinConnectTimeout: 5 * time.Second,
+		}),
+	)
+	if err != nil {
+		return fmt.Errorf("preparing the connection to %s: %w", p.pin.Region, err)
+	}
+	p.conn = conn
+	return nil
+}
+
+func (p *peer) hangUp() {
+	if p.conn != nil {
+		p.conn.Close()
+	}
+}
+
+func (p *peer) party() party { return party{p.pin.Region, p.pin.Instance} }
+
+// poke wakes the sender.
+func (p *peer) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Errors of an exchange.
+var (
+	// errStale means that the peer has started again and knows nothing of this connection
+	// before its next digest.
+	errStale = errors.New("the peer has started again")
+	// errUnsupported means that the peer does not know this kind of message. It is kept, and
+	// tried again, since the peer may be upgraded.
+	errUnsupported = errors.New("the peer does not know this kind of message")
+	// errMessage means that one end took the other's message for wrong.
+	errMessage = errors.New("message refused")
+)
+
+// exchange sends one message and returns the verified answer to it.
+func (p *peer) exchange(ctx context.Context, kind, correlation string, body []byte) (envelope, error) {
+	keys, err := p.r.running()
+	if err != nil {
+		return envelope{}, err
+	}
+	nonce, err := mrk.NewNonce(p.r.cfg.Rand)
+	if err != nil {
+		return envelope{}, err
+	}
+	p.mu.Lock()
+	session := p.session
+	p.mu.Unlock()
+	message, err := p.r.sign(ctx, keys, envelope{
+		kind: kind, to: p.party(), peerSession: session, nonce: nonce, correlation: clip(correlation, maxCorrelation), body: body,
+	})
+	if err != nil {
+		return envelope{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.r.cfg.ExchangeTimeout)
+	defer cancel()
+	resp, err := replicationv1.NewReplicationServiceClient(p.conn).Exchange(ctx, &replicationv1.ExchangeRequest{Statement: message})
+	if err != nil {
+		return envelope{}, fromStatus(err)
+	}
+	answer, err := p.open(resp.GetStatement())
+	if err != nil {
+		return envelope{}, fmt.Errorf("reading the answer: %w", err)
+	}
+	if !answer.answer || answer.nonce != nonce {
+		return envelope{}, fmt.Errorf("%w: an answer to something else", errMessage)
+	}
+	p.saw(ctx, keys, answer)
+	return answer, p.accept(answer, kind)
+}
+
+// accept looks at the kind of an answer.
+func (p *peer) accept(answer envelope, kind string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.session = answer.session
+	switch answer.kind {
+	case kind:
+		return nil
+	case kindStale:
+		p.digestAt = time.Time{}
+		return errStale
+	case kindUnsupported:
+		return fmt.Errorf("%w: %s", errUnsupported, kind)
+	}
+	return fmt.Errorf("%w: an answer of kind %q", errMessage, answer.kind)
+}
+
+// open verifies a message of this peer, and only then parses it.
+func (p *peer) open(b []byte) (envelope, error) {
+	signed, err := statement.Parse(b)
+	if err != nil {
+		return envelope{}, fmt.Errorf("%w: %w", errMessage, err)
+	}
+	if signed.Purpose != statement.Exchange {
+		return envelope{}, fmt.Errorf("%w: a statement of purpose %s", errMessage, signed.Purpose)
+	}
+	if err := p.pin.Verify(signed); err != nil {
+		return envelope{}, err
+	}
+	e, err := parseEnvelope(signed.Payload)
+	if err != nil {
+		return envelope{}, fmt.Errorf("%w: %w", errMessage, err)
+	}
+	if e.from != p.party() || e.to != p.r.self {
+		return envelope{}, fmt.Errorf("%w: from %s %s to %s %s", errMessage, e.from.region, e.from.instance, e.to.region, e.to.instance)
+	}
+	return e, nil
+}
+
+// sign completes an envelope and returns it as a signed statement.
+func (r *Replicator) sign(ctx context.Context, keys Keys, e envelope) ([]byte, error) {
+	e.from, e.session, e.sent, e.store = r.self, r.session, r.cfg.Clock().UnixNano(), keys.StoreHead()
+	if c, ok := keys.AuditHead(); ok {
+		e.checkpoint = c.Statement
+	}
+	signed, err := keys.Signer().Sign(ctx, statement.Exchange, e.payload())
+	if err != nil {
+		return nil, fmt.Errorf("signing a message: %w", err)
+	}
+	return signed.Marshal(), nil
+}
+
+// fromStatus tells what the peer refused from what did not reach it.
+func fromStatus(err error) error {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.PermissionDenied:
+		return fmt.Errorf("%w by the peer: %s", errMessage, status.Convert(err).Message())
+	}
+	return fmt.Errorf("%w: %s", keyops.ErrPeerUnreachable, status.Convert(err).Message())
+}
+
+// succeeded notes that the peer answers.
+func (p *peer) succeeded() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.r.cfg.Clock()
+	if p.connected.IsZero() {
+		p.connected = now
+	}
+	p.lastExchange, p.lastError, p.failures, p.retryAt = now, "", 0, time.Time{}
+	p.pause.Reset()
+}
+
+// failed notes that the peer does not answer, and when to try again. The first digest after
+// that finds what was missed.
+func (p *peer) failed(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.connected, p.lastError, p.digestAt = time.Time{}, clip(err.Error(), maxText), time.Time{}
+	p.failures++
+	p.retryAt = p.r.cfg.Clock().Add(p.pause.NextBackOff())
+	if p.failures == 1 {
+		p.log.WithError(err).Warn("a peer cannot be reached")
+	}
+}

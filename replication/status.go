@@ -1,0 +1,176 @@
+package replication
+
+import (
+	"time"
+
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/region"
+)
+
+// Statuses of a (key, Region) pair, as this Region knows it.
+const (
+	StatusPending      = "PENDING"      // not tried yet, or nothing heard of the replica yet
+	StatusInProgress   = "IN_PROGRESS"  // under way
+	StatusSynchronized = "SYNCHRONIZED" // has confirmed everything, and is active
+	StatusFailed       = "FAILED"       // the last try failed; it is tried again
+	StatusSuspended    = "SUSPENDED"    // not waited for, by operators' decision
+)
+
+// RegionStatus is what is known here of one member of a multi-Region key.
+type RegionStatus struct {
+	Region           region.Name
+	KeyState         string // as the member last reported it
+	Status           string
+	Cause            string // of the last failure, if FAILED
+	Text             string
+	Attempts         int // failures in a row
+	NextTry          time.Time
+	LagFacts         int           // facts and materials that the member has not confirmed
+	Lag              time.Duration // since when
+	LastSynchronized time.Time     // zero if it never was
+	Held             []string      // material IDs
+}
+
+// PeerStatus is how the connection to one peer stands.
+type PeerStatus struct {
+	Region       region.Name
+	Instance     region.InstanceID
+	Fingerprint  string
+	Address      string
+	Connected    time.Time // since when; zero while not connected
+	LastExchange time.Time
+	LastError    string
+	Unconfirmed  int // keys of which the peer has not confirmed the newest facts
+}
+
+// Status returns a row for each Region that has or is to have the key, ordered by Region.
+// It answers from memory.
+func (r *Replicator) Status(id arn.KeyID) []RegionStatus {
+	keys, err := r.running()
+	if err != nil {
+		return nil
+	}
+	k, err := keys.SharedKey(id)
+	if err != nil {
+		return nil
+	}
+	var rows []RegionStatus
+	for _, m := range k.Set.Members() {
+		rows = append(rows, r.status(keys, k, m))
+	}
+	return rows
+}
+
+func (r *Replicator) status(keys Keys, k *keyops.Key, m mrk.MemberView) RegionStatus {
+	row := RegionStatus{Region: m.Region, Status: StatusInProgress}
+	fresh := m.Fact != nil && m.Fact.Incarnation == m.Incarnation
+	if fresh {
+		row.KeyState = m.Fact.KeyState
+		for _, id := range m.Fact.Held {
+			row.Held = append(row.Held, id.String())
+		}
+	}
+	mark, marked := keys.Mark(k.ID, m.Region)
+	p := r.peers[m.Region]
+	proven := m.Status == mrk.Active && fresh && lacking(k.Set, m) == 0
+	switch {
+	case m.Region == r.self.region && proven, p != nil && proven && !marked:
+		row.Status = StatusSynchronized
+	case !fresh:
+		row.Status = StatusPending
+	}
+	if m.Region == r.self.region || p == nil {
+		return row
+	}
+	p.describe(&row, k.ID)
+	now := r.cfg.Clock()
+	if marked {
+		row.Lag = max(now.Sub(mark.Since), 0)
+		row.LagFacts = lacking(k.Set, m)
+		if fresh {
+			row.LastSynchronized = mark.Since // everything before was confirmed
+		}
+		if mark.Attempts > 0 && mark.Cause != "" && row.Status != StatusFailed {
+			row.Status, row.Cause, row.Text = StatusFailed, string(mark.Cause), mark.Text
+		}
+		if row.Status == StatusFailed {
+			row.Attempts = max(row.Attempts, int(mark.Attempts))
+			if mark.NextTry.After(row.NextTry) {
+				row.NextTry = mark.NextTry
+			}
+		}
+	} else if row.Status == StatusSynchronized && row.LastSynchronized.IsZero() {
+		row.LastSynchronized = p.r.LastContact(m.Region)
+	}
+	if f := k.Set.Frozen(); f != nil {
+		row.Status, row.Cause, row.Text = StatusFailed, string(f.Cause), "contradictory facts of "+string(f.Writer)
+	}
+	if m.Status == mrk.Suspended {
+		row.Status = StatusSuspended
+	}
+	return row
+}
+
+// describe adds what the peer's connection says.
+func (p *peer) describe(row *RegionStatus, id arn.KeyID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	row.LastSynchronized = p.settled[id]
+	if why, ok := p.unsettled[id]; ok {
+		row.Status, row.Cause, row.Text = StatusFailed, string(why.cause), why.text
+	}
+	if p.failures > 0 && row.Status != StatusSynchronized {
+		row.Status, row.Cause, row.Text = StatusFailed, string(mrk.CausePeerUnreachable), p.lastError
+		row.Attempts, row.NextTry = int(p.failures), p.retryAt
+	}
+	if p.busy[id] && row.Status != StatusSynchronized {
+		row.Status = StatusInProgress
+	}
+}
+
+// lacking counts what a member has not confirmed: states after the one that it follows, and
+// materials that are listed and that it does not hold.
+func lacking(s *mrk.Set, m mrk.MemberView) int {
+	st := s.State()
+	n := 0
+	if m.Fact == nil || m.Fact.Incarnation != m.Incarnation || m.Fact.Joined != st.Epoch {
+		n = 1
+	} else if st.Seq > m.Fact.Seq {
+		n = int(st.Seq - m.Fact.Seq)
+	}
+	if st.Origin == string(keyops.OriginExternal) {
+		return n
+	}
+	for _, l := range st.Materials {
+		if !l.WrittenOff && (m.Fact == nil || !m.Fact.Holds(l.ID)) {
+			n++
+		}
+	}
+	return n
+}
+
+// Peers returns a row for each peer, ordered by Region. It answers from memory.
+func (r *Replicator) Peers() []PeerStatus {
+	unconfirmed := map[region.Name]int{}
+	if keys, err := r.running(); err == nil {
+		for _, m := range keys.Marks() {
+			unconfirmed[m.Peer]++
+		}
+	}
+	var rows []PeerStatus
+	for _, name := range r.names() {
+		rows = append(rows, r.peers[name].status(unconfirmed[name]))
+	}
+	return rows
+}
+
+func (p *peer) status(unconfirmed int) PeerStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return PeerStatus{
+		Region: p.pin.Region, Instance: p.pin.Instance, Fingerprint: p.shown, Address: p.where,
+		Connected: p.connected, LastExchange: p.lastExchange, LastError: p.lastError, Unconfirmed: unconfirmed,
+	}
+}

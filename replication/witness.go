@@ -1,0 +1,88 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/audit"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/store"
+)
+
+// witnessInterval is how often what a peer shows is made durable.
+const witnessInterval = time.Minute
+
+// saw keeps what a verified message shows of the peer's audit log and store. A peer that
+// shows less than before was rolled back, or its log was cut.
+func (p *peer) saw(ctx context.Context, keys Keys, e envelope) {
+	if e.checkpoint.Purpose == "" {
+		return
+	}
+	if err := p.pin.Verify(e.checkpoint); err != nil {
+		p.log.WithError(err).Warn("a peer shows a checkpoint that it has not signed")
+		return
+	}
+	shown, err := audit.ParseCheckpoint(e.checkpoint)
+	if err != nil || shown.Region != p.pin.Region || shown.Instance != p.pin.Instance {
+		p.log.WithError(err).Warn("a peer shows a checkpoint that is not its own")
+		return
+	}
+	w := keyops.Witness{
+		Peer: p.pin.Region, Instance: p.pin.Instance, Checkpoint: e.checkpoint, Store: e.store, Seen: p.r.cfg.Clock(),
+	}
+	if !p.witnesses(ctx, keys, w, shown, e.session) {
+		return
+	}
+	if err := keys.SaveWitness(ctx, w); err != nil {
+		p.log.WithError(err).Error("what a peer has shown could not be kept")
+	}
+}
+
+// witnesses compares what a peer shows with what it has shown, and reports whether to keep
+// it. Messages of one run may overtake each other, so only a new run that shows less is an
+// alarm.
+func (p *peer) witnesses(ctx context.Context, keys Keys, w keyops.Witness, shown audit.SignedCheckpoint, session mrk.Nonce) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.witness
+	if before == nil {
+		before = p.recall(ctx, keys)
+	}
+	if before != nil && before.Instance == w.Instance {
+		if p.session != session {
+			p.compareWitness(*before, w, shown)
+		}
+		if w.Seen.Sub(before.Seen) < witnessInterval {
+			return false
+		}
+	}
+	p.witness = &w
+	return true
+}
+
+func (p *peer) compareWitness(before, w keyops.Witness, shown audit.SignedCheckpoint) {
+	last, err := audit.ParseCheckpoint(before.Checkpoint)
+	if err == nil && last.Number > shown.Number {
+		p.log.WithField("shown", shown.Number).WithField("witnessed", last.Number).
+			Error("ALARM: a peer's audit log is behind what it has shown before")
+	}
+	if before.Store.Version > w.Store.Version {
+		p.log.WithField("shown", w.Store.Version).WithField("witnessed", before.Store.Version).
+			Error("ALARM: a peer's store is behind what it has shown before")
+	}
+}
+
+// recall reads what was kept before this start.
+func (p *peer) recall(ctx context.Context, keys Keys) *keyops.Witness {
+	w, err := keys.Witness(ctx, p.pin.Region)
+	if err != nil {
+		if !errors.Is(err, store.ErrNotFound) {
+			p.log.WithError(err).Warn("what a peer has shown before could not be read")
+		}
+		return nil
+	}
+	p.witness = &w
+	return p.witness
+}
