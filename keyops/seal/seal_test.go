@@ -1,0 +1,739 @@
+package seal_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/store"
+	"github.com/keyferry/keyferry/keyops/store/sqlite"
+	"github.com/keyferry/keyferry/keyops/store/storetest"
+)
+
+const instance = region.InstanceID("kfi-0123456789ab")
+
+var errAway = errors.New("token gone")
+
+// macer stands for the token's seal key.
+type macer struct {
+	key   string
+	away  atomic.Bool
+	calls atomic.Int64
+}
+
+func (m *macer) MAC(ctx context.Context, message []byte) ([]byte, error) {
+	m.calls.Add(1)
+	if m.away.Load() {
+		return nil, errAway
+	}
+	h := hmac.New(sha256.New, []byte("seal key"+m.key))
+	h.Write(message)
+	return h.Sum(nil), ctx.Err()
+}
+
+// fixture is one store file and a daemon's view of it.
+type fixture struct {
+	*testing.T
+	path  string
+	macer *macer
+	store store.Store
+	book  *seal.Book
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{T: t, path: filepath.Join(t.TempDir(), "store.db"), macer: &macer{}}
+	if err := sqlite.Create(context.Background(), f.path, instance); err != nil {
+		t.Fatal(err)
+	}
+	if findings := f.start(); len(findings) != 0 {
+		t.Fatalf("a new store has findings: %v", findings)
+	}
+	return f
+}
+
+// start opens the file as a daemon does.
+func (f *fixture) start() seal.Findings {
+	f.Helper()
+	ctx := context.Background()
+	s, err := sqlite.Open(ctx, sqlite.Config{Path: f.path})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { s.Close() })
+	if _, err := s.AcquireLease(ctx, "test", time.Hour); err != nil {
+		f.Fatal(err)
+	}
+	book, findings, err := seal.Open(ctx, s, f.macer, instance)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.store, f.book = s, book
+	return findings
+}
+
+func (f *fixture) stop() {
+	f.Helper()
+	if err := f.store.Close(); err != nil {
+		f.Fatal(err)
+	}
+}
+
+// behind changes the file behind the daemon's back, and starts it again.
+func (f *fixture) behind(statements ...string) seal.Findings {
+	f.Helper()
+	f.stop()
+	db, err := sql.Open("sqlite", f.path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, s := range statements {
+		result, err := db.Exec(s)
+		if err != nil {
+			f.Fatalf("%s: %v", s, err)
+		}
+		if n, err := result.RowsAffected(); !strings.HasPrefix(s, "CREATE") && (err != nil || n == 0) {
+			f.Fatalf("%s: changed %d rows, error %v", s, n, err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		f.Fatal(err)
+	}
+	return f.start()
+}
+
+func (f *fixture) copyTo(path string) {
+	f.Helper()
+	b, err := os.ReadFile(f.path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		f.Fatal(err)
+	}
+}
+
+func (f *fixture) update(fn func(*seal.Tx) error) error {
+	return f.book.Update(context.Background(), fn)
+}
+
+func (f *fixture) put(kind store.Kind, ids ...string) {
+	f.Helper()
+	err := f.update(func(tx *seal.Tx) error {
+		for _, id := range ids {
+			if err := tx.Put(kind, id, []byte("body of "+id)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		f.Fatalf("putting %s %v: %v", kind, ids, err)
+	}
+}
+
+// problem returns what a read of the row says: "" if it holds, NOT_FOUND, or the problem.
+func (f *fixture) problem(kind store.Kind, id string) seal.Problem {
+	f.Helper()
+	var found *seal.Finding
+	err := f.book.View(context.Background(), func(tx *seal.Tx) error {
+		_, err := tx.Get(kind, id)
+		return err
+	})
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, store.ErrNotFound):
+		return "NOT_FOUND"
+	case errors.As(err, &found) && errors.Is(err, seal.ErrTampered):
+		return found.Problem
+	}
+	f.Fatalf("reading %s %s: %v", kind, id, err)
+	return ""
+}
+
+func (f *fixture) wantFindings(got seal.Findings, want ...string) {
+	f.Helper()
+	var have []string
+	for _, g := range got {
+		have = append(have, fmt.Sprintf("%s %s %s", g.Kind, g.ID, g.Problem))
+	}
+	if diff := cmp.Diff(want, have); diff != "" {
+		f.Fatalf("findings (-want +got):\n%s", diff)
+	}
+}
+
+func TestSealBindsEverything(t *testing.T) {
+	ctx := context.Background()
+	m := &macer{}
+	s := seal.NewSealer(m, instance)
+	row := store.Row{Kind: "key", ID: "ab", Version: 3, Body: []byte("body")}
+	mac, err := s.Seal(ctx, row)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The sealed bytes, written out: a change of them makes every stored seal void.
+	want := hmac.New(sha256.New, []byte("seal key"))
+	want.Write([]byte("\x00\x00\x00\x0fkeyferry/row/v1" + "\x00\x00\x00\x10kfi-0123456789ab" + "\x00\x00\x00\x03key" + "\x00\x00\x00\x02ab" +
+		"\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x01" + "\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x03" + "\x00\x00\x00\x04body"))
+	if !bytes.Equal(mac, want.Sum(nil)) {
+		t.Fatal("the sealed bytes have changed")
+	}
+	row.Seal = mac
+	if err := s.Check(ctx, row); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*store.Row){
+		"kind":             func(r *store.Row) { r.Kind = "peer" },
+		"ID":               func(r *store.Row) { r.ID = "ac" },
+		"kind against ID":  func(r *store.Row) { r.Kind, r.ID = "keya", "b" },
+		"version":          func(r *store.Row) { r.Version = 4 },
+		"body":             func(r *store.Row) { r.Body = []byte("bodY") },
+		"no body":          func(r *store.Row) { r.Body = nil },
+		"seal":             func(r *store.Row) { r.Seal = bytes.Clone(mac); r.Seal[31] ^= 1 },
+		"no seal":          func(r *store.Row) { r.Seal = nil },
+		"half a seal":      func(r *store.Row) { r.Seal = mac[:16] },
+		"more than a seal": func(r *store.Row) { r.Seal = append(bytes.Clone(mac), 0) },
+	} {
+		bad := row
+		change(&bad)
+		if err := s.Check(ctx, bad); !errors.Is(err, seal.ErrSeal) {
+			t.Errorf("another %s: got %v, want %v", name, err, seal.ErrSeal)
+		}
+	}
+	if err := seal.NewSealer(m, "kfi-ffffffffffff").Check(ctx, row); !errors.Is(err, seal.ErrSeal) {
+		t.Errorf("another instance: got %v, want %v", err, seal.ErrSeal)
+	}
+	m.away.Store(true)
+	if err := s.Check(ctx, row); !errors.Is(err, errAway) || errors.Is(err, seal.ErrSeal) {
+		t.Errorf("without the token: got %v, want %v", err, errAway)
+	}
+}
+
+func TestBook(t *testing.T) {
+	f := newFixture(t)
+	if head := f.book.Head(); head != (seal.Head{}) {
+		t.Errorf("got head %v of a new store", head)
+	}
+	f.put("key", "a", "b")
+	first := f.book.Head()
+	if first.Version != 1 {
+		t.Errorf("got head %v after one update, want version 1", first)
+	}
+	f.put("key", "a")
+	f.put(store.KindMark, "a:us-east-1")
+	second := f.book.Head()
+	if second.Version != 2 || second.Hash == first.Hash {
+		t.Errorf("got head %v after two sealed updates and one not sealed, want version 2", second)
+	}
+	err := f.update(func(tx *seal.Tx) error {
+		row, err := tx.Get("key", "a")
+		if err != nil || row.Version != 2 || string(row.Body) != "body of a" {
+			t.Errorf("got %+v, error %v", row, err)
+		}
+		if err := tx.Delete("key", "b"); err != nil {
+			return err
+		}
+		if _, err := tx.Get("key", "b"); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("a row that this transaction deleted: got %v", err)
+		}
+		if err := tx.Put("key", "c", nil); err != nil {
+			return err
+		}
+		row, err = tx.Get("key", "c")
+		if err != nil || row.Version != 1 {
+			t.Errorf("a row that this transaction put: got %+v, error %v", row, err)
+		}
+		if err := tx.Delete("key", "none"); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("deleting nothing: got %v", err)
+		}
+		return tx.Delete(store.KindMark, "a:us-east-1")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := f.book.Head()
+	f.stop()
+	if findings := f.start(); len(findings) != 0 {
+		t.Errorf("got findings %v", findings)
+	}
+	if got := f.book.Head(); got != want {
+		t.Errorf("got head %v after a restart, want %v", got, want)
+	}
+	var ids []string
+	err = f.book.View(context.Background(), func(tx *seal.Tx) error {
+		if err := tx.Put("key", "x", nil); !errors.Is(err, store.ErrReadOnly) {
+			t.Errorf("a change in a view: got %v", err)
+		}
+		return tx.Scan("key", func(row store.Row, bad *seal.Finding) error {
+			ids = append(ids, row.ID)
+			if bad != nil {
+				t.Error(bad)
+			}
+			return nil
+		})
+	})
+	if diff := cmp.Diff([]string{"a", "c"}, ids); err != nil || diff != "" {
+		t.Errorf("error %v, rows (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestRollback(t *testing.T) {
+	f := newFixture(t)
+	f.put("key", "a")
+	before := f.book.Head()
+	for name, fn := range map[string]func(*seal.Tx) error{
+		"fn fails":                  func(tx *seal.Tx) error { return errors.Join(tx.Put("key", "a", nil), errAway) },
+		"a failed Put is not heard": func(tx *seal.Tx) error { _ = tx.Put("key", "a b", nil); return tx.Put("key", "b", nil) },
+		"a seal's own kind":         func(tx *seal.Tx) error { return tx.Put(store.KindHead, "store", nil) },
+		"another of those":          func(tx *seal.Tx) error { return tx.Put(store.KindBucket, "00", nil) },
+		"the token goes away": func(tx *seal.Tx) error {
+			if err := tx.Put("key", "a", nil); err != nil {
+				return err
+			}
+			f.macer.away.Store(true)
+			return nil
+		},
+	} {
+		err := f.update(fn)
+		f.macer.away.Store(false)
+		if err == nil {
+			t.Errorf("%s: the update went through", name)
+		}
+	}
+	if got := f.book.Head(); got != before {
+		t.Errorf("got head %v, want %v", got, before)
+	}
+	f.put("key", "a")
+	f.stop()
+	f.wantFindings(f.start())
+}
+
+// TestTampering is one table of what somebody does to the file, what the next start finds,
+// and what of it can be read.
+func TestTampering(t *testing.T) {
+	const (
+		saveOld = `CREATE TABLE old AS SELECT * FROM store_row`
+		putBack = `INSERT OR REPLACE INTO store_row SELECT * FROM old`
+	)
+	// Each store has key a at version 2, b and c at 1, and d deleted. The table old in it
+	// has a at version 1 and d, with their seals.
+	prepare := func(t *testing.T) *fixture {
+		f := newFixture(t)
+		f.put("key", "a", "b", "c", "d")
+		f.wantFindings(f.behind(saveOld))
+		f.put("key", "a")
+		if err := f.update(func(tx *seal.Tx) error { return tx.Delete("key", "d") }); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	for _, tc := range []struct {
+		name     string
+		do       []string
+		findings []string
+		reads    map[string]seal.Problem // of keys a to d; "" holds
+	}{
+		{"nothing", []string{`UPDATE store_row SET version = version`}, nil, map[string]seal.Problem{"d": "NOT_FOUND"}},
+		{"a body edited", []string{`UPDATE store_row SET body = X'00' WHERE id = 'a'`},
+			[]string{"key a SEAL_WRONG"}, map[string]seal.Problem{"a": seal.SealWrong, "d": "NOT_FOUND"}},
+		{"a version raised", []string{`UPDATE store_row SET version = 3 WHERE id = 'a'`},
+			[]string{"key a SEAL_WRONG"}, map[string]seal.Problem{"a": seal.RowReplaced, "d": "NOT_FOUND"}},
+		{"a seal emptied", []string{`UPDATE store_row SET seal = X'' WHERE id = 'a'`},
+			[]string{"key a SEAL_WRONG"}, map[string]seal.Problem{"a": seal.RowReplaced, "d": "NOT_FOUND"}},
+		{"two rows swapped", []string{
+			`UPDATE store_row SET id = 'x' WHERE id = 'b'`, `UPDATE store_row SET id = 'b' WHERE id = 'c'`, `UPDATE store_row SET id = 'c' WHERE id = 'x'`},
+			[]string{"key b SEAL_WRONG", "key c SEAL_WRONG"}, map[string]seal.Problem{"b": seal.RowReplaced, "c": seal.RowReplaced, "d": "NOT_FOUND"}},
+		{"a row copied", []string{`INSERT INTO store_row SELECT kind, 'x', version, body, seal FROM store_row WHERE id = 'a'`},
+			[]string{"key x SEAL_WRONG"}, map[string]seal.Problem{"d": "NOT_FOUND", "x": seal.RowUnknown}},
+		{"a row copied to another kind", []string{`INSERT INTO store_row SELECT 'peer', id, version, body, seal FROM store_row WHERE id = 'a'`},
+			[]string{"peer a SEAL_WRONG"}, map[string]seal.Problem{"d": "NOT_FOUND"}},
+		{"a row deleted", []string{`DELETE FROM store_row WHERE id = 'a'`},
+			[]string{"key a ROW_MISSING"}, map[string]seal.Problem{"a": seal.RowMissing, "d": "NOT_FOUND"}},
+		{"an older row put back", []string{`DELETE FROM store_row WHERE id = 'a'`, `INSERT INTO store_row SELECT * FROM old WHERE id = 'a'`},
+			[]string{"key a ROW_REPLACED"}, map[string]seal.Problem{"a": seal.RowReplaced, "d": "NOT_FOUND"}},
+		{"a deleted row put back", []string{`INSERT INTO store_row SELECT * FROM old WHERE id = 'd'`},
+			[]string{"key d ROW_UNKNOWN"}, map[string]seal.Problem{"d": seal.RowUnknown}},
+		{"all sealed rows put back", []string{`INSERT OR REPLACE INTO store_row SELECT * FROM old WHERE kind = 'key'`},
+			[]string{"key a ROW_REPLACED", "key d ROW_UNKNOWN"}, map[string]seal.Problem{"a": seal.RowReplaced, "d": seal.RowUnknown}},
+		{"the head edited", []string{`UPDATE store_row SET body = X'00' WHERE kind = 'head'`},
+			[]string{"head store HEAD_WRONG"}, map[string]seal.Problem{"a": seal.HeadWrong, "b": seal.HeadWrong, "c": seal.HeadWrong, "d": seal.HeadWrong}},
+		{"the head deleted", []string{`DELETE FROM store_row WHERE kind = 'head'`},
+			[]string{"head store HEAD_MISSING"}, map[string]seal.Problem{"a": seal.HeadMissing, "b": seal.HeadMissing, "c": seal.HeadMissing, "d": seal.HeadMissing}},
+		{"rows of a name that nobody gives", []string{`INSERT INTO store_row VALUES ('KEY', 'a', 1, X'', X'')`, `INSERT INTO store_row VALUES ('key', 'x y', 1, X'', X'')`},
+			[]string{`"KEY" "" ROW_MALFORMED`, `"key" "x y" ROW_MALFORMED`}, map[string]seal.Problem{"d": "NOT_FOUND"}},
+		{"a bucket too many", []string{`INSERT INTO store_row VALUES ('bucket', 'zz', 1, X'', X'')`},
+			[]string{"bucket zz ROW_UNKNOWN"}, map[string]seal.Problem{"d": "NOT_FOUND"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := prepare(t)
+			f.wantFindings(f.behind(tc.do...), tc.findings...)
+			check := func() {
+				t.Helper()
+				for _, id := range []string{"a", "b", "c", "d", "x"} {
+					want, listed := tc.reads[id]
+					if !listed && id == "x" {
+						continue
+					}
+					if got := f.problem("key", id); got != want {
+						t.Errorf("reading key %s: got %q, want %q", id, got, want)
+					}
+				}
+			}
+			check()
+			// What does not hold cannot be changed, what holds can; and changing the rest
+			// does not make the tampering look like our own doing.
+			for _, id := range []string{"a", "b", "c"} {
+				err := f.update(func(tx *seal.Tx) error { return tx.Put("key", id, []byte("new")) })
+				if want := tc.reads[id]; (want == "") != (err == nil) || err != nil && !errors.Is(err, seal.ErrTampered) {
+					t.Errorf("writing key %s: got %v, want a refusal because of %q", id, err, want)
+				}
+			}
+			f.stop()
+			f.wantFindings(f.start(), tc.findings...)
+			check()
+		})
+	}
+	t.Run("the whole store put back", func(t *testing.T) {
+		f := prepare(t)
+		witness := f.book.Head()
+		f.wantFindings(f.behind(`DELETE FROM store_row`, putBack))
+		if err := f.book.Behind(witness); !errors.Is(err, seal.ErrRolledBack) {
+			t.Errorf("got %v, want %v", err, seal.ErrRolledBack)
+		}
+	})
+	t.Run("the whole store emptied", func(t *testing.T) {
+		f := prepare(t)
+		witness := f.book.Head()
+		f.wantFindings(f.behind(`DELETE FROM store_row`))
+		if err := f.book.Behind(witness); !errors.Is(err, seal.ErrRolledBack) {
+			t.Errorf("got %v, want %v", err, seal.ErrRolledBack)
+		}
+	})
+}
+
+// TestBucketEdited shows that one bucket's loss refuses its own rows only.
+func TestBucketEdited(t *testing.T) {
+	for name, change := range map[string]string{
+		"edited":  `UPDATE store_row SET body = X'00' WHERE kind = 'bucket' AND id = '%s'`,
+		"deleted": `DELETE FROM store_row WHERE kind = 'bucket' AND id = '%s'`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.put("key", "a")
+			f.put("key", "b", "c")
+			// The first update touched the bucket of a alone, so that bucket is the one whose
+			// row was not written by the second.
+			mine := seal.BucketOf("key", "a")
+			if mine == seal.BucketOf("key", "b") || mine == seal.BucketOf("key", "c") {
+				t.Fatal("choose other IDs")
+			}
+			findings := f.behind(fmt.Sprintf(change, mine))
+			f.wantFindings(findings, "bucket "+mine+" BUCKET_WRONG", "key a ROW_UNPROVEN")
+			if findings.Head() != nil || findings.Of("key", "a") == nil || findings.Of("key", "b") != nil {
+				t.Errorf("got %v of a, %v of b", findings.Of("key", "a"), findings.Of("key", "b"))
+			}
+			if got := f.problem("key", "a"); got != seal.RowUnproven {
+				t.Errorf("reading a: got %q", got)
+			}
+			if err := f.update(func(tx *seal.Tx) error { return tx.Put("key", "a", nil) }); !errors.Is(err, seal.ErrTampered) {
+				t.Errorf("writing a: got %v", err)
+			}
+			f.put("key", "b")
+			f.stop()
+			f.wantFindings(f.start(), "bucket "+mine+" BUCKET_WRONG", "key a ROW_UNPROVEN")
+		})
+	}
+}
+
+// TestTamperingWhileRunning changes rows under a running daemon.
+func TestTamperingWhileRunning(t *testing.T) {
+	f := newFixture(t)
+	f.put("key", "a", "b", "c")
+	db, err := sql.Open("sqlite", f.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, s := range []string{
+		`UPDATE store_row SET body = X'00' WHERE id = 'a'`, `DELETE FROM store_row WHERE id = 'b'`,
+		`INSERT INTO store_row VALUES ('key', 'x', 1, X'', X'')`,
+	} {
+		if _, err := db.Exec(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[string]seal.Problem{"a": seal.SealWrong, "b": seal.RowMissing, "c": "", "x": seal.RowUnknown}
+	got := map[string]seal.Problem{}
+	err = f.book.View(context.Background(), func(tx *seal.Tx) error {
+		return tx.Scan("key", func(row store.Row, bad *seal.Finding) error {
+			got[row.ID] = ""
+			if bad != nil {
+				got[row.ID] = bad.Problem
+				if row.Body != nil {
+					t.Errorf("%s comes with a body", row.ID)
+				}
+			}
+			return nil
+		})
+	})
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("error %v, problems (-want +got):\n%s", err, diff)
+	}
+	for id, p := range want {
+		if got := f.problem("key", id); got != p {
+			t.Errorf("reading %s: got %q, want %q", id, got, p)
+		}
+	}
+}
+
+func TestOtherKeyOrInstance(t *testing.T) {
+	f := newFixture(t)
+	f.put("key", "a")
+	for name, open := range map[string]func() (*seal.Book, seal.Findings, error){
+		"another seal key": func() (*seal.Book, seal.Findings, error) {
+			return seal.Open(context.Background(), f.store, &macer{key: "another"}, instance)
+		},
+		"another instance": func() (*seal.Book, seal.Findings, error) {
+			return seal.Open(context.Background(), f.store, f.macer, "kfi-ffffffffffff")
+		},
+	} {
+		book, findings, err := open()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		f.wantFindings(findings, "head store HEAD_WRONG", "key a SEAL_WRONG")
+		if findings.Head() == nil {
+			t.Errorf("%s: no finding about the head", name)
+		}
+		if err := book.Update(context.Background(), func(tx *seal.Tx) error { return tx.Put("key", "b", nil) }); !errors.Is(err, seal.ErrTampered) {
+			t.Errorf("%s: writing: got %v, want %v", name, err, seal.ErrTampered)
+		}
+		// What is not sealed can still be written: it decides nothing.
+		if err := book.Update(context.Background(), func(tx *seal.Tx) error { return tx.Put(store.KindMark, name[:7], nil) }); err != nil {
+			t.Errorf("%s: writing a mark: %v", name, err)
+		}
+	}
+	f.macer.away.Store(true)
+	if _, _, err := seal.Open(context.Background(), f.store, f.macer, instance); !errors.Is(err, errAway) {
+		t.Errorf("without the token: got %v, want %v", err, errAway)
+	}
+}
+
+func TestBehind(t *testing.T) {
+	f := newFixture(t)
+	f.put("key", "a")
+	old := filepath.Join(t.TempDir(), "old.db")
+	f.stop()
+	f.copyTo(old)
+	f.wantFindings(f.start())
+	first := f.book.Head()
+	f.put("key", "a")
+	second := f.book.Head()
+	for name, tc := range map[string]struct {
+		witness seal.Head
+		want    error
+	}{
+		"the same":             {second, nil},
+		"an older one":         {first, nil},
+		"nothing":              {seal.Head{}, nil},
+		"a newer one":          {seal.Head{Version: 3}, seal.ErrRolledBack},
+		"another of this name": {seal.Head{Version: 2, Hash: first.Hash}, seal.ErrForked},
+	} {
+		if err := f.book.Behind(tc.witness); !errors.Is(err, tc.want) {
+			t.Errorf("%s: got %v, want %v", name, err, tc.want)
+		}
+	}
+	// The old file, written in another way: same version, another hash.
+	f.stop()
+	f.path = old
+	f.wantFindings(f.start())
+	if err := f.book.Behind(second); !errors.Is(err, seal.ErrRolledBack) {
+		t.Errorf("the older file: got %v, want %v", err, seal.ErrRolledBack)
+	}
+	f.put("key", "b")
+	if err := f.book.Behind(second); !errors.Is(err, seal.ErrForked) {
+		t.Errorf("the older file written on: got %v, want %v", err, seal.ErrForked)
+	}
+}
+
+func TestReseal(t *testing.T) {
+	ctx := context.Background()
+	f := newFixture(t)
+	f.put("key", "a", "b", "c")
+	f.put(store.KindMark, "a:us-east-1")
+	findings := f.behind(`UPDATE store_row SET body = X'00' WHERE id = 'a'`, `DELETE FROM store_row WHERE id = 'b'`,
+		`UPDATE store_row SET body = X'00' WHERE kind = 'head'`)
+	if findings.Head() == nil {
+		t.Fatalf("got findings %v", findings)
+	}
+	book, err := seal.Reseal(ctx, f.store, f.macer, instance, 41)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := book.Head(); got.Version != 42 {
+		t.Errorf("got head %v, want version 42, one over the highest that was witnessed", got)
+	}
+	want := book.Head()
+	f.stop()
+	f.wantFindings(f.start())
+	if got := f.book.Head(); got != want {
+		t.Errorf("got head %v after a restart, want %v", got, want)
+	}
+	for id, want := range map[string]seal.Problem{"a": "", "b": "NOT_FOUND", "c": ""} {
+		if got := f.problem("key", id); got != want {
+			t.Errorf("reading %s: got %q, want %q", id, got, want)
+		}
+	}
+	f.put("key", "a", "b")
+
+	// A forged head cannot leave no version over it.
+	f.wantFindings(f.behind(`UPDATE store_row SET body = substr(body, 1, 16) || X'ffffffffffffffff' || substr(body, 25) WHERE kind = 'head'`),
+		"head store HEAD_WRONG")
+	if book, err = seal.Reseal(ctx, f.store, f.macer, instance, 43); err != nil || book.Head().Version != 44 {
+		t.Fatalf("after a forged head: got %v, error %v, want version 44", book, err)
+	}
+
+	// With a new seal key, as after the token was replaced.
+	f.macer = &macer{key: "new"}
+	if _, err := seal.Reseal(ctx, f.store, f.macer, instance, 0); err != nil {
+		t.Fatal(err)
+	}
+	f.stop()
+	f.wantFindings(f.start())
+	if got := f.book.Head().Version; got != 45 {
+		t.Errorf("got head version %d, want 45, one over the last", got)
+	}
+}
+
+// TestCrashes fails each stage of an update, restarts, and checks the whole state.
+func TestCrashes(t *testing.T) {
+	for _, stage := range []storetest.Stage{storetest.Before, storetest.Within, storetest.After} {
+		for _, fault := range []error{storetest.ErrCrash, errors.New("failed")} {
+			t.Run(fmt.Sprintf("%s %v", stage, fault), func(t *testing.T) {
+				ctx := context.Background()
+				f := newFixture(t)
+				f.put("key", "a")
+				before := f.book.Head()
+				faulty := storetest.NewFaulty(f.store, func(p storetest.Point) error {
+					if p.Stage == stage {
+						return fault
+					}
+					return nil
+				})
+				book, _, err := seal.Open(ctx, faulty, f.macer, instance)
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = book.Update(ctx, func(tx *seal.Tx) error { return errors.Join(tx.Delete("key", "a"), tx.Put("key", "b", nil)) })
+				if !errors.Is(err, fault) {
+					t.Fatalf("got %v, want %v", err, fault)
+				}
+				if book.Head() != before {
+					t.Error("the head moved though the update failed")
+				}
+				if errors.Is(err, store.ErrOutcomeUnknown) {
+					err := book.Update(ctx, func(tx *seal.Tx) error { return tx.Put("key", "c", nil) })
+					if !errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrOutcomeUnknown) {
+						t.Errorf("after an unknown outcome: got %v, want a refusal", err)
+					}
+				}
+				f.stop()
+				f.wantFindings(f.start())
+				want := map[string]seal.Problem{"a": "", "b": "NOT_FOUND"}
+				if stage == storetest.After {
+					want = map[string]seal.Problem{"a": "NOT_FOUND", "b": ""}
+				}
+				for id, want := range want {
+					if got := f.problem("key", id); got != want {
+						t.Errorf("reading %s: got %q, want %q", id, got, want)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestCost shows that a change costs two seals, however many rows there are.
+func TestCost(t *testing.T) {
+	f := newFixture(t)
+	var ids []string
+	for i := range 2000 {
+		ids = append(ids, fmt.Sprintf("k%04d", i))
+	}
+	for chunk := range slices.Chunk(ids, 500) {
+		f.put("key", chunk...)
+	}
+	f.stop()
+	f.macer.calls.Store(0)
+	f.wantFindings(f.start())
+	if n := f.macer.calls.Load(); n != int64(len(ids))+1 {
+		t.Errorf("a start of %d rows made %d seals, want one each and one for the head", len(ids), n)
+	}
+	f.macer.calls.Store(0)
+	f.put("key", "k0000")
+	if n := f.macer.calls.Load(); n != 2 {
+		t.Errorf("an update of one row made %d seals, want 2", n)
+	}
+	f.macer.calls.Store(0)
+	f.problem("key", "k0001")
+	if n := f.macer.calls.Load(); n != 0 {
+		t.Errorf("a read made %d seals, want none", n)
+	}
+}
+
+func BenchmarkUpdate(b *testing.B) {
+	for _, rows := range []int{10, 10_000} {
+		b.Run(fmt.Sprint(rows), func(b *testing.B) {
+			ctx := context.Background()
+			path := filepath.Join(b.TempDir(), "store.db")
+			if err := sqlite.Create(ctx, path, instance); err != nil {
+				b.Fatal(err)
+			}
+			s, err := sqlite.Open(ctx, sqlite.Config{Path: path})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			if _, err := s.AcquireLease(ctx, "bench", time.Hour); err != nil {
+				b.Fatal(err)
+			}
+			book, _, err := seal.Open(ctx, s, &macer{}, instance)
+			if err != nil {
+				b.Fatal(err)
+			}
+			err = book.Update(ctx, func(tx *seal.Tx) error {
+				for i := range rows {
+					if err := tx.Put("key", fmt.Sprintf("k%06d", i), make([]byte, 1000)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := book.Update(ctx, func(tx *seal.Tx) error { return tx.Put("key", "k000003", make([]byte, 1000)) }); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
