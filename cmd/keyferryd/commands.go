@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,7 @@ func newRoot() *cobra.Command {
 
 func newRun() *cobra.Command {
 	var file string
+	var acceptRollback bool
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Serve until SIGTERM or SIGINT",
@@ -40,10 +42,12 @@ func newRun() *cobra.Command {
 			if err != nil {
 				return fail(exitUsage, err)
 			}
-			return serve(cmd.Context(), c, newLog(c.Log, cmd.ErrOrStderr()))
+			d := &daemon{config: c, log: newLog(c.Log, cmd.ErrOrStderr()), begun: time.Now(), acceptRollback: acceptRollback}
+			return d.serve(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file")
+	cmd.Flags().BoolVar(&acceptRollback, "accept-rollback", false, "start on a store that is older than the audit log, once you know why it is: a backup was restored")
 	return cmd
 }
 

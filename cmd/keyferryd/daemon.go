@@ -23,6 +23,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/store"
 	"github.com/keyferry/keyferry/keyops/store/sqlite"
 	"github.com/keyferry/keyferry/keyops/transport"
+	"github.com/keyferry/keyferry/replication"
 )
 
 // daemon is what has been opened so far. Each step of serve adds to it, in the order of the
@@ -31,6 +32,8 @@ type daemon struct {
 	config *config.Config
 	log    logrus.FieldLogger
 	begun  time.Time
+	// acceptRollback starts on a store that the audit log says is not its newest.
+	acceptRollback bool
 
 	self       region.SignedDescriptor
 	peers      map[region.Name]region.SignedDescriptor
@@ -43,6 +46,7 @@ type daemon struct {
 	store      *sqlite.Store
 	lease      store.Lease
 	audit      *audit.Log
+	replicator *replication.Replicator // nil in a deployment of one Region
 	keys       *keyops.Service
 	gateway    *gateway.Server
 

@@ -35,17 +35,14 @@ func (d *daemon) openKeys(ctx context.Context) (err error) {
 		Token: d.token, Boundary: d.boundary, Signing: d.signing, Seal: d.seal, Transport: &d.transport,
 		Store: d.store, Audit: d.audit,
 		Identities: func() *policy.Identities { return d.identities },
+		Peers:      d.peersOf(),
 		KeyQuota:   d.config.Limits.Keys,
 		Log:        d.log,
-	})
-	if err != nil {
-		return err
-	}
-	d.audit.CoverStore(func() audit.StoreHead { return audit.StoreHead(d.keys.StoreHead()) })
-	return nil
-}
 
-func (d *daemon) openPeers(context.Context) error { return nil }
+		AcceptRollback: d.acceptRollback,
+	})
+	return err
+}
 
 // openGateway takes the clients' ports.
 func (d *daemon) openGateway(context.Context) (err error) {
@@ -58,10 +55,9 @@ func (d *daemon) openGateway(context.Context) (err error) {
 		GRPCAddress: c.GRPC, RESTAddress: c.REST,
 		TLS:        gateway.TLSFiles{Certificate: c.CertificateFile, Key: c.KeyFile, ClientCA: c.CAFile},
 		Principals: rules,
-		Keys:       d.keys,
-		Health:     d.token.Health,
-		Version:    version(),
-		Log:        d.log,
+		Keys:       d.keys, Replication: d.replicationOf(), Health: d.token.Health,
+		Version: version(),
+		Log:     d.log,
 		Limits: gateway.Limits{
 			MaxConnections:       d.config.Limits.Connections,
 			MaxConcurrentStreams: uint32(d.config.Limits.Streams),

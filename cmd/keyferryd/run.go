@@ -9,17 +9,15 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/keyferry/keyferry/cmd/internal/config"
 	"github.com/keyferry/keyferry/keyops/store"
 )
 
 // serve opens everything in order, serves until ctx ends, and closes in reverse order. What
-// is opened first is what the next depends on: nothing listens before all of it is sound.
-func serve(ctx context.Context, c *config.Config, log logrus.FieldLogger) (err error) {
-	d := &daemon{config: c, log: log, begun: time.Now()}
+// is opened first is what the next depends on: nobody is answered before all of it is sound.
+func (d *daemon) serve(ctx context.Context) (err error) {
 	defer func() {
 		// ctx has ended by now, and what was opened must be closed all the same.
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout)
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.config.DrainTimeout)
 		defer cancel()
 		err = errors.Join(err, d.close(closing))
 	}()
@@ -33,9 +31,10 @@ func serve(ctx context.Context, c *config.Config, log logrus.FieldLogger) (err e
 		{"opening the token", exitToken, d.openToken},
 		{"opening the store", exitStore, d.openStore},
 		{"opening the audit log", exitOther, d.openAudit},
-		{"loading keys", exitStore, d.openKeys},
 		{"listening for peers", exitOther, d.openPeers},
+		{"loading keys", exitStore, d.openKeys},
 		{"listening for clients", exitOther, d.openGateway},
+		{"starting replication", exitOther, d.startPeers},
 	} {
 		if err := step.do(ctx); err != nil {
 			return fail(step.code, advise(fmt.Errorf("%s: %w", step.what, err)))

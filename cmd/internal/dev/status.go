@@ -124,7 +124,7 @@ func (d *Deployment) await(ctx context.Context, names []region.Name, ready func(
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w", strings.Join(waiting, "; "), ctx.Err())
+			return fmt.Errorf("not ready in time:\n%s", strings.Join(waiting, "\n"))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
