@@ -35,8 +35,8 @@ const certificateLife = 24 * time.Hour
 const clockSkew = time.Hour
 
 // statementExtension is the certificate extension that carries the statement: an OID of
-// the arc for UUIDs, which needs no registration.
-var statementExtension = asn1.ObjectIdentifier{2, 25, 772_910_245_883, 1}
+// the arc for UUIDs, which needs no registration, "keyf" as a number.
+var statementExtension = asn1.ObjectIdentifier{2, 25, 1801812326, 1}
 
 // errNotPinned means that a connection's other end is no peer of this Region.
 var errNotPinned = errors.New("not a pinned peer")
