@@ -87,6 +87,27 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+func TestReport(t *testing.T) {
+	named, err := status.New(codes.InvalidArgument, "InvalidCiphertextException").WithDetails(&errdetails.ErrorInfo{Reason: "InvalidCiphertextException", Domain: "keyferry"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{errors.New("plain words"), "keyferry: plain words\n"},
+		{status.Error(codes.Unavailable, "no answer"), "keyferry: Unavailable: no answer\n"},
+		{named.Err(), "keyferry: InvalidCiphertextException: " + terse["InvalidCiphertextException"] + "\n"},
+	} {
+		var b bytes.Buffer
+		report(&b, tc.err)
+		if b.String() != tc.want {
+			t.Errorf("report says %q, want %q", b.String(), tc.want)
+		}
+	}
+}
+
 func TestKeyRef(t *testing.T) {
 	for in, want := range map[string]string{
 		"payroll":                              "alias/payroll",

@@ -60,16 +60,26 @@ func exitCode(err error) int {
 	return ExitFailed
 }
 
-// report prints an error in one line: the server's words, and its name for what went wrong.
+// terse says in words what the errors mean that the API leaves without any, as AWS does.
+var terse = map[string]string{
+	"InvalidCiphertextException":   "the ciphertext does not hold: it was changed, or was made with another encryption context, or by a key that is not here",
+	"KMSInvalidSignatureException": "the signature is not that of this message under this key",
+	"KMSInvalidMacException":       "the MAC is not that of this message under this key",
+}
+
+// report prints an error in one line: its name, and the server's words for what went wrong.
 func report(w io.Writer, err error) {
 	s, ok := status.FromError(err)
 	if !ok {
 		fmt.Fprintf(w, "keyferry: %v\n", err)
 		return
 	}
-	if r := reason(err); r != "" {
-		fmt.Fprintf(w, "keyferry: %s: %s\n", r, s.Message())
-		return
+	name, words := reason(err), s.Message()
+	if name == "" {
+		name = s.Code().String()
 	}
-	fmt.Fprintf(w, "keyferry: %s: %s\n", s.Code(), s.Message())
+	if words == name || words == "" {
+		words = terse[name]
+	}
+	fmt.Fprintf(w, "keyferry: %s: %s\n", name, words)
 }
