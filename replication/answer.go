@@ -38,7 +38,7 @@ func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope)
 	case m.kind == kindFacts:
 		reply.body, err = r.answerFacts(ctx, keys, p, m)
 	default:
-		reply.body, err = r.answerConfirm(keys, m.body)
+		reply.body, err = r.answerConfirm(keys, p, m.body)
 	}
 	if err != nil {
 		return nil, err
@@ -96,7 +96,8 @@ func (r *Replicator) answerFacts(ctx context.Context, keys Keys, p *peer, m enve
 	}
 	k, err := keys.SharedKey(f.key)
 	switch {
-	case errors.Is(err, keyops.ErrNotFound):
+	case errors.Is(err, keyops.ErrNotFound) || err == nil && !k.Set.Concerns(p.pin.Region):
+		// Also a Region that was never a member is told no more than this.
 		if problem == nil && f.hash != (mrk.Hash{}) {
 			reply.trouble = trouble{mrk.CauseCreateRequestMissing, "the key is not known here and nothing asked for it"}
 		}
@@ -161,13 +162,13 @@ func (r *Replicator) answerCheck(ctx context.Context, keys Keys, p *peer, body [
 
 // answerConfirm says what this Region is to a key at this moment. The nonce of the message,
 // repeated in the signed answer, is what makes it fresh.
-func (r *Replicator) answerConfirm(keys Keys, body []byte) ([]byte, error) {
+func (r *Replicator) answerConfirm(keys Keys, p *peer, body []byte) ([]byte, error) {
 	c, err := parseConfirm(body)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errMessage, err)
 	}
 	k, err := keys.SharedKey(c.key)
-	if errors.Is(err, keyops.ErrNotFound) {
+	if errors.Is(err, keyops.ErrNotFound) || err == nil && !k.Set.Concerns(p.pin.Region) {
 		return confirmAnswer{}.marshal(), nil
 	}
 	if err != nil {

@@ -24,7 +24,7 @@ func (p *peer) inventory(keys Keys) *inventory {
 	inv := new(inventory)
 	for _, id := range keys.SharedKeys() { // ordered by ID
 		k, err := keys.SharedKey(id)
-		if err != nil || k.Set.Entry(p.pin.Region).Incarnation == 0 {
+		if err != nil || !k.Set.Concerns(p.pin.Region) {
 			continue
 		}
 		b := bucketOf(id)
@@ -161,7 +161,7 @@ func (p *peer) same(ctx context.Context, keys Keys, e entry) error {
 		return nil
 	}
 	if err != nil {
-		return nil // a row that does not hold is refused elsewhere
+		return err
 	}
 	if _, marked := keys.Mark(e.key, p.pin.Region); marked && len(p.owed(k.Set)) == 0 {
 		return keys.ClearMark(ctx, e.key, p.pin.Region, e.hash)

@@ -163,8 +163,9 @@ func (p *peer) settle(ctx context.Context, keys Keys, id arn.KeyID) error {
 // peer lacks nothing that this Region is to send.
 func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 	var last factsBody // the peer's newest answer
+	introduce := false
 	for range rounds {
-		body, err := p.compose(ctx, keys, id, last.head)
+		body, err := p.compose(ctx, keys, id, last.head, introduce)
 		if err != nil {
 			return err
 		}
@@ -184,6 +185,10 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 		}
 		if err := p.r.learn(ctx, keys, p, last, correlation); err != nil {
 			return err
+		}
+		if last.trouble.cause == mrk.CauseCreateRequestMissing && !introduce && body.hash != (mrk.Hash{}) {
+			introduce = true // the peer may not know that this Region is a member
+			continue
 		}
 		if last.trouble.cause != "" {
 			return troubleError(last.trouble)
@@ -220,15 +225,18 @@ func (p *peer) confirmed(ctx context.Context, keys Keys, id arn.KeyID, hash mrk.
 
 // compose makes the next message about a key: what follows the certificates that the peer
 // is known to have, and materials once the peer has said what it lacks.
-func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, after mrk.Hash) (factsBody, error) {
+func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, after mrk.Hash, introduce bool) (factsBody, error) {
 	k, err := keys.SharedKey(id)
-	if errors.Is(err, keyops.ErrNotFound) {
+	if errors.Is(err, keyops.ErrNotFound) || err == nil && !k.Set.Concerns(p.pin.Region) {
 		return factsBody{key: id, facts: mrk.Facts{Key: id}}, nil // asks what the peer knows
 	}
 	if err != nil {
 		return factsBody{}, err
 	}
 	body := factsBody{key: id, facts: k.Set.Facts(after), head: k.Set.Head(), hash: k.Set.Hash()}
+	if introduce {
+		body.facts.Admission = k.Set.Admission()
+	}
 	if req, ok := k.Set.Request(p.pin.Region); ok && !said(k.Set, req) {
 		body.request = &req
 	}
@@ -280,7 +288,7 @@ func (r *Replicator) silent(name region.Name) bool {
 
 // learn takes over what a peer has told about a key, and then does what the rules say.
 func (r *Replicator) learn(ctx context.Context, keys Keys, p *peer, f factsBody, correlation string) error {
-	if len(f.facts.Certificates) == 0 && f.facts.State == nil && len(f.facts.Members) == 0 {
+	if len(f.facts.Certificates) == 0 && f.facts.State == nil && len(f.facts.Members) == 0 && f.facts.Admission == nil {
 		return nil
 	}
 	if _, err := keys.SharedKey(f.key); errors.Is(err, keyops.ErrNotFound) {

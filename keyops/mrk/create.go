@@ -51,7 +51,7 @@ func Create(ctx context.Context, signer Signer, self Self, p Properties, first L
 func newSet(self Self, key arn.KeyID) *Set {
 	return &Set{
 		self: self, key: key, members: map[region.Name]*Member{},
-		requests: map[region.Name]CreateRequest{}, known: map[material.ID]Listed{},
+		requests: map[region.Name]CreateRequest{}, known: map[material.ID]Listed{}, admitted: map[region.Name]uint64{},
 	}
 }
 
@@ -84,6 +84,16 @@ func (s *Set) take(st *State) {
 		if _, ok := s.known[m.ID]; ok || len(s.known) < 2*MaxMaterials {
 			s.known[m.ID] = m
 		}
+	}
+	for _, e := range st.Members {
+		s.admit(e.Region, e.Incarnation)
+	}
+}
+
+// admit remembers that a primary Region has admitted a member.
+func (s *Set) admit(r region.Name, incarnation uint64) {
+	if _, ok := s.admitted[r]; ok || len(s.admitted) < MaxMembers {
+		s.admitted[r] = max(s.admitted[r], incarnation)
 	}
 }
 
@@ -221,7 +231,7 @@ func (s *Set) Admit(v Verifier, req CreateRequest) error {
 	if req.Incarnation <= s.incarnation {
 		return fmt.Errorf("%w: incarnation %d is over", ErrRequest, req.Incarnation)
 	}
-	s.incarnation, s.told, s.floor = req.Incarnation, false, 0
+	s.incarnation, s.told, s.floor, s.admission = req.Incarnation, false, 0, &req
 	if own := s.Own(); own != nil && own.Incarnation == s.incarnation {
 		s.floor = own.Counter
 	}

@@ -14,6 +14,7 @@ type Facts struct {
 	Certificates []Certificate
 	State        *State
 	Members      []*Member
+	Admission    *CreateRequest // proof that the sender is a member, if its receiver may not know
 }
 
 // Marshal returns the one encoding.
@@ -32,6 +33,10 @@ func (f Facts) Marshal() []byte {
 	w.Count(len(f.Members))
 	for _, m := range f.Members {
 		w.Bytes(m.signed.Marshal())
+	}
+	w.Bool(f.Admission != nil)
+	if f.Admission != nil {
+		w.Bytes(f.Admission.signed.Marshal())
 	}
 	return w.Out()
 }
@@ -89,6 +94,9 @@ func decodeFacts(r *wire.Reader, key arn.KeyID) Facts {
 			r.Fail("member fact of another key")
 		}
 		f.Members = append(f.Members, m)
+	}
+	if r.Bool() {
+		f.Admission = decodeRequest(r, key)
 	}
 	return f
 }

@@ -14,7 +14,9 @@ import (
 // Marshal returns the one encoding of the set, for this Region's own store.
 func (s *Set) Marshal() []byte {
 	var w wire.Writer
-	w.Bytes(s.Facts(Hash{}).Marshal())
+	facts := s.Facts(Hash{})
+	facts.Admission = nil // written below
+	w.Bytes(facts.Marshal())
 	w.String(string(s.self.Region))
 	w.String(string(s.self.Instance))
 	w.Bytes(s.permit[:])
@@ -28,6 +30,15 @@ func (s *Set) Marshal() []byte {
 	w.Count(len(s.known))
 	for _, id := range slices.SortedFunc(maps.Keys(s.known), compareIDs) {
 		s.known[id].encode(&w)
+	}
+	w.Count(len(s.admitted))
+	for _, r := range slices.Sorted(maps.Keys(s.admitted)) {
+		w.String(string(r))
+		w.Uint(s.admitted[r])
+	}
+	w.Bool(s.admission != nil)
+	if s.admission != nil {
+		w.Bytes(s.admission.signed.Marshal())
 	}
 	w.Bool(s.frozen != nil)
 	if f := s.frozen; f != nil {
@@ -60,6 +71,12 @@ func Unmarshal(b []byte) (*Set, error) {
 	s.floor = r.Uint()
 	decodeRequests(r, s.key, s.requests)
 	decodeKnown(r, s.known)
+	for range r.Count(MaxMembers) {
+		s.admitted[decodeRegion(r)] = r.Uint()
+	}
+	if r.Bool() {
+		s.admission = decodeRequest(r, s.key)
+	}
 	if r.Bool() {
 		s.frozen = decodeConflict(r)
 	}
@@ -71,20 +88,30 @@ func Unmarshal(b []byte) (*Set, error) {
 
 func decodeRequests(r *wire.Reader, key arn.KeyID, into map[region.Name]CreateRequest) {
 	for range r.Count(MaxMembers) {
-		signed := decodeSigned(r)
-		if r.Err() != nil {
+		req := decodeRequest(r, key)
+		if req == nil {
 			return
 		}
-		req, err := ParseCreateRequest(signed)
-		if err != nil {
-			r.Fail("%v", err)
-			return
-		}
-		if req.Key != key {
-			r.Fail("create request of another key")
-		}
-		into[req.Destination] = req
+		into[req.Destination] = *req
 	}
+}
+
+// decodeRequest returns nil after an error.
+func decodeRequest(r *wire.Reader, key arn.KeyID) *CreateRequest {
+	signed := decodeSigned(r)
+	if r.Err() != nil {
+		return nil
+	}
+	req, err := ParseCreateRequest(signed)
+	if err != nil {
+		r.Fail("%v", err)
+		return nil
+	}
+	if req.Key != key {
+		r.Fail("create request of another key")
+		return nil
+	}
+	return &req
 }
 
 func decodeKnown(r *wire.Reader, into map[material.ID]Listed) {

@@ -68,6 +68,11 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 			res.refuse(f.State.Epoch.Region, fmt.Errorf("merging state %d of epoch %s: %w", f.State.Seq, f.State.Epoch, err))
 		}
 	}
+	if f.Admission != nil {
+		if err := s.mergeAdmission(v, *f.Admission, &res); err != nil {
+			res.refuse(f.Admission.Destination, fmt.Errorf("merging admission of %s: %w", f.Admission.Destination, err))
+		}
+	}
 	s.follow(&res)
 	s.thaw(&res)
 	return res, nil
@@ -203,6 +208,25 @@ func (s *Set) mergeState(v Verifier, st *State, res *Result) error {
 	}
 	s.take(st)
 	res.Changed, res.State = true, true
+	return nil
+}
+
+// mergeAdmission believes that a Region is a member if a Region that was primary has signed
+// so, whatever the states say that are known here.
+func (s *Set) mergeAdmission(v Verifier, req CreateRequest, res *Result) error {
+	if req.Incarnation <= s.admitted[req.Destination] {
+		return nil
+	}
+	if !slices.ContainsFunc(s.chain, func(c Certificate) bool {
+		return c.Epoch.Region == req.Source && c.Instance == req.Instance
+	}) {
+		return fmt.Errorf("%w: %s was never the primary Region", ErrRequest, req.Source)
+	}
+	if err := v.Verify(req.Source, req.Instance, req.signed); err != nil {
+		return err
+	}
+	s.admit(req.Destination, req.Incarnation)
+	res.Changed = true
 	return nil
 }
 

@@ -41,6 +41,10 @@ type Set struct {
 	members  map[region.Name]*Member // newest of each Region, this one's included
 	requests map[region.Name]CreateRequest
 	known    map[material.ID]Listed // whatever a valid state ever listed; only grows
+	admitted map[region.Name]uint64 // highest incarnation that a primary Region ever admitted; only grows
+	// admission is the create request that began the key's incarnation here. It is this
+	// Region's proof of membership towards a primary Region that has never heard of it.
+	admission *CreateRequest
 
 	permit      Nonce  // of the epoch in which this Region may act; zero for none
 	incarnation uint64 // of the key here; 0 until it was admitted
@@ -72,6 +76,7 @@ func (s *Set) Clone() *Set {
 	c.members = maps.Clone(s.members)
 	c.requests = maps.Clone(s.requests)
 	c.known = maps.Clone(s.known)
+	c.admitted = maps.Clone(s.admitted)
 	return &c
 }
 
@@ -160,6 +165,16 @@ func (s *Set) Audience() []region.Name {
 	}
 	return slices.DeleteFunc(s.state.regions(), func(r region.Name) bool { return r == s.self.Region })
 }
+
+// Concerns reports whether a Region is known to be, or to have been, a member or the
+// primary Region. What this set says is told to nobody else.
+func (s *Set) Concerns(r region.Name) bool {
+	return s.Entry(r).Incarnation > 0 || s.admitted[r] > 0 ||
+		slices.ContainsFunc(s.chain, func(c Certificate) bool { return c.Epoch.Region == r })
+}
+
+// Admission returns the create request that began the key here, or nil where it was made.
+func (s *Set) Admission() *CreateRequest { return s.admission }
 
 // Listed returns the materials of the newest state, in the order in which they were listed.
 func (s *Set) Listed() []Listed {
@@ -255,6 +270,9 @@ func (s *Set) Hash() Hash {
 // one of hash after; all certificates if that one is not known here.
 func (s *Set) Facts(after Hash) Facts {
 	f := Facts{Key: s.key, Certificates: s.chain, State: s.state}
+	if s.Entry(s.self.Region).Incarnation < s.incarnation {
+		f.Admission = s.admission // the primary Region does not know of this key
+	}
 	for i := range s.chain {
 		if s.chain[i].Hash() == after {
 			f.Certificates = s.chain[i+1:]

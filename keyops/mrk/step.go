@@ -211,12 +211,14 @@ func (s *Set) remove(st *State, _ Contact) (events []Event) {
 	return events
 }
 
-// adopt is rule 21.
+// adopt is rule 21. A Region's own word is not enough: it is adopted as an incarnation that
+// a primary Region has admitted, or a hostile peer could make itself a member of any key
+// and be sent its materials.
 func (s *Set) adopt(st *State, _ Contact) (events []Event) {
 	for _, m := range s.sortedMembers() {
 		e := st.Entry(m.Region)
 		unknown := m.Incarnation > e.Incarnation || m.Incarnation == e.Incarnation && e.Status == Removed
-		if m.Region == s.self.Region || m.Deleted || !unknown || e.Incarnation == 0 && len(st.Members) >= MaxMembers {
+		if m.Region == s.self.Region || m.Deleted || !unknown || m.Incarnation > s.admitted[m.Region] || e.Incarnation == 0 && len(st.Members) >= MaxMembers {
 			continue
 		}
 		st.setEntry(Entry{m.Region, m.Instance, m.Incarnation, Joining})

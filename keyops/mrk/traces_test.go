@@ -115,13 +115,14 @@ func TestCE4ForgottenMemberIsAdopted(t *testing.T) {
 	w.converged(regionA, regionB, regionC)
 }
 
-// The word of the forgotten member alone is enough, without the state that lists it.
-func TestCE4AdoptionNeedsOnlyTheMembersWord(t *testing.T) {
+// The word of the forgotten member, and the request by which it was admitted, are enough
+// without the state that lists it. Its word alone is not: any peer could say so.
+func TestCE4AdoptionNeedsAnAdmission(t *testing.T) {
 	w := newWorld(t)
 	backup := w.nodes[regionA].set.Marshal()
 	w.must(w.replicate(regionA, regionB))
 	w.heal()
-	word := w.nodes[regionB].set.Own()
+	word, admission := w.nodes[regionB].set.Own(), w.nodes[regionB].set.Admission()
 	w.restore(regionA, backup)
 	a := w.nodes[regionA].set
 	if _, err := a.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{word}}); err != nil {
@@ -130,6 +131,24 @@ func TestCE4AdoptionNeedsOnlyTheMembersWord(t *testing.T) {
 	if err := w.replicate(regionA, regionB); !errors.Is(err, mrk.ErrMember) {
 		t.Errorf("replicating to a Region that says it is a member: %v", err)
 	}
+	if events := w.step(regionA); len(events) != 0 || w.nodes[regionA].set.Concerns(regionB) {
+		t.Fatalf("a Region that only says that it is a member was taken for one: %v", events)
+	}
+	forged, err := mrk.SignRequest(ctx(), testSigner(regionB), *admission)
+	w.must(err)
+	itself := *admission
+	itself.Source, itself.Instance = regionB, testInstance(regionB)
+	itself, err = mrk.SignRequest(ctx(), testSigner(regionB), itself)
+	w.must(err)
+	for name, req := range map[string]mrk.CreateRequest{"forged": forged, "from a Region that was never primary": itself} {
+		res, err := w.nodes[regionA].set.Merge(pins{}, mrk.Facts{Key: testKey, Admission: &req})
+		w.must(err)
+		if len(res.Refused) != 1 || res.Changed {
+			t.Fatalf("%s admission: %+v", name, res)
+		}
+	}
+	_, err = w.nodes[regionA].set.Merge(pins{}, mrk.Facts{Key: testKey, Admission: admission})
+	w.must(err)
 	events := w.step(regionA)
 	if len(events) == 0 || events[0].Kind != mrk.EventAdopted {
 		t.Fatalf("got %v, want an adoption", events)
