@@ -52,43 +52,52 @@ func (h *restHandler) route() error {
 		return err
 	}
 	for _, path := range paths(all) {
-		allowed := map[string]runtime.HandlerFunc{}
+		served := map[string]endpoint{}
 		for _, r := range path {
-			if allowed[r.verb] != nil {
+			if served[r.verb].handler != nil {
 				return fmt.Errorf("two methods at %s %s", r.verb, r.pattern)
 			}
-			allowed[r.verb] = h.api(r)
+			served[r.verb] = endpoint{r.pattern, h.api(r)}
 		}
-		if err := h.handle(path[0].pattern, allowed); err != nil {
+		if err := h.handle(served); err != nil {
 			return err
 		}
 	}
 	return errors.Join(
-		h.handle("/healthz", map[string]runtime.HandlerFunc{http.MethodGet: h.alive}),
-		h.handle("/readyz", map[string]runtime.HandlerFunc{http.MethodGet: h.ready}),
-		h.handle("/v1/openapi.json", map[string]runtime.HandlerFunc{http.MethodGet: h.openAPI}),
+		h.handle(map[string]endpoint{http.MethodGet: {"/healthz", h.alive}}),
+		h.handle(map[string]endpoint{http.MethodGet: {"/readyz", h.ready}}),
+		h.handle(map[string]endpoint{http.MethodGet: {"/v1/openapi.json", h.openAPI}}),
 	)
 }
 
+// endpoint is what one HTTP method does at one path. The pattern is the method's own, since
+// methods name the variables of one path differently.
+type endpoint struct {
+	pattern string
+	handler runtime.HandlerFunc
+}
+
 // handle serves one path: the methods that it has, and 405 with their list for the others.
-func (h *restHandler) handle(pattern string, byVerb map[string]runtime.HandlerFunc) error {
+func (h *restHandler) handle(served map[string]endpoint) error {
 	var has []string
+	var pattern string
 	for _, verb := range verbs {
-		if byVerb[verb] != nil {
-			has = append(has, verb)
+		if e, ok := served[verb]; ok {
+			has, pattern = append(has, verb), e.pattern
 		}
 	}
+	list := strings.Join(has, ", ")
+	refuse := func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
+		w.Header().Set("Allow", list)
+		writeError(w, r, httpRefusal(http.StatusMethodNotAllowed, codes.Unimplemented, "UnknownOperationException", "this path takes "+list))
+	}
 	for _, verb := range verbs {
-		handler := byVerb[verb]
-		if handler == nil {
-			handler = func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
-				w.Header().Set("Allow", strings.Join(has, ", "))
-				writeError(w, r, httpRefusal(http.StatusMethodNotAllowed, codes.Unimplemented, "UnknownOperationException",
-					"this path takes "+strings.Join(has, ", ")))
-			}
+		e, ok := served[verb]
+		if !ok {
+			e = endpoint{pattern, refuse}
 		}
-		if err := h.front.HandlePath(verb, pattern, handler); err != nil {
-			return fmt.Errorf("routing %s: %w", pattern, err)
+		if err := h.front.HandlePath(verb, e.pattern, e.handler); err != nil {
+			return fmt.Errorf("routing %s: %w", e.pattern, err)
 		}
 	}
 	return nil

@@ -76,6 +76,9 @@ func (r Rule) compile() (compiledRule, error) {
 	if strings.Count(pattern, "*") > 1 || strings.Count(r.Principal, "*") > strings.Count(pattern, "*") {
 		return compiledRule{}, errors.New("want at most one * in the pattern, and in the principal only if the pattern has it")
 	}
+	if name := strings.LastIndex(r.Principal, ":"); strings.Contains(r.Principal[:max(name, 0)], "*") {
+		return compiledRule{}, errors.New("a * in the principal can stand for its name only")
+	}
 	if _, err := arn.ParsePrincipal(strings.Replace(r.Principal, "*", sampleName, 1)); err != nil {
 		return compiledRule{}, err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -121,7 +120,12 @@ func (s *Server) RESTAddr() net.Addr {
 // nil if ctx ended and every call finished.
 func (s *Server) Serve(ctx context.Context) error {
 	group, failed := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.grpc.Serve(s.grpcListener) })
+	group.Go(func() error {
+		if err := s.grpc.Serve(s.grpcListener); err != nil && !s.health.draining.Load() {
+			return fmt.Errorf("serving gRPC: %w", err)
+		}
+		return nil
+	})
 	if s.rest != nil {
 		group.Go(func() error { return s.grpc.Serve(s.inside) })
 		group.Go(func() error {
@@ -134,45 +138,69 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	s.log.WithFields(logrus.Fields{fieldListener: "grpc", fieldAddress: s.GRPCAddr().String()}).Info("listening")
 
-	var stopped error
-	var once sync.WaitGroup
-	once.Add(1)
+	stopped := make(chan error, 1)
 	go func() {
-		defer once.Done()
 		<-failed.Done()
-		stopped = s.stop()
+		stopped <- s.stop()
 	}()
-	err := group.Wait()
-	once.Wait()
-	return errors.Join(err, stopped)
+	return errors.Join(group.Wait(), <-stopped)
 }
 
-// stop lets calls in flight finish. REST stops first, since its calls in flight are calls of
-// the gRPC server.
+// stop lets calls in flight finish. REST stops first, since its calls are calls of the gRPC
+// server; what it has in flight by half-time has got there, and is finished there.
 func (s *Server) stop() error {
 	s.health.draining.Store(true)
 	deadline, cancel := context.WithTimeout(context.Background(), s.config.DrainTimeout)
 	defer cancel()
-	var late error
-	if s.rest != nil {
-		if err := s.rest.Shutdown(deadline); err != nil {
-			late = errors.Join(errors.New("REST calls were cut off"), s.rest.Close())
-		}
-		if err := s.toInside.Close(); err != nil {
-			late = errors.Join(late, err)
-		}
+	closed := s.grpcListener.Close()
+
+	restStopped := make(chan error, 1)
+	go func() { restStopped <- s.stopREST(deadline) }()
+	select {
+	case err := <-restStopped:
+		restStopped <- err
+	case <-time.After(s.config.DrainTimeout / 2):
 	}
+	return errors.Join(closed, s.stopGRPC(deadline), <-restStopped)
+}
+
+func (s *Server) stopREST(deadline context.Context) error {
+	if s.rest == nil {
+		return nil
+	}
+	var late error
+	if s.rest.Shutdown(deadline) != nil {
+		late = errors.Join(errors.New("REST calls were cut off"), s.rest.Close())
+	}
+	return errors.Join(late, s.toInside.Close())
+}
+
+func (s *Server) stopGRPC(deadline context.Context) error {
+	if within(deadline, s.grpc.GracefulStop) {
+		return nil
+	}
+	last, cancel := context.WithTimeout(context.Background(), cutOff)
+	defer cancel()
+	if !within(last, s.grpc.Stop) {
+		return errors.New("a gRPC call does not end although it was cancelled")
+	}
+	return errors.New("gRPC calls were cut off")
+}
+
+// cutOff is how long calls that were cancelled have to notice.
+const cutOff = time.Second
+
+// within runs f and reports whether it returned before ctx ended.
+func within(ctx context.Context, f func()) bool {
 	done := make(chan struct{})
 	go func() {
-		s.grpc.GracefulStop()
+		f()
 		close(done)
 	}()
 	select {
 	case <-done:
-	case <-deadline.Done():
-		late = errors.Join(late, errors.New("gRPC calls were cut off"))
-		s.grpc.Stop()
-		<-done
+		return true
+	case <-ctx.Done():
+		return false
 	}
-	return late
 }

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -10,10 +9,11 @@ import (
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/region"
 	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
+	"github.com/keyferry/keyferry/replication"
 )
 
-// Replication tells how far other Regions have confirmed what this Region knows. Its methods
-// answer from memory and may be called at once.
+// Replication tells how far other Regions have confirmed what this Region knows;
+// *replication.Replicator does. Its methods answer from memory and may be called at once.
 type Replication interface {
 	// Status returns a row for each Region that has or is to have the key.
 	Status(arn.KeyID) []ReplicaStatus
@@ -22,31 +22,10 @@ type Replication interface {
 }
 
 // ReplicaStatus is what is known here of one member of a multi-Region key.
-type ReplicaStatus struct {
-	Region           region.Name
-	KeyState         string // as the member last reported it
-	Status           string // as in the proto enum, without its prefix
-	Cause            string // as in the proto enum, without its prefix; empty unless FAILED
-	Text             string
-	Attempts         int
-	NextTry          time.Time
-	LagFacts         int
-	Lag              time.Duration
-	LastSynchronized time.Time
-	Held             []string // material IDs
-}
+type ReplicaStatus = replication.RegionStatus
 
 // PeerStatus is how the connection to one peer Region stands.
-type PeerStatus struct {
-	Region       region.Name
-	Instance     region.InstanceID
-	Fingerprint  string
-	Address      string
-	Connected    time.Time // zero while not connected
-	LastExchange time.Time
-	LastError    string
-	Unconfirmed  int
-}
+type PeerStatus = replication.PeerStatus
 
 // ListReplicas asks keyops for the key first, which authorises and audits the call.
 func (s *keyService) ListReplicas(ctx context.Context, r *kmsv1.ListReplicasRequest) (*kmsv1.ListReplicasResponse, error) {

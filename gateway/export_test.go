@@ -1,0 +1,75 @@
+package gateway
+
+import (
+	"crypto/x509"
+	"net"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+)
+
+const ForwardedKey = forwardedKey
+
+// GRPC is the server behind both listeners.
+func (s *Server) GRPC() *grpc.Server { return s.grpc }
+
+// DialInside returns a connection that the server takes for REST's.
+func (s *Server) DialInside() *grpc.ClientConn { return s.toInside }
+
+// NewInsideConn makes a connection of the type that proves it is REST's.
+func NewInsideConn(c net.Conn) net.Conn { return inProcessConn{c} }
+
+// ForwardedIdentity encodes what REST forwards.
+func ForwardedIdentity(leaf []byte, remote, requestID string) string {
+	return forwarded{leaf, remote, requestID}.marshal()
+}
+
+// Map applies rules to a certificate.
+func Map(rules []Rule, leaf *x509.Certificate) (arn.Principal, bool, error) {
+	m, err := newMapper(rules)
+	if err != nil {
+		return arn.Principal{}, false, err
+	}
+	p, ok := m.principal(leaf)
+	return p, ok, nil
+}
+
+// MethodRow is a row of the table, for comparison with others' tables.
+type MethodRow struct {
+	Action, Resource, Audit, Class string
+	MaxBytes                       int
+	Bounded                        bool
+}
+
+// MethodRows returns the table by full method name.
+func MethodRows() map[string]MethodRow {
+	out := map[string]MethodRow{}
+	for name, m := range methods {
+		out[name] = MethodRow{m.action, string(m.resource), string(m.audit), string(m.class), m.maxBytes, m.timeout > 0}
+	}
+	return out
+}
+
+// ReasonCodes returns the mapping of errors.
+func ReasonCodes() map[keyops.Reason]codes.Code { return reasonCodes }
+
+// Route is one HTTP method and path of an RPC.
+type Route struct {
+	Verb, Pattern, Method string
+	Body                  bool
+	Input                 protoreflect.MessageDescriptor
+}
+
+// Routes returns every route of the API.
+func Routes() ([]Route, error) {
+	all, err := routes()
+	var out []Route
+	for _, r := range all {
+		out = append(out, Route{r.verb, r.pattern, r.name, r.body, r.input})
+	}
+	return out, err
+}
