@@ -49,7 +49,7 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	return &fixture{T: t, cfg: Config{
 		Dir: filepath.Join(t.TempDir(), "audit"), Region: testRegion, Instance: testInstance,
-		Signer: statement.HostKey(testKey()), Flush: time.Hour, CheckpointEvery: time.Hour,
+		Signer: statement.HostKey(testKey()), Keys: keys(), Flush: time.Hour, CheckpointEvery: time.Hour,
 	}}
 }
 
@@ -355,6 +355,11 @@ func TestSignerAway(t *testing.T) {
 	}
 	f.append(l, "Encrypt")
 	gone = nil
+	f.cfg.Signer, good = good, statement.SignerFunc(func(context.Context, []byte) ([]byte, error) { return []byte("not a signature"), nil })
+	if _, err := l.Checkpoint(context.Background()); !errors.Is(err, statement.ErrSignature) {
+		t.Fatalf("with a token that signs with another key: got %v, want %v", err, statement.ErrSignature)
+	}
+	good = f.cfg.Signer
 	if c := f.checkpoint(l); c.Number != 1 || c.Seq != 3 {
 		t.Errorf("got checkpoint %d of %d, want 1 of 3", c.Number, c.Seq)
 	}
@@ -471,6 +476,16 @@ func TestOpenRefuses(t *testing.T) {
 			f.close(l)
 			f.cfg.Instance = "kfi-ffffffffffff"
 		}, "it is the log of instance kfi-0123456789ab"},
+		{"a checkpoint of another key", func(f *fixture) {
+			l := f.open()
+			f.cover(l)
+			f.close(l)
+			another, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.cfg.Keys = []crypto.PublicKey{another.Public()}
+		}, "damaged: checkpoint 1: verifying checkpoint: signature not valid"},
 		{"no signer", func(f *fixture) { f.cfg.Signer = nil }, "must be given"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
 	"time"
 
@@ -82,6 +83,17 @@ func ParseCheckpoint(s statement.Signed) (SignedCheckpoint, error) {
 func (c SignedCheckpoint) Verify(pub crypto.PublicKey) error {
 	s := statement.Signed{Purpose: statement.Checkpoint, Payload: c.payload(), Signature: c.Statement.Signature}
 	return s.Verify(pub)
+}
+
+// verifyAny accepts the signature of any of the keys.
+func (c SignedCheckpoint) verifyAny(keys []crypto.PublicKey) error {
+	err := errors.New("no key to verify it with")
+	for _, key := range keys {
+		if err = c.Verify(key); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 func (c Checkpoint) sign(ctx context.Context, s statement.Signer) (SignedCheckpoint, error) {

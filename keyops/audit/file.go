@@ -96,7 +96,8 @@ func secure(f *os.File, dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// ErrDamaged says that a log cannot be continued: its newest file does not begin as a log.
+// ErrDamaged says that a log cannot be continued: its newest file does not begin as a log,
+// or its last checkpoint is not this Region's. It is left as it is, being evidence.
 var ErrDamaged = errors.New("audit log damaged")
 
 // tail is the end of a log as a start finds it.

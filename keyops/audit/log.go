@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"crypto"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -27,6 +28,10 @@ type Config struct {
 	Region   region.Name
 	Instance region.InstanceID
 	Signer   statement.Signer // the Region signing key
+	// Keys are the public halves of the Region signing key, the present one and any before.
+	// With them, the checkpoint that a start finds, and compares the store with, must be
+	// signed by one; without, it is believed.
+	Keys []crypto.PublicKey
 
 	// Flush is how long a queued record may wait for the disk; with 0 each is on disk
 	// before its call is answered.
@@ -130,6 +135,11 @@ func start(ctx context.Context, cfg Config, f file, size int64) (*Log, error) {
 	}
 	if c := t.checkpoint; c.Number != 0 && (c.Region != cfg.Region || c.Instance != cfg.Instance) {
 		return nil, fmt.Errorf("it is the log of instance %s in %s, not of %s in %s", c.Instance, c.Region, cfg.Instance, cfg.Region)
+	}
+	if c := t.checkpoint; c.Number != 0 && len(cfg.Keys) > 0 {
+		if err := c.verifyAny(cfg.Keys); err != nil {
+			return nil, fmt.Errorf("%w: checkpoint %d: %w", ErrDamaged, c.Number, err)
+		}
 	}
 	if t.torn > 0 {
 		if err := f.Truncate(t.size); err != nil {

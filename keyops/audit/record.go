@@ -63,7 +63,7 @@ type Record struct {
 	Event             string    // the operation's name, such as Encrypt
 	Principal         string    // ARN; empty when the service acted by itself
 	Account           string    // of the principal
-	SourceAddress     string    // host:port of the caller or peer
+	SourceAddress     string    // of the caller or peer
 	Resources         []Resource
 	Outcome           Outcome
 	Error             string // AWS error name or cause code, when Outcome is Denied or Error

@@ -104,6 +104,11 @@ func (l *Log) checkpoint(ctx context.Context) (SignedCheckpoint, error) {
 	if err != nil {
 		return SignedCheckpoint{}, err
 	}
+	if len(l.cfg.Keys) > 0 {
+		if err := signed.verifyAny(l.cfg.Keys); err != nil {
+			return SignedCheckpoint{}, fmt.Errorf("checking the token's signature of checkpoint %d: %w", c.Number, err)
+		}
+	}
 	// From here the number is used: the line may reach the disk though the wait for it fails.
 	l.number = c.Number
 	if err := l.wait(ctx, item{checkpoint: &signed}, true); err != nil {

@@ -194,13 +194,7 @@ func (v *verifier) checkpoint(c SignedCheckpoint) error {
 	case v.open[c.Seq-v.base-1] != c.Hash:
 		return fmt.Errorf("checkpoint %d covers another line %d than the one that is here", c.Number, c.Seq)
 	}
-	var err error
-	for _, key := range v.keys {
-		if err = c.Verify(key); err == nil {
-			break
-		}
-	}
-	if err != nil {
+	if err := c.verifyAny(v.keys); err != nil {
 		return fmt.Errorf("checkpoint %d: %w", c.Number, err)
 	}
 	if w, ok := v.witnesses[c.Number]; ok && !same(w, c.Checkpoint) {
