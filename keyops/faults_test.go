@@ -121,7 +121,7 @@ func sound(t *testing.T, r *keyopstest.Region) {
 		t.Errorf("the second start found %+v", o)
 	}
 	materials := 0
-	for _, o := range r.Fake.Objects() {
+	for _, o := range r.Token.Objects() {
 		if o.Spec.Material() {
 			materials++
 		}

@@ -1,5 +1,252 @@
 package keyops_test
 
-const killEnv = "KEYFERRY_KEYOPS_KILL"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
 
-func killChild() int { return 0 }
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keyopstest"
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/softhsm"
+)
+
+// Children of TestKill are told their job and the directory to do it in.
+const (
+	killEnv    = "KEYFERRY_KEYOPS_KILL"
+	killDirEnv = "KEYFERRY_KEYOPS_KILL_DIR"
+)
+
+// TestKill kills a process, with SIGKILL, at every point of the write order, on real tokens
+// and a real store, and then looks at what the next process finds.
+func TestKill(t *testing.T) {
+	if job := os.Getenv(killEnv); job != "" {
+		killJob(t, job, os.Getenv(killDirEnv))
+		return
+	}
+	usesToken(t)
+	dir := t.TempDir()
+	tokens, err := softhsm.Provision(t.Context(), dir, paris.label, tokyo.label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := func(t *testing.T, job string) error {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKill$", "-test.timeout=60s")
+		cmd.Env = append(os.Environ(), softhsm.ConfEnv+"="+tokens[0].Conf, killEnv+"="+job, killDirEnv+"="+dir)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		return nil
+	}
+	if err := child(t, "make"); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range keyops.Steps() {
+		t.Run(step, func(t *testing.T) {
+			err := child(t, "kill "+step)
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Fatalf("the child was not killed: %v", err)
+			}
+			if err := child(t, "check "+step); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// killJob is what a child does.
+func killJob(t *testing.T, job, dir string) {
+	token = func(label string) softhsm.Token {
+		tok, err := softhsm.Open(context.Background(), dir, label)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tok
+	}
+	if job == "make" {
+		killMake(t, dir)
+		return
+	}
+	verb, step, _ := strings.Cut(job, " ")
+	w := killResume(t, dir)
+	if verb == "kill" {
+		killAt(t, w, step)
+		t.Fatalf("still alive after %s", step)
+	}
+	killCheck(t, w, step)
+}
+
+// killMake makes both Regions and their transport keys.
+func killMake(t *testing.T, dir string) {
+	if err := establishAll(); err != nil {
+		t.Fatal(err)
+	}
+	w := two{net: keyopstest.NewNetwork()}
+	for _, r := range []struct {
+		real realRegion
+		at   **keyopstest.Region
+	}{{paris, &w.paris}, {tokyo, &w.tokyo}} {
+		home := filepath.Join(dir, r.real.label)
+		if err := os.Mkdir(home, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		made, err := keyopstest.Make(t.Context(), home, t, keyopstest.Options{
+			Name: r.real.end.Region, Instance: r.real.end.Instance, Token: openToken(t, r.real.label),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		*r.at = made
+	}
+	for _, pair := range [][2]*keyopstest.Region{{w.paris, w.tokyo}, {w.tokyo, w.paris}} {
+		name := keyopstest.SetName(pair[0], pair[1], 1)
+		if err := keyopstest.Transcribe(t.Context(), pair[0], pair[1], name, established[name]); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func killResume(t *testing.T, dir string) two {
+	w := two{net: keyopstest.NewNetwork()}
+	open := func(label string) *keyopstest.Region {
+		r, err := keyopstest.Resume(filepath.Join(dir, label), keyopstest.Options{Peers: w.net, Token: openToken(t, label)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.Stop)
+		return r
+	}
+	w.paris, w.tokyo = open(paris.label), open(tokyo.label)
+	w.net.Add(w.paris, w.tokyo)
+	return w
+}
+
+func start(t *testing.T, r *keyopstest.Region) {
+	t.Helper()
+	if err := r.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// killAt leads the write to the step, and dies there.
+func killAt(t *testing.T, w two, step string) {
+	armed := false
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	hook := func(name string) {
+		if !armed {
+			return
+		}
+		if name == step {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // the signal comes to another thread first
+		}
+		if strings.Contains(step, ".undo-") && strings.HasSuffix(name, ".token") {
+			cancel() // nothing is undone unless something fails
+		}
+	}
+	w.paris.Options.Step, w.tokyo.Options.Step = hook, hook
+	start(t, w.paris)
+	start(t, w.tokyo)
+	by, _, _ := strings.Cut(step, ".")
+	k := keyops.KeyMetadata{KeyID: "none"}
+	if by != "create" {
+		k = w.replicate(t, keyops.CreateKeyInput{})
+		w.tell(t, k.KeyID, w.paris, w.tokyo)
+		w.tell(t, k.KeyID, w.tokyo, w.paris)
+	}
+	note := fmt.Sprintf("%s %d", k.KeyID, keyCount(t, w.paris))
+	if err := os.WriteFile(noteFile(w), []byte(note), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	switch by {
+	case "create":
+		armed = true
+		w.paris.CreateKey(ctx, admin(), keyops.CreateKeyInput{MultiRegion: true})
+	case "install":
+		id, err := material.Parse(k.CurrentKeyMaterialID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blob, err := w.paris.WrapMaterial(ctx, k.KeyID, id, w.tokyo.Descriptor.Descriptor)
+		if err != nil {
+			t.Fatal(explain(err))
+		}
+		armed = true
+		w.tokyo.InstallMaterial(ctx, k.KeyID, blob)
+	case "change":
+		armed = true
+		w.paris.DisableKey(ctx, admin(), keyops.DisableKeyInput{KeyID: k.ARN})
+	}
+}
+
+func noteFile(w two) string { return filepath.Join(filepath.Dir(string(w.paris.Dir)), "note") }
+
+// killCheck says what a death at each step leaves, and demands that all is sound and can go on.
+func killCheck(t *testing.T, w two, step string) {
+	note, err := os.ReadFile(noteFile(w))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id arn.KeyID
+	var before int
+	if _, err := fmt.Sscanf(string(note), "%s %d", &id, &before); err != nil {
+		t.Fatal(err)
+	}
+	start(t, w.paris)
+	start(t, w.tokyo)
+	here, there := w.paris.Reconciliation(), w.tokyo.Reconciliation()
+	type finding struct{ finished, undone, made int }
+	want := map[string]finding{
+		"create.intent":       {undone: 1},
+		"create.token":        {undone: 1},
+		"create.check":        {undone: 1},
+		"create.outcome":      {made: 1},
+		"create.undo-token":   {undone: 1},
+		"create.undo-intent":  {},
+		"install.intent":      {undone: 1},
+		"install.token":       {finished: 1},
+		"install.check":       {finished: 1},
+		"install.outcome":     {},
+		"install.undo-token":  {undone: 1},
+		"install.undo-intent": {},
+		"change.outcome":      {},
+	}[step]
+	got := finding{
+		len(here.Finished) + len(there.Finished), len(here.Undone) + len(there.Undone), keyCount(t, w.paris) - before,
+	}
+	if got != want {
+		t.Errorf("after a death at %s: %+v, want %+v (%+v, %+v)", step, got, want, here, there)
+	}
+	sound(t, w.paris)
+	sound(t, w.tokyo)
+	if id == "none" {
+		return
+	}
+	// The work goes on where it was cut off.
+	w.sync(t, id)
+	if step == "change.outcome" {
+		out, err := w.paris.DescribeKey(t.Context(), admin(), keyops.DescribeKeyInput{KeyID: string(id)})
+		if err != nil || out.KeyMetadata.Enabled {
+			t.Errorf("the key is enabled, or: %v", err)
+		}
+		return
+	}
+	enc, err := w.paris.Encrypt(t.Context(), admin(), keyops.EncryptInput{KeyID: string(id), Plaintext: x})
+	if err != nil {
+		t.Fatal(explain(err))
+	}
+	if _, err := w.tokyo.Decrypt(t.Context(), admin(), keyops.DecryptInput{CiphertextBlob: enc.CiphertextBlob}); err != nil {
+		t.Error(explain(err))
+	}
+}

@@ -29,9 +29,12 @@ type realRegion struct {
 	end   transport.End
 }
 
+// token returns the provisioned token that a label names.
+var token = softhsmtest.Named
+
 func TestMain(m *testing.M) {
 	if os.Getenv(killEnv) != "" {
-		os.Exit(killChild())
+		os.Exit(m.Run()) // a child of TestKill, with a token store of its own
 	}
 	os.Exit(softhsmtest.MainWith(m, establishAll, paris.label, tokyo.label))
 }
@@ -66,7 +69,7 @@ func openCeremony(r realRegion, name transport.Name) (*hsm.Ceremony, error) {
 		trusted = append(trusted, name.Spec(hsm.RoleTransportSource, class))
 	}
 	return hsm.OpenCeremony(context.Background(), hsm.CeremonyConfig{
-		Config: tokenConfig(r.label), SOPINFile: softhsmtest.Named(r.label).SOPINFile, Trusted: trusted,
+		Config: tokenConfig(r.label), SOPINFile: token(r.label).SOPINFile, Trusted: trusted,
 	})
 }
 
@@ -94,7 +97,7 @@ func carry(source, destination *hsm.Ceremony, name transport.Name) error {
 	return nil
 }
 
-func tokenConfig(label string) hsm.Config { return configOf(softhsmtest.Named(label)) }
+func tokenConfig(label string) hsm.Config { return configOf(token(label)) }
 
 func configOf(tok softhsm.Token) hsm.Config {
 	return hsm.Config{Module: tok.Module, TokenLabel: tok.Label, PINFile: tok.PINFile, Profile: hsm.SoftHSM2()}

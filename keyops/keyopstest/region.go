@@ -92,15 +92,7 @@ func New(t testing.TB, opts Options) *Region {
 
 // Make makes a Region in a directory, without starting it, for processes that are not tests.
 func Make(ctx context.Context, dir string, report hsmtest.Reporter, opts Options) (*Region, error) {
-	if opts.Name == "" {
-		opts.Name = "eu-paris-1"
-	}
-	if len(opts.Accounts) == 0 {
-		opts.Accounts = []arn.Account{Account}
-	}
-	if opts.Identities == "" {
-		opts.Identities = AdminIdentities
-	}
+	opts.complete()
 	r := &Region{
 		Options: opts, Token: opts.Token, Dir: region.Dir(filepath.Join(dir, "region")),
 		StorePath: filepath.Join(dir, "store.db"), AuditDir: filepath.Join(dir, "audit"),
@@ -115,6 +107,47 @@ func Make(ctx context.Context, dir string, report hsmtest.Reporter, opts Options
 		return nil, fmt.Errorf("making Region %s: %w", opts.Name, err)
 	}
 	return r, nil
+}
+
+// Resume returns the Region that Make left in a directory, on the same token, without
+// starting it.
+func Resume(dir string, opts Options) (*Region, error) {
+	r := &Region{
+		Options: opts, Token: opts.Token, Dir: region.Dir(filepath.Join(dir, "region")),
+		StorePath: filepath.Join(dir, "store.db"), AuditDir: filepath.Join(dir, "audit"),
+	}
+	var err error
+	if r.Descriptor, err = r.Dir.LoadOwn(); err != nil {
+		return nil, err
+	}
+	r.Options.Name, r.Options.Instance = r.Descriptor.Region, r.Descriptor.Instance
+	r.Options.complete()
+	for _, o := range r.Token.Objects() {
+		switch {
+		case o.Spec.Name != string(r.Options.Name):
+		case o.Spec.Role == hsm.RoleRegionSigning:
+			r.Signing = o.ID
+		case o.Spec.Role == hsm.RoleSeal:
+			r.SealKey = o.ID
+		}
+	}
+	return r, nil
+}
+
+// complete fills in defaults.
+func (o *Options) complete() {
+	if o.Name == "" {
+		o.Name = "eu-paris-1"
+	}
+	if o.Instance == "" {
+		o.Instance = region.NewInstanceID()
+	}
+	if len(o.Accounts) == 0 {
+		o.Accounts = []arn.Account{Account}
+	}
+	if o.Identities == "" {
+		o.Identities = AdminIdentities
+	}
 }
 
 // init does what keyferry-ceremony init does.
@@ -135,9 +168,6 @@ func (r *Region) init(ctx context.Context) error {
 	operator, err := operatorKey()
 	if err != nil {
 		return err
-	}
-	if r.Options.Instance == "" {
-		r.Options.Instance = region.NewInstanceID()
 	}
 	d := region.Descriptor{
 		Region: r.Options.Name, Instance: r.Options.Instance, Partition: "aws", SigningKey: spki,
