@@ -50,8 +50,9 @@ func do[T any](ctx context.Context, t *Token, what call, fn func(c *connection, 
 	done := make(chan result, 1)
 	go func() {
 		defer t.module.gate.leave()
-		v, err := runCall(ctx, t, c, what, &phase, fn)
-		done <- result{v, err}
+		r := result{err: fmt.Errorf("call did not return: %w", ErrModuleBroken)}
+		defer func() { done <- r }() // whatever ends the goroutine, the caller does not wait for ever
+		r.v, r.err = runCall(ctx, t, c, what, &phase, fn)
 	}()
 	select {
 	case r := <-done:

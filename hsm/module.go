@@ -71,10 +71,11 @@ func openModule(path string, sel selector) (*module, *crypto11.Context, error) {
 		return nil, nil, fmt.Errorf("module %q: want an absolute path: %w", path, ErrCaller)
 	}
 	// One library under two names would be two entries in crypto11's table and fail there.
-	path, err := filepath.EvalSymlinks(path)
+	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("finding module: %w: %w", ErrCaller, err)
+		return nil, nil, fmt.Errorf("finding module %q: %w: %w", path, ErrCaller, err)
 	}
+	path = real
 	process.mu.Lock()
 	defer process.mu.Unlock()
 	if m := process.module; m != nil && m.path != path {

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/hsm/hsmtest/kwp"
 )
 
 var curves = map[hsm.Algorithm]elliptic.Curve{hsm.ECP256: elliptic.P256(), hsm.ECP384: elliptic.P384()}
@@ -118,7 +119,7 @@ func (f *Fake) Wrap(ctx context.Context, transport, material hsm.ID) ([]byte, er
 				return nil, err
 			}
 		}
-		return WrapKWP(t.secret, key)
+		return kwp.Wrap(t.secret, key)
 	})
 }
 
@@ -136,7 +137,7 @@ func (f *Fake) Unwrap(ctx context.Context, transport hsm.ID, spec hsm.Spec, id h
 			return nil, err
 		}
 		o := &object{Object: hsm.Object{ID: id, Spec: spec, Extractable: true, WrapWithTrusted: true}}
-		key, err := UnwrapKWP(t.secret, wrapped)
+		key, err := kwp.Unwrap(t.secret, wrapped)
 		if err != nil {
 			return nil, hsm.ErrDataInvalid
 		}

@@ -1,4 +1,7 @@
-package hsmtest
+// Package kwp is AES key wrap with padding (RFC 5649) in software, for tests: the fake token
+// wraps with it, and what real tokens wrap is compared with it. Production code wraps inside
+// tokens only.
+package kwp
 
 import (
 	"crypto/aes"
@@ -7,10 +10,11 @@ import (
 	"errors"
 )
 
-var errIntegrity = errors.New("integrity check failed")
+// ErrIntegrity means that the blob was not wrapped under this key.
+var ErrIntegrity = errors.New("integrity check failed")
 
-// WrapKWP is AES key wrap with padding, RFC 5649.
-func WrapKWP(kek, key []byte) ([]byte, error) {
+// Wrap wraps key under kek, of 16, 24 or 32 bytes.
+func Wrap(kek, key []byte) ([]byte, error) {
 	block, err := aes.NewCipher(kek)
 	if err != nil {
 		return nil, err
@@ -42,14 +46,14 @@ func WrapKWP(kek, key []byte) ([]byte, error) {
 	return b, nil
 }
 
-// UnwrapKWP undoes WrapKWP and checks the integrity value, length and padding.
-func UnwrapKWP(kek, wrapped []byte) ([]byte, error) {
+// Unwrap undoes Wrap and checks the integrity value, length and padding.
+func Unwrap(kek, wrapped []byte) ([]byte, error) {
 	block, err := aes.NewCipher(kek)
 	if err != nil {
 		return nil, err
 	}
 	if len(wrapped) < 16 || len(wrapped)%8 != 0 {
-		return nil, errIntegrity
+		return nil, ErrIntegrity
 	}
 	b := append([]byte(nil), wrapped...)
 	padded := len(b) - 8
@@ -71,11 +75,11 @@ func UnwrapKWP(kek, wrapped []byte) ([]byte, error) {
 	}
 	n := int(binary.BigEndian.Uint32(b[4:8]))
 	if subtle.ConstantTimeCompare(b[:4], []byte{0xA6, 0x59, 0x59, 0xA6}) != 1 || n > padded || n <= padded-8 {
-		return nil, errIntegrity
+		return nil, ErrIntegrity
 	}
 	for _, c := range b[8+n:] {
 		if c != 0 {
-			return nil, errIntegrity
+			return nil, ErrIntegrity
 		}
 	}
 	return b[8 : 8+n], nil
