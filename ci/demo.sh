@@ -13,7 +13,7 @@ finish() {
 	cd /
 	keyferry-dev --dir "$work/.keyferry" down --purge >"$work/down.log" 2>&1 || { status=1; cat "$work/down.log" >&2; }
 	# Daemons name their configuration on their command line, so one that is left shows here.
-	if left=$(grep -lsF "$work" /proc/[0-9]*/cmdline); then
+	if left=$(echo "$work" | grep -lsFf - /proc/[0-9]*/cmdline); then
 		echo "left behind: $left" >&2
 		status=1
 	fi
@@ -82,11 +82,26 @@ run 'openssl dgst -sha256 -verify release.pem -signature salaries.sig salaries'
 title "A second principal is refused, and the audit log shows it"
 run 'bob=$(keyferry-dev cert --name bob)'
 refused 3 'KEYFERRY_CONFIG=$bob keyferry decrypt -c env=prod --region eu-paris-1 < salaries.kf > /dev/null'
+until grep -q user/bob .keyferry/regions/eu-paris-1/audit/*.jsonl; do sleep 0.1; done # within a second
 run 'grep user/bob .keyferry/regions/eu-paris-1/audit/*.jsonl | tail -n 1'
 run 'keyferry audit verify .keyferry/regions/eu-paris-1/audit --descriptor .keyferry/regions/eu-paris-1/region/region.json'
 
 title "A thief who has the user PIN of Paris is refused by the token"
-run 'SOFTHSM2_CONF=.keyferry/regions/eu-paris-1/softhsm/softhsm2.conf keyferry-ceremony thief --region-dir .keyferry/regions/eu-paris-1/region --token eu-paris-1 --pin-file .keyferry/regions/eu-paris-1/softhsm/user.pin'
+cat >thief <<END
+#!/bin/sh
+dir=.keyferry/regions/\$1
+label=\$1
+shift
+SOFTHSM2_CONF=\$dir/softhsm/softhsm2.conf exec keyferry-ceremony thief "\$@" --region-dir \$dir/region --profile softhsm2 \\
+	--module $(sed -n 's/^ *module: //p' .keyferry/regions/eu-paris-1/keyferryd.yaml) --token \$label --pin-file \$dir/softhsm/\$label.pin
+END
+chmod +x thief
+run 'cat thief'
+for region in eu-paris-1 us-east-1 ap-tokyo-1; do
+	run "./thief $region --record $region.loot > $region.recorded"
+done
+run './thief eu-paris-1 --recorded eu-paris-1.loot --recorded us-east-1.loot --recorded ap-tokyo-1.loot --package .keyferry/ceremonies/us-east-1-to-eu-paris-1/1/package.json > attempts'
+run 'grep -v "^  refused" attempts | grep .'
 
 title "Paris dies; the others go on; Paris comes back"
 run 'keyferry-dev stop eu-paris-1 --kill'
