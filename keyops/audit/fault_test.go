@@ -177,6 +177,29 @@ func TestDiskFails(t *testing.T) {
 	}
 }
 
+// TestStartOnAFullDisk shows that a start without a first record is no start, and that it
+// closes the file.
+func TestStartOnAFullDisk(t *testing.T) {
+	full := errors.New("no space left on device")
+	for _, op := range []string{"write", "sync", "truncate"} {
+		f := newFixture(t)
+		disk := &faultyFile{now: []byte("torn")}
+		disk.set(func(o string) error {
+			if o == op {
+				return full
+			}
+			return nil
+		})
+		cfg, err := f.cfg.withDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, err := start(context.Background(), cfg, disk, int64(len(disk.now))); !errors.Is(err, full) || !disk.closed {
+			t.Errorf("%s fails: got log %v, error %v, closed %t; want %v", op, l, err, disk.closed, full)
+		}
+	}
+}
+
 // TestFailedFlushFailsTheNextCall is about records that were answered before the disk was asked.
 func TestFailedFlushFailsTheNextCall(t *testing.T) {
 	f := newFixture(t)

@@ -123,28 +123,16 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	}
 	l, err := start(ctx, cfg, f, info.Size())
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the audit log %s: %w", f.Name(), err), f.Close())
+		return nil, fmt.Errorf("opening the audit log %s: %w", f.Name(), err)
 	}
 	return l, nil
 }
 
+// start continues the log in f, and closes f if it cannot.
 func start(ctx context.Context, cfg Config, f file, size int64) (*Log, error) {
-	t, err := readTail(f, size)
+	t, err := examine(cfg, f, size)
 	if err != nil {
-		return nil, err
-	}
-	if c := t.checkpoint; c.Number != 0 && (c.Region != cfg.Region || c.Instance != cfg.Instance) {
-		return nil, fmt.Errorf("it is the log of instance %s in %s, not of %s in %s", c.Instance, c.Region, cfg.Instance, cfg.Region)
-	}
-	if c := t.checkpoint; c.Number != 0 && len(cfg.Keys) > 0 {
-		if err := c.verifyAny(cfg.Keys); err != nil {
-			return nil, fmt.Errorf("%w: checkpoint %d: %w", ErrDamaged, c.Number, err)
-		}
-	}
-	if t.torn > 0 {
-		if err := f.Truncate(t.size); err != nil {
-			return nil, fmt.Errorf("cutting off a torn line: %w", err)
-		}
+		return nil, errors.Join(err, f.Close())
 	}
 	l := &Log{
 		cfg:    cfg,
@@ -165,6 +153,30 @@ func start(ctx context.Context, cfg Config, f file, size int64) (*Log, error) {
 	}
 	l.tickers.Go(l.checkpoints)
 	return l, nil
+}
+
+// examine finds the end of the log, and cuts off what is torn.
+func examine(cfg Config, f file, size int64) (tail, error) {
+	t, err := readTail(f, size)
+	if err != nil {
+		return tail{}, err
+	}
+	if c := t.checkpoint; c.Number != 0 {
+		if c.Region != cfg.Region || c.Instance != cfg.Instance {
+			return tail{}, fmt.Errorf("it is the log of instance %s in %s, not of %s in %s", c.Instance, c.Region, cfg.Instance, cfg.Region)
+		}
+		if len(cfg.Keys) > 0 {
+			if err := c.verifyAny(cfg.Keys); err != nil {
+				return tail{}, fmt.Errorf("%w: checkpoint %d: %w", ErrDamaged, c.Number, err)
+			}
+		}
+	}
+	if t.torn > 0 {
+		if err := f.Truncate(t.size); err != nil {
+			return tail{}, fmt.Errorf("cutting off a torn line: %w", err)
+		}
+	}
+	return t, nil
 }
 
 // startRecord says what a start found. After an end that was not clean, records that were

@@ -311,3 +311,13 @@ func FuzzParseLine(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseCheckpoint(f *testing.F) {
+	f.Add(Checkpoint{Region: testRegion, Instance: testInstance, Number: 1, Seq: 1}.payload())
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		c, err := ParseCheckpoint(statement.Signed{Purpose: statement.Checkpoint, Payload: payload})
+		if err == nil && !bytes.Equal(c.payload(), payload) {
+			t.Errorf("accepted %x, writes %x", payload, c.payload())
+		}
+	})
+}

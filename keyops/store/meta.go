@@ -28,35 +28,46 @@ func ReadMeta(tx Tx) (Meta, error) {
 	if err != nil {
 		return Meta{}, fmt.Errorf("reading the meta row: %w", err)
 	}
-	r := wire.NewReader(row.Body)
-	if v := r.Uint(); v != 1 {
-		r.Fail("meta row of version %d", v)
+	m, err := decodeMeta(row.Body)
+	if err != nil {
+		return Meta{}, fmt.Errorf("reading the meta row: %w", err)
+	}
+	m.version = row.Version
+	return m, nil
+}
+
+// WriteMeta writes a meta row that ReadMeta returned, or the first one.
+func WriteMeta(tx Tx, m Meta) error {
+	if err := tx.Put(Row{Kind: KindMeta, ID: metaID, Version: m.version + 1, Body: m.encode()}); err != nil {
+		return fmt.Errorf("writing the meta row: %w", err)
+	}
+	return nil
+}
+
+const metaForm = 1
+
+func (m Meta) encode() []byte {
+	var w wire.Writer
+	w.Uint(metaForm)
+	w.String(string(m.Instance))
+	w.String(m.StoreID)
+	writeTime(&w, m.Created)
+	writeTime(&w, m.Restored)
+	return w.Out()
+}
+
+func decodeMeta(body []byte) (Meta, error) {
+	r := wire.NewReader(body)
+	if v := r.Uint(); v != metaForm {
+		r.Fail("meta row of form %d", v)
 	}
 	m := Meta{
 		Instance: region.InstanceID(r.String(64)),
 		StoreID:  r.String(64),
 		Created:  readTime(r),
 		Restored: readTime(r),
-		version:  row.Version,
 	}
-	if err := r.Done(); err != nil {
-		return Meta{}, fmt.Errorf("reading the meta row: %w", err)
-	}
-	return m, nil
-}
-
-// WriteMeta writes a meta row that ReadMeta returned, or the first one.
-func WriteMeta(tx Tx, m Meta) error {
-	var w wire.Writer
-	w.Uint(1)
-	w.String(string(m.Instance))
-	w.String(m.StoreID)
-	writeTime(&w, m.Created)
-	writeTime(&w, m.Restored)
-	if err := tx.Put(Row{Kind: KindMeta, ID: metaID, Version: m.version + 1, Body: w.Out()}); err != nil {
-		return fmt.Errorf("writing the meta row: %w", err)
-	}
-	return nil
+	return m, r.Done()
 }
 
 func writeTime(w *wire.Writer, t time.Time) {

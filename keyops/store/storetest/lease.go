@@ -144,6 +144,20 @@ func testStandby(t *testing.T, f *fixture) {
 	_, err := store.WaitLease(ctx, first, "third", ttl, time.Millisecond)
 	f.want(err, context.Canceled)
 
+	// KeepLease renews until its context ends, and says so when the lease is lost.
+	f.advance(time.Second)
+	ctx, cancel = context.WithCancel(context.Background())
+	kept := make(chan error, 1)
+	go func() {
+		kept <- store.KeepLease(ctx, r.lease, 3*time.Millisecond, func(err error) { t.Error(err) })
+	}()
+	for deadline := time.Now().Add(10 * time.Second); !r.lease.Expires().Equal(f.clock().Add(ttl)); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the lease is not renewed")
+		}
+	}
+	cancel()
+	f.want(<-kept, nil)
 	f.want(r.lease.Release(context.Background()), nil)
 	f.want(store.KeepLease(context.Background(), r.lease, 3*time.Millisecond, func(err error) { t.Error(err) }), store.ErrLeaseLost)
 }
