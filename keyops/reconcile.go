@@ -184,6 +184,9 @@ func (s *Service) orphans(ctx context.Context, objects map[hsm.ID]hsm.Object, to
 		if _, seen := objects[o.ID]; !seen || !o.Spec.Material() || known[o.ID] {
 			continue
 		}
+		if id, _, err := parseLabel(o.Spec.Name); err == nil && s.view.unreadable(id) != nil {
+			continue // its row is there, but cannot be believed
+		}
 		name := fmt.Sprintf("%s of %s", o.ID, o.Spec.Name)
 		if dead[o.ID] {
 			if err := s.token.Destroy(ctx, o.ID); err != nil {
@@ -270,30 +273,34 @@ func (s *Service) recognise(ctx context.Context, k *Key, o hsm.Object, promised 
 	return material.ID{}, nil, fmt.Errorf("%w: its material is not what its label says", errOrphan)
 }
 
-// afterRestore obeys the stamp that the backup tool puts on copies: nothing in the store is
-// new enough to act on (rule 19). The stamp has done its work once the permits are gone.
+// afterRestore lets nothing be managed from a store that went back in time (rule 19): one
+// that the backup tool has stamped as a copy, or one that the audit log has seen further
+// on. The stamp has done its work once the permits are gone.
 func (s *Service) afterRestore(ctx context.Context) error {
 	var meta store.Meta
 	err := s.store.View(ctx, func(tx store.Tx) (err error) {
 		meta, err = store.ReadMeta(tx)
 		return err
 	})
-	if errors.Is(err, store.ErrNotFound) || err == nil && meta.Restored.IsZero() {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
+	stamped := !meta.Restored.IsZero()
+	if !stamped && !s.found.Restored {
+		return nil
+	}
 	s.found.Restored = true
-	s.log.WithField("backup", meta.Restored).Warn("the store comes from a backup: no key is managed from here before the other Regions were heard")
+	s.log.WithField("backup", meta.Restored).Warn("the store has gone back in time: no shared key is managed from here before the other Regions were heard")
 	for _, k := range s.view.all() {
 		if k.Set == nil {
 			continue
 		}
-		_, err := s.change(ctx, k.ID, func(k *Key) error { k.doubt(); return nil }, nil)
-		if err != nil {
+		if _, err := s.change(ctx, k.ID, func(k *Key) error { k.doubt(); return nil }, nil); err != nil {
 			return err
 		}
+	}
+	if !stamped {
+		return nil
 	}
 	meta.Restored = time.Time{}
 	return s.store.Update(ctx, func(tx store.Tx) error { return store.WriteMeta(tx, meta) })

@@ -130,8 +130,12 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	// The audit log is the first witness: it has seen the store at its last checkpoint.
 	if last, ok := s.audit.Last(); ok {
-		if err := book.Behind(seal.Head(last.Store)); err != nil && !cfg.AcceptRollback {
-			return nil, fmt.Errorf("the store is not the one that audit checkpoint %d covers; an operator must find out why, and may accept it: %w", last.Number, err)
+		if err := book.Behind(seal.Head(last.Store)); err != nil {
+			if !cfg.AcceptRollback {
+				return nil, fmt.Errorf("the store is not the one that audit checkpoint %d covers; an operator must find out why, and may accept it: %w", last.Number, err)
+			}
+			s.log.WithError(err).Error("ALARM: started on an older store by an operator's decision")
+			s.found.Restored = true
 		}
 	}
 	if err := s.reconcile(ctx); err != nil {
