@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/jhump/protoreflect/desc" //nolint:staticcheck // the printer takes this form only
+	"github.com/jhump/protoreflect/desc" //lint:ignore SA1019 the printer takes this form only
 	"github.com/jhump/protoreflect/desc/protoprint"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/reflect/protoreflect"

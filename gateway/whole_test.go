@@ -1,0 +1,197 @@
+package gateway_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/keyferry/keyferry/gateway"
+	"github.com/keyferry/keyferry/keyops/keyopstest"
+	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
+)
+
+const aliceMayAll = `{"Version": "2012-10-17", "Statement": [{"Sid": "alice", "Effect": "Allow",
+  "Principal": {"AWS": "arn:aws:iam::111122223333:user/alice"}, "Action": "kms:*", "Resource": "*"}]}`
+
+// serveRegion puts a gateway before a whole Region: keyops, policies, store and audit log.
+func serveRegion(t *testing.T, r *keyopstest.Region, change func(*gateway.Config)) *served {
+	t.Helper()
+	s := &served{t: t}
+	return s.start(r.Service, func(c *gateway.Config) {
+		c.Health = func(ctx context.Context) error { _, err := r.Token.Random(ctx, 1); return err }
+		if change != nil {
+			change(c)
+		}
+	})
+}
+
+func TestWholeServiceOnTheFake(t *testing.T) {
+	wholeService(t, keyopstest.New(t, keyopstest.Options{Identities: aliceMayAll}))
+}
+
+func TestWholeServiceOnSoftHSM(t *testing.T) {
+	r, _ := realRegion(t, keyopstest.Options{Identities: aliceMayAll})
+	wholeService(t, r)
+}
+
+// wholeService uses every RPC as a client would, half of them by REST, and then demands that
+// the audit log has a record of each under the request ID that the client was told.
+func wholeService(t *testing.T, r *keyopstest.Region) {
+	s := serveRegion(t, r, func(c *gateway.Config) { c.Replication = replicas{} })
+	ctx := context.Background()
+	events := map[string]string{} // request ID → operation
+	keys, crypto := kmsv1.NewKeyServiceClient(s.grpc), kmsv1.NewCryptoServiceClient(s.grpc)
+	note := func(operation string, header metadata.MD) {
+		t.Helper()
+		id := header.Get("x-request-id")
+		if len(id) != 1 || events[id[0]] != "" {
+			t.Fatalf("%s has request IDs %v", operation, id)
+		}
+		events[id[0]] = operation
+	}
+	rest := func(operation, verb, path, body string, code int) map[string]any {
+		t.Helper()
+		resp := s.do(verb, path, body, nil)
+		if resp.code != code {
+			t.Fatalf("%s: got %d %s, want %d", operation, resp.code, resp.body, code)
+		}
+		events[resp.header.Get("X-Request-Id")] = operation
+		var out map[string]any
+		must(t, json.Unmarshal([]byte(resp.body), &out))
+		return out
+	}
+	var h metadata.MD
+
+	created, err := keys.CreateKey(ctx, &kmsv1.CreateKeyRequest{MultiRegion: true, Tags: []*kmsv1.Tag{{TagKey: "team", TagValue: "pay"}}}, grpc.Header(&h))
+	must(t, err)
+	note("CreateKey", h)
+	meta := created.GetKeyMetadata()
+	if meta.GetKeyState() != "Enabled" || !strings.HasPrefix(meta.GetKeyId(), "mrk-") || len(meta.GetCurrentKeyMaterialId()) != 64 ||
+		meta.GetExportability() != kmsv1.Exportability_EXPORTABILITY_TRANSPORT_ONLY || meta.GetMultiRegionConfiguration().GetMultiRegionKeyType() != "PRIMARY" {
+		t.Errorf("created %v", meta)
+	}
+	rest("CreateAlias", "POST", "/v1/alias/payroll", `{"targetKeyId":"`+meta.GetKeyId()+`"}`, 200)
+	shown := rest("DescribeKey", "GET", "/v1/alias/payroll", "", 200)["keyMetadata"].(map[string]any)
+	if shown["arn"] != meta.GetArn() || shown["exportability"] != "EXPORTABILITY_TRANSPORT_ONLY" || shown["multiRegion"] != true {
+		t.Errorf("REST describes %v", shown)
+	}
+
+	// What gRPC encrypts REST decrypts, byte for byte.
+	plaintext := []byte{0, 1, 255, '\n'}
+	sealed, err := crypto.Encrypt(ctx, &kmsv1.EncryptRequest{KeyId: "alias/payroll", Plaintext: plaintext, EncryptionContext: map[string]string{"env": "prod"}}, grpc.Header(&h))
+	must(t, err)
+	note("Encrypt", h)
+	blob := base64.StdEncoding.EncodeToString(sealed.GetCiphertextBlob())
+	opened := rest("Decrypt", "POST", "/v1/decrypt", `{"ciphertextBlob":"`+blob+`","encryptionContext":{"env":"prod"}}`, 200)
+	if got, _ := base64.StdEncoding.DecodeString(opened["plaintext"].(string)); !bytes.Equal(got, plaintext) {
+		t.Errorf("opened %v", opened)
+	}
+	rest("Decrypt", "POST", "/v1/decrypt", `{"ciphertextBlob":"`+blob+`","encryptionContext":{"env":"test"}}`, 400)
+	rest("GenerateDataKey", "POST", "/v1/generate-data-key", `{"keyId":"alias/payroll","keySpec":"AES_256"}`, 200)
+	rest("GenerateRandom", "POST", "/v1/generate-random", `{"numberOfBytes":16}`, 200)
+
+	mac := rest("CreateKey", "POST", "/v1/keys", `{"keySpec":"HMAC_256","keyUsage":"GENERATE_VERIFY_MAC"}`, 200)["keyMetadata"].(map[string]any)["keyId"].(string)
+	made := rest("GenerateMac", "POST", "/v1/generate-mac", `{"keyId":"`+mac+`","message":"aGk=","macAlgorithm":"HMAC_SHA_256"}`, 200)
+	rest("VerifyMac", "POST", "/v1/verify-mac", fmt.Sprintf(`{"keyId":%q,"message":"aGk=","macAlgorithm":"HMAC_SHA_256","mac":%q}`, mac, made["mac"]), 200)
+	rest("VerifyMac", "POST", "/v1/verify-mac", fmt.Sprintf(`{"keyId":%q,"message":"aG8=","macAlgorithm":"HMAC_SHA_256","mac":%q}`, mac, made["mac"]), 400)
+
+	pair := rest("CreateKey", "POST", "/v1/keys", `{"keySpec":"ECC_NIST_P256","keyUsage":"SIGN_VERIFY","multiRegion":true}`, 200)["keyMetadata"].(map[string]any)["keyId"].(string)
+	signed, err := crypto.Sign(ctx, &kmsv1.SignRequest{KeyId: pair, Message: []byte("hi"), SigningAlgorithm: "ECDSA_SHA_256"}, grpc.Header(&h))
+	must(t, err)
+	note("Sign", h)
+	rest("Verify", "POST", "/v1/verify", fmt.Sprintf(`{"keyId":%q,"message":"aGk=","signingAlgorithm":"ECDSA_SHA_256","signature":%q}`,
+		pair, base64.StdEncoding.EncodeToString(signed.GetSignature())), 200)
+	public, err := crypto.GetPublicKey(ctx, &kmsv1.GetPublicKeyRequest{KeyId: pair}, grpc.Header(&h))
+	must(t, err)
+	note("GetPublicKey", h)
+	spki, err := x509.ParsePKIXPublicKey(public.GetPublicKey())
+	must(t, err)
+	digest := sha256.Sum256([]byte("hi"))
+	if !ecdsa.VerifyASN1(spki.(*ecdsa.PublicKey), digest[:], signed.GetSignature()) {
+		t.Error("Go's own verification refuses the signature")
+	}
+
+	if got := rest("ListKeys", "GET", "/v1/keys?limit=2", "", 200); len(got["keys"].([]any)) != 2 || got["truncated"] != true {
+		t.Errorf("listed %v", got)
+	}
+	rest("ListAliases", "GET", "/v1/keys/"+meta.GetKeyId()+"/aliases", "", 200)
+	rest("GetKeyPolicy", "GET", "/v1/keys/"+meta.GetKeyId()+"/policy", "", 200)
+	rest("DescribeKey", "GET", "/v1/keys/"+meta.GetKeyId()+"/replicas", "", 200)
+	if got := rest("DescribeRegion", "GET", "/v1/region", "", 200); got["region"] != "eu-paris-1" || got["boundary"] != "BOUNDARY_API_ONLY" || len(got["keySpecs"].([]any)) == 0 {
+		t.Errorf("the Region is %v", got)
+	}
+	rest("GetCallerIdentity", "GET", "/v1/whoami", "", 200)
+	rest("DescribeRegion", "GET", "/v1/peers", "", 200)
+	rest("ReplicateKey", "POST", "/v1/keys/"+meta.GetKeyId()+":replicate", `{"replicaRegion":"us-east-1"}`, 400)
+	second := rest("CreateKey", "POST", "/v1/keys", `{}`, 200)["keyMetadata"].(map[string]any)["keyId"].(string)
+	rest("UpdateAlias", "PATCH", "/v1/alias/payroll", `{"targetKeyId":"`+second+`"}`, 200)
+	rest("DisableKey", "POST", "/v1/keys/"+second+":disable", "", 200)
+	rest("Encrypt", "POST", "/v1/encrypt", `{"keyId":"alias/payroll","plaintext":"AA=="}`, 400)
+	rest("EnableKey", "POST", "/v1/keys/"+second+":enable", "", 200)
+	rest("DeleteAlias", "DELETE", "/v1/alias/payroll", "", 200)
+
+	// Bob is somebody, and may nothing; what does not exist looks to him like what does.
+	bob := kmsv1.NewCryptoServiceClient(s.dial(s.ca.trusting(s.ca.issue("spiffe://test.example/user/bob", nil))))
+	_, err = bob.Decrypt(ctx, &kmsv1.DecryptRequest{CiphertextBlob: sealed.GetCiphertextBlob()}, grpc.Header(&h))
+	if message := wantStatus(t, err, codes.PermissionDenied, "AccessDeniedException"); !strings.Contains(message, "user/bob") {
+		t.Errorf("refused with %q", message)
+	}
+	note("Decrypt", h)
+	if code := s.get("/readyz").code; code != http.StatusOK {
+		t.Errorf("readyz answers %d", code)
+	}
+	s.halt()
+	r.Stop()
+	checkAudit(t, r.AuditDir, events)
+}
+
+// checkAudit demands an audit record for every call, which names the operation that the
+// table of methods names.
+func checkAudit(t *testing.T, dir string, events map[string]string) {
+	t.Helper()
+	actions := map[string]bool{"GetCallerIdentity": true, "DescribeRegion": true} // need no permission
+	for _, row := range gateway.MethodRows() {
+		actions[strings.TrimPrefix(row.Action, "kms:")] = true
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	must(t, err)
+	recorded := map[string]string{}
+	for _, name := range files {
+		f, err := os.Open(name)
+		must(t, err)
+		defer f.Close()
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			var record struct{ Event, RequestID, SourceAddress, Principal string }
+			must(t, json.Unmarshal(lines.Bytes(), &record))
+			if record.RequestID != "" {
+				recorded[record.RequestID] = record.Event
+				if record.SourceAddress == "" || record.Principal == "" {
+					t.Errorf("incomplete record %s", lines.Text())
+				}
+			}
+		}
+	}
+	for id, operation := range events {
+		if recorded[id] != operation || !actions[operation] {
+			t.Errorf("%s is recorded as %q", operation, recorded[id])
+		}
+	}
+	if len(events) < 30 || len(recorded) != len(events) {
+		t.Errorf("%d calls, %d recorded", len(events), len(recorded))
+	}
+}
