@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -243,3 +245,23 @@ func (s *site) noAlarms() {
 		s.t.Errorf("%s logged errors: %v", s.name(), a)
 	}
 }
+
+// auditLines returns a Region's audit log so far.
+func auditLines(t testing.TB, s *site) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.region.AuditDir, "*.jsonl"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no audit log in %s: %v", s.region.AuditDir, err)
+	}
+	var lines []string
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, strings.Split(string(b), "\n")...)
+	}
+	return lines
+}
+
+func contains(line, word string) bool { return strings.Contains(line, word) }

@@ -50,6 +50,7 @@ type peer struct {
 	busy         map[arn.KeyID]bool      // being exchanged now
 	settled      map[arn.KeyID]time.Time // when the peer last confirmed everything
 	witness      *keyops.Witness         // newest that the peer has shown
+	witnessRun   mrk.Nonce               // the run of the peer that showed it
 	unsupported  map[string]int          // kinds of messages from the peer that this version does not know
 }
 

@@ -51,14 +51,14 @@ func (p *peer) witnesses(ctx context.Context, keys Keys, w keyops.Witness, shown
 		before = p.recall(ctx, keys)
 	}
 	if before != nil && before.Instance == w.Instance {
-		if p.session != session {
+		if p.witnessRun != session {
 			p.compareWitness(*before, w, shown)
 		}
 		if w.Seen.Sub(before.Seen) < witnessInterval {
 			return false
 		}
 	}
-	p.witness = &w
+	p.witness, p.witnessRun = &w, session
 	return true
 }
 

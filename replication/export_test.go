@@ -1,0 +1,167 @@
+package replication
+
+import (
+	"context"
+
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
+	replicationv1 "github.com/keyferry/keyferry/proto/keyferry/replication/v1"
+)
+
+// Forgery is what a test changes of a message before it is signed.
+type Forgery struct{ e *envelope }
+
+// From names another sender.
+func (f Forgery) From(r region.Name, i region.InstanceID) { f.e.from = party{r, i} }
+
+// To names another receiver.
+func (f Forgery) To(r region.Name, i region.InstanceID) { f.e.to = party{r, i} }
+
+// OfRun names another run of the receiver.
+func (f Forgery) OfRun(n mrk.Nonce) { f.e.peerSession = n }
+
+// AsAnswer makes the message an answer.
+func (f Forgery) AsAnswer() { f.e.answer = true }
+
+// Forge writes a message in this Region's name, as a peer that is hostile could.
+func (r *Replicator) Forge(ctx context.Context, signer mrk.Signer, to region.Name, kind string, body []byte, edit func(Forgery)) ([]byte, error) {
+	p := r.peers[to]
+	p.mu.Lock()
+	session := p.session
+	p.mu.Unlock()
+	nonce, err := mrk.NewNonce(r.cfg.Rand)
+	if err != nil {
+		return nil, err
+	}
+	e := envelope{kind: kind, from: r.self, to: p.party(), session: r.session, peerSession: session, nonce: nonce, body: body}
+	if edit != nil {
+		edit(Forgery{&e})
+	}
+	signed, err := signer.Sign(ctx, statement.Exchange, e.payload())
+	return signed.Marshal(), err
+}
+
+// Send sends bytes over this Region's connection to a peer.
+func (r *Replicator) Send(ctx context.Context, to region.Name, b []byte) ([]byte, error) {
+	resp, err := replicationv1.NewReplicationServiceClient(r.peers[to].conn).Exchange(ctx, &replicationv1.ExchangeRequest{Statement: b})
+	return resp.GetStatement(), err
+}
+
+// Answer is what a test looks at in an answer.
+type Answer struct {
+	Kind     string
+	Cause    mrk.Cause
+	Text     string
+	Hash     mrk.Hash
+	Told     bool // it carries facts
+	Reason   string
+	Keys     int // entries of an answer to a digest
+	Known    bool
+	Acting   bool
+	Holds    bool
+	BodySize int
+}
+
+// Read verifies an answer and reads it.
+func (r *Replicator) Read(from region.Name, b []byte) (Answer, error) {
+	e, err := r.peers[from].open(b)
+	if err != nil {
+		return Answer{}, err
+	}
+	a := Answer{Kind: e.kind, BodySize: len(e.body)}
+	switch e.kind {
+	case kindFacts:
+		f, err := parseFacts(e.body)
+		a.Cause, a.Text, a.Hash, a.Told = f.trouble.cause, f.trouble.text, f.hash, f.facts.State != nil
+		return a, err
+	case kindDigest:
+		d, err := parseDigestAnswer(e.body)
+		for _, b := range d.differing {
+			a.Keys += len(b.entries)
+		}
+		return a, err
+	case kindConfirm:
+		c, err := parseConfirmAnswer(e.body)
+		a.Known, a.Acting, a.Holds = c.known, c.acting, c.holds
+		return a, err
+	}
+	return a, nil
+}
+
+// FactsBody is the body of a facts message.
+func FactsBody(key arn.KeyID, f mrk.Facts, hash mrk.Hash, req *mrk.CreateRequest, blobs ...mrk.Blob) []byte {
+	f.Key = key
+	return factsBody{key: key, facts: f, hash: hash, request: req, blobs: blobs}.marshal()
+}
+
+// EmptyDigest is the body of a digest message of a Region that knows nothing.
+func EmptyDigest() []byte { return new(digestBody).marshal() }
+
+// DigestOf returns the body of the digest message that this Region would send to a peer.
+func (r *Replicator) DigestOf(to region.Name) []byte {
+	keys, err := r.running()
+	if err != nil {
+		return nil
+	}
+	return r.peers[to].inventory(keys).digest().marshal()
+}
+
+// Heard reports whether this run has heard a peer.
+func (r *Replicator) Heard(from region.Name) bool {
+	p := r.peers[from]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.heard
+}
+
+// Unsupported returns the kinds of a peer's messages that were not known.
+func (r *Replicator) Unsupported(from region.Name) map[string]int {
+	p := r.peers[from]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := map[string]int{}
+	for k, n := range p.unsupported {
+		out[k] = n
+	}
+	return out
+}
+
+// FillSlots takes all of a peer's places for exchanges in progress, until release is called.
+func (r *Replicator) FillSlots(from region.Name) (release func()) {
+	p := r.peers[from]
+	for range peerConcurrency {
+		p.slots <- struct{}{}
+	}
+	return func() {
+		for range peerConcurrency {
+			<-p.slots
+		}
+	}
+}
+
+// Parsers are the parsers of everything that arrives, for fuzzing.
+var Parsers = map[string]func([]byte) (again []byte, err error){
+	"envelope": func(b []byte) ([]byte, error) { e, err := parseEnvelope(b); return e.payload(), err },
+	"digest": func(b []byte) ([]byte, error) {
+		d, err := parseDigest(b)
+		if err != nil {
+			return nil, err
+		}
+		return d.marshal(), nil
+	},
+	"digest answer": func(b []byte) ([]byte, error) { d, err := parseDigestAnswer(b); return d.marshal(), err },
+	"facts": func(b []byte) ([]byte, error) {
+		f, err := parseFacts(b)
+		if err != nil {
+			return nil, err
+		}
+		return f.marshal(), nil
+	},
+	"check":        func(b []byte) ([]byte, error) { c, err := parseCheck(b, ""); return c.marshal(), err },
+	"check answer": func(b []byte) ([]byte, error) { c, err := parseCheckAnswer(b); return c.marshal(), err },
+	"confirm":      func(b []byte) ([]byte, error) { c, err := parseConfirm(b); return c.marshal(), err },
+	"confirmation": func(b []byte) ([]byte, error) { c, err := parseConfirmAnswer(b); return c.marshal(), err },
+	"TLS claim":    func(b []byte) ([]byte, error) { c, err := parseTLSClaim(b); return c.payload(), err },
+}
