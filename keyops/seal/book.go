@@ -124,7 +124,7 @@ func (b *Book) View(ctx context.Context, fn func(*Tx) error) error {
 	})
 }
 
-// headHash binds the instance and the head's row, so that equal hashes mean equal stores.
+// headOf binds the instance and the head's row, so that equal hashes mean equal stores.
 func (b *Book) headOf(version uint64, body []byte) Head {
 	return Head{
 		Version: version,

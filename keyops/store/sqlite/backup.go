@@ -27,8 +27,13 @@ func (s *Store) backup(ctx context.Context, path string) error {
 	}
 	taken := s.now()
 	return assemble(path, func(tmp string) error {
-		if _, err := s.write.ExecContext(ctx, `VACUUM INTO $1`, tmp); err != nil {
+		// A connection of its own: it reads one state while updates go on.
+		err := withDB(s.path, func(db *sql.DB) error {
+			_, err := db.ExecContext(ctx, `VACUUM INTO $1`, tmp)
 			return wrap("copying", err)
+		})
+		if err != nil {
+			return err
 		}
 		return withDB(tmp, func(db *sql.DB) error {
 			return inTx(ctx, db, func(tx *sql.Tx) error { return stamp(ctx, tx, taken) })
