@@ -9,7 +9,9 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 
 	"github.com/keyferry/keyferry/cmd/internal/cliconfig"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -55,12 +57,16 @@ func (a *app) with(ctx context.Context, f func(context.Context, *client) error) 
 		ctx, cancel = context.WithTimeout(ctx, a.timeout)
 		defer cancel()
 	}
-	return f(ctx, &client{
+	err = f(ctx, &client{
 		region: string(name),
 		keys:   kmsv1.NewKeyServiceClient(conn),
 		crypto: kmsv1.NewCryptoServiceClient(conn),
 		info:   kmsv1.NewRegionServiceClient(conn),
 	})
+	if s, ok := status.FromError(err); ok && s.Code() == codes.Unavailable && reason(err) == "" {
+		return fmt.Errorf("reaching %s at %s: %s", name, entry.GRPC, s.Message())
+	}
+	return err
 }
 
 func tlsConfig(e cliconfig.Region) (*tls.Config, error) {
