@@ -54,7 +54,7 @@ func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to re
 	}
 	wrapped, err := s.token.Wrap(ctx, key.ID, m.Object)
 	if err != nil {
-		return mrk.Blob{}, s.tokenFailed(m, fmt.Errorf("wrapping material %s: %w", mid, err))
+		return mrk.Blob{}, s.tokenFailed(m, fmt.Errorf("wrapping material %s: %w", mid, fromToken(err)))
 	}
 	blob := mrk.Blob{
 		Key: id, Material: mid, Source: s.self.Region, Instance: s.self.Instance,
@@ -112,7 +112,7 @@ func (s *Service) install(ctx context.Context, k *Key, blob mrk.Blob) error {
 	spec := hsm.Spec{Role: k.role(), Algorithm: row.token, Usage: row.tokenUsage, Name: label(k.ID, blob.Material)}
 	w.make = func(ctx context.Context) ([]byte, error) {
 		if err := s.token.Unwrap(ctx, key.ID, spec, w.object, blob.Wrapped); err != nil {
-			return nil, fmt.Errorf("unwrapping material %s: %w", blob.Material, err)
+			return nil, fmt.Errorf("unwrapping material %s: %w", blob.Material, fromToken(err))
 		}
 		return nil, nil
 	}

@@ -109,6 +109,8 @@ var (
 	// ErrNoTransportKey means that no transport key towards that Region, or from it, is
 	// established.
 	ErrNoTransportKey = errors.New("no transport key")
+	// ErrTokenFull means that this Region's token has no room for the material.
+	ErrTokenFull = errors.New("token full")
 	// ErrPeerUnreachable means that the other Region did not answer.
 	ErrPeerUnreachable = errors.New("peer unreachable")
 )

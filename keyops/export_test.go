@@ -1,10 +1,86 @@
 package keyops
 
-// Operation rows, for the test that compares them with the methods of Service.
+import (
+	"fmt"
+
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/material"
+)
+
+// OperationRows lists the operations that have a row, for the test that compares them with
+// the methods of Service.
 func OperationRows() map[string]bool {
 	rows := map[string]bool{}
 	for name := range operations {
 		rows[name] = true
 	}
 	return rows
+}
+
+// PublishCopies makes n more keys visible, which the store does not have: what a request
+// costs beside many keys depends on the view alone.
+func (s *Service) PublishCopies(of arn.KeyID, n int) {
+	model := s.view.key(of)
+	for i := range n {
+		k := model.clone()
+		k.ID = arn.NewKeyID(false)
+		k.arn = s.keyARN(k.Account, k.ID)
+		k.Aliases = []Alias{{Name: fmt.Sprint("alias/copy-", i)}}
+		s.view.publish(k)
+	}
+}
+
+// SetEncryptions makes it look as if a key's current material had encrypted n times.
+func (s *Service) SetEncryptions(id arn.KeyID, n uint64) {
+	k := s.view.key(id)
+	k.Material(k.Current).watch.count.Store(n)
+}
+
+// Encryptions returns the count of a key's current material, and its stored bound.
+func (s *Service) Encryptions(id arn.KeyID) (count, reserved uint64) {
+	k := s.view.key(id)
+	m := k.Material(k.Current)
+	return m.watch.count.Load(), m.Reserved
+}
+
+// EncodeKey and DecodeKey are the body of a key row.
+func EncodeKey(k *Key) []byte { return k.encode() }
+
+// DecodeKey reads what EncodeKey wrote.
+func DecodeKey(id string, body []byte) (*Key, error) { return decodeKey(id, body) }
+
+// Tombstone returns the body of a tombstone row of the objects.
+func TombstoneBody(account arn.Account, objects ...[16]byte) []byte {
+	t := tombstone{account: account}
+	for _, o := range objects {
+		t.objects = append(t.objects, o)
+	}
+	return t.encode()
+}
+
+// Intent returns the body of an intent row.
+func IntentBody(key arn.KeyID, install bool, want material.ID) []byte {
+	i := intent{by: byCreate, key: key, want: want}
+	if install {
+		i.by = byInstall
+	}
+	return i.encode()
+}
+
+// DecodeIntent and DecodeTombstone read what is stored.
+func DecodeIntent(id string, body []byte) ([]byte, error) {
+	i, err := decodeIntent(id, body)
+	return i.encode(), err
+}
+
+// DecodeTombstone reads a tombstone and encodes it again.
+func DecodeTombstone(body []byte) ([]byte, error) {
+	t, err := decodeTombstone(body)
+	return t.encode(), err
+}
+
+// DecodeMark reads a mark and encodes it again.
+func DecodeMark(body []byte) ([]byte, error) {
+	m, err := decodeMark(body)
+	return m.encode(), err
 }

@@ -61,6 +61,23 @@ func answer(err error) *Error {
 	return internal(err)
 }
 
+// carried maps what the token says of a material on its way to what package replication,
+// which never sees a token, can tell apart.
+var carried = []struct{ is, as error }{
+	{hsm.ErrDataInvalid, ErrMaterialMismatch},
+	{hsm.ErrTokenFull, ErrTokenFull},
+	{hsm.ErrNotSupported, ErrUnsupportedOperation},
+}
+
+func fromToken(err error) error {
+	for _, row := range carried {
+		if errors.Is(err, row.is) {
+			return fmt.Errorf("%w: %w", row.as, err)
+		}
+	}
+	return err
+}
+
 // fromState turns a refusal by the table of key states into an answer.
 func fromState(err error, arn string) error {
 	var e *keystate.Error

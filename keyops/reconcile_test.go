@@ -66,7 +66,7 @@ func edit(t *testing.T, r *keyopstest.Region, statement string, args ...any) {
 func startErr(r *keyopstest.Region) error { return r.Start(context.Background()) }
 
 // materialObject returns the token object of a key's only material.
-func materialObject(t *testing.T, r *keyopstest.Region, id arn.KeyID) hsm.Object {
+func materialObject(t testing.TB, r *keyopstest.Region, id arn.KeyID) hsm.Object {
 	t.Helper()
 	for _, o := range r.Token.Objects() {
 		if strings.HasPrefix(o.Spec.Name, string(id)+"/") {
