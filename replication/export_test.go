@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
@@ -165,3 +166,6 @@ var Parsers = map[string]func([]byte) (again []byte, err error){
 	"confirmation": func(b []byte) ([]byte, error) { c, err := parseConfirmAnswer(b); return c.marshal(), err },
 	"TLS claim":    func(b []byte) ([]byte, error) { c, err := parseTLSClaim(b); return c.payload(), err },
 }
+
+// ConfirmBody is the body of a confirm-held message.
+func ConfirmBody(key arn.KeyID, ids ...material.ID) []byte { return confirmBody{key, ids}.marshal() }
