@@ -26,6 +26,8 @@ const (
 	abandoned              // the caller has left
 )
 
+var errNoReturn = fmt.Errorf("call did not return: %w", ErrModuleBroken)
+
 // do runs fn on a session of the token's connection. A session that turns out to be dead is
 // replaced and fn runs once more; fn must not have changed anything before it returns
 // [ErrSessionDead], or must add [ErrOutcomeUnknown]. The arguments that fn holds must not
@@ -50,7 +52,7 @@ func do[T any](ctx context.Context, t *Token, what call, fn func(c *connection, 
 	done := make(chan result, 1)
 	go func() {
 		defer t.module.gate.leave()
-		r := result{err: fmt.Errorf("call did not return: %w", ErrModuleBroken)}
+		r := result{err: errNoReturn}
 		defer func() { done <- r }() // whatever ends the goroutine, the caller does not wait for ever
 		r.v, r.err = runCall(ctx, t, c, what, &phase, fn)
 	}()

@@ -20,6 +20,7 @@ type driver interface {
 
 	Find(s pkcs11.SessionHandle, template []*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error)
 	Attributes(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, types []uint) (map[uint][]byte, error)
+	AttributeTemplate(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, typ uint) ([]Attribute, error)
 	GenerateKey(s pkcs11.SessionHandle, mechanism uint, t []Attribute) (pkcs11.ObjectHandle, error)
 	GenerateKeyPair(s pkcs11.SessionHandle, mechanism uint, public, private []Attribute) (pub, priv pkcs11.ObjectHandle, err error)
 	UnwrapKey(s pkcs11.SessionHandle, mechanism uint, key pkcs11.ObjectHandle, wrapped []byte, t []Attribute) (pkcs11.ObjectHandle, error)
@@ -136,6 +137,19 @@ func (d cryptoki) Attributes(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, type
 		values[a.Type] = a.Value
 	}
 	return values, nil
+}
+
+// AttributeTemplate reads the template in an attribute; nil if the token does not show it.
+func (d cryptoki) AttributeTemplate(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, typ uint) ([]Attribute, error) {
+	d.counts.add("C_GetAttributeValue")
+	t, err := d.list.attributeTemplate(s, o, typ)
+	switch {
+	case err == nil && t == nil:
+		return []Attribute{}, nil // there is none
+	case err != nil && lacksAttribute(err):
+		return nil, nil
+	}
+	return t, wrapError("C_GetAttributeValue", err)
 }
 
 func lacksAttribute(err error) bool {

@@ -255,3 +255,51 @@ func TestSameAttribute(t *testing.T) {
 		})
 	}
 }
+
+// TestTransportTemplates plants transport keys that differ in their templates only. A
+// destination transport key needs no trust, so that the user PIN makes one.
+func TestTransportTemplates(t *testing.T) {
+	k, _ := openFaulty(t, 1)
+	spec := Spec{Role: RoleTransportDestination, Algorithm: AES256, Class: ClassAES, Name: "planted"}
+	template := func(id ID) (all []Attribute, at int) {
+		all = known(t, spec, id)
+		return all, slices.IndexFunc(all, func(a Attribute) bool { return a.Type == pkcs11.CKA_UNWRAP_TEMPLATE })
+	}
+	for _, c := range []struct {
+		name   string
+		change func(all []Attribute, at int) []Attribute
+		taken  bool
+	}{
+		{"as it should be", func(all []Attribute, _ int) []Attribute { return all }, true},
+		{"no template", func(all []Attribute, at int) []Attribute { return slices.Delete(all, at, at+1) }, false},
+		{"one entry less", func(all []Attribute, at int) []Attribute {
+			all[at].Nested = all[at].Nested[1:]
+			return all
+		}, false},
+		{"one value changed", func(all []Attribute, at int) []Attribute {
+			nested := slices.Clone(all[at].Nested)
+			i := slices.IndexFunc(nested, func(a Attribute) bool { return a.Type == pkcs11.CKA_WRAP_WITH_TRUSTED })
+			nested[i] = flag(pkcs11.CKA_WRAP_WITH_TRUSTED, false)
+			all[at].Nested = nested
+			return all
+		}, false},
+		{"one entry more", func(all []Attribute, at int) []Attribute {
+			all[at].Nested = append(slices.Clone(all[at].Nested), flag(pkcs11.CKA_TOKEN, true))
+			return all
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			id := NewID()
+			plant(t, k, c.change(template(id)))
+			if err := k.Rescan(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := k.index.get(id); ok != c.taken {
+				t.Errorf("in the index: %v, want %v; reason %q", ok, c.taken, reasonFor(k, id))
+			}
+			if got := reasonFor(k, id); !c.taken && !strings.Contains(got, "CKA_UNWRAP_TEMPLATE") {
+				t.Errorf("reason %q", got)
+			}
+		})
+	}
+}

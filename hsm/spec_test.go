@@ -102,7 +102,7 @@ func TestParseID(t *testing.T) {
 			t.Errorf("%q was read as an ID", s)
 		}
 	}
-	if NewID() == NewID() {
+	if other := NewID(); other == id {
 		t.Error("two new IDs are equal")
 	}
 }

@@ -31,10 +31,10 @@ type Hook func(Call) Fault
 
 // Errors that hooks return to stand for the failures of a real token.
 var (
-	// FailedNotApplied is a write that the token refused without effect.
-	FailedNotApplied = fmt.Errorf("injected before the call: %w", hsm.ErrUnavailable)
-	// FailedButApplied is a write that took effect although its caller saw it fail.
-	FailedButApplied = fmt.Errorf("injected after the call: %w: %w", hsm.ErrUnavailable, hsm.ErrOutcomeUnknown)
+	// ErrNotApplied is a write that the token refused without effect.
+	ErrNotApplied = fmt.Errorf("injected before the call: %w", hsm.ErrUnavailable)
+	// ErrButApplied is a write that took effect although its caller saw it fail.
+	ErrButApplied = fmt.Errorf("injected after the call: %w: %w", hsm.ErrUnavailable, hsm.ErrOutcomeUnknown)
 )
 
 // SetHook installs the hook; nil removes it.
