@@ -1,10 +1,13 @@
 package keyops
 
 import (
+	"context"
 	"fmt"
 
+	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/seal"
 )
 
 // OperationRows lists the operations that have a row, for the test that compares them with
@@ -49,16 +52,19 @@ func EncodeKey(k *Key) []byte { return k.encode() }
 // DecodeKey reads what EncodeKey wrote.
 func DecodeKey(id string, body []byte) (*Key, error) { return decodeKey(id, body) }
 
-// Tombstone returns the body of a tombstone row of the objects.
-func TombstoneBody(account arn.Account, objects ...[16]byte) []byte {
-	t := tombstone{account: account}
-	for _, o := range objects {
-		t.objects = append(t.objects, o)
-	}
-	return t.encode()
+// TombstoneBody returns the body of a tombstone row.
+func TombstoneBody(account arn.Account, objects ...hsm.ID) []byte {
+	return tombstone{account: account, objects: objects}.encode()
 }
 
-// Intent returns the body of an intent row.
+// PutTombstone writes a tombstone, as deletion will.
+func (s *Service) PutTombstone(ctx context.Context, key arn.KeyID, account arn.Account, objects ...hsm.ID) error {
+	return s.update(ctx, func(tx *seal.Tx) error {
+		return tx.Put(kindTombstone, string(key), TombstoneBody(account, objects...))
+	})
+}
+
+// IntentBody returns the body of an intent row.
 func IntentBody(key arn.KeyID, install bool, want material.ID) []byte {
 	i := intent{by: byCreate, key: key, want: want}
 	if install {

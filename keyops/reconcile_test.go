@@ -384,3 +384,28 @@ func TestForgedIntent(t *testing.T) {
 		t.Error(explain(err))
 	}
 }
+
+// TestTombstone: objects that belong to a deleted key are destroyed again, wherever they
+// came from.
+func TestTombstone(t *testing.T) {
+	r := keyopstest.New(t, keyopstest.Options{})
+	kept := create(t, r, keyops.CreateKeyInput{})
+	deleted := arn.NewKeyID(false)
+	id := hsm.NewID()
+	if _, err := r.Fake.Generate(t.Context(), hsm.Spec{Role: hsm.RoleMaterial, Algorithm: hsm.AES256, Name: string(deleted) + "/-"}, id); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.PutTombstone(t.Context(), deleted, keyopstest.Account, id); err != nil {
+		t.Fatal(err)
+	}
+	r.Restart(t)
+	if got := r.Reconciliation().Destroyed; len(got) != 1 {
+		t.Errorf("destroyed: %v", got)
+	}
+	if _, err := r.Fake.Lookup(t.Context(), id); !errors.Is(err, hsm.ErrNotFound) {
+		t.Errorf("the object of a deleted key: %v", err)
+	}
+	if _, err := encryptWith(r, kept); err != nil {
+		t.Error(explain(err))
+	}
+}
