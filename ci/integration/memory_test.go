@@ -3,6 +3,8 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"encoding/binary"
 	"fmt"
 	"io/fs"
@@ -12,6 +14,9 @@ import (
 	"testing"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/keyferry/keyferry/keyops/ciphertext"
+	"github.com/keyferry/keyferry/keyops/material"
 )
 
 // TestKeyIsNotInMemory finds out a key's bytes, which takes SoftHSM's files and PIN, and
@@ -20,12 +25,13 @@ import (
 func TestKeyIsNotInMemory(t *testing.T) {
 	usesToken(t)
 	key := shared.createKey(t, paris)
-	ciphertext := shared.must(t, []byte("x"), "encrypt", key, "--region", paris)
+	blob := shared.must(t, []byte("x"), "encrypt", key, "--region", paris)
 	shared.replicate(t, key, paris, virginia)
 	for range 20 {
-		shared.must(t, ciphertext, "decrypt", "--region", virginia)
+		shared.must(t, blob, "decrypt", "--region", virginia)
 	}
 	secret := keyBytes(t, virginia, key)
+	checkKey(t, secret, key, blob)
 	for region, s := range shared.status(t) {
 		if region == tokyo {
 			continue
@@ -41,6 +47,34 @@ func TestKeyIsNotInMemory(t *testing.T) {
 			}
 			t.Logf("%s: %s found %d times outside Go memory", region, what, in[what].elsewhere)
 		}
+	}
+}
+
+// checkKey proves that these are the key's bytes: they open its ciphertext, and the material
+// ID follows from them.
+func checkKey(t *testing.T, secret []byte, keyID string, blob []byte) {
+	t.Helper()
+	block, err := aes.NewCipher(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := material.AESBlocks(keyID)
+	block.Encrypt(check[:16], check[:16])
+	block.Encrypt(check[16:], check[16:])
+	header, sealed, err := ciphertext.Parse(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aad, err := ciphertext.AAD(header, material.Compute("SYMMETRIC_DEFAULT", keyID, check[:]), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plaintext, err := gcm.Open(nil, header.IV, sealed, aad); err != nil || string(plaintext) != "x" {
+		t.Fatalf("what was read is not the key: %q, %v", plaintext, err)
 	}
 }
 
