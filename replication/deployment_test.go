@@ -265,3 +265,14 @@ func auditLines(t testing.TB, s *site) []string {
 }
 
 func contains(line, word string) bool { return strings.Contains(line, word) }
+
+// closedListener is a listener that nobody connects to.
+func closedListener(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}

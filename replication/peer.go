@@ -51,6 +51,7 @@ type peer struct {
 	settled      map[arn.KeyID]time.Time // when the peer last confirmed everything
 	witness      *keyops.Witness         // newest that the peer has shown
 	witnessRun   mrk.Nonce               // the run of the peer that showed it
+	witnessKept  time.Time               // when it was last made durable
 	unsupported  map[string]int          // kinds of messages from the peer that this version does not know
 }
 

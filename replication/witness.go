@@ -46,19 +46,22 @@ func (p *peer) saw(ctx context.Context, keys Keys, e envelope) {
 func (p *peer) witnesses(ctx context.Context, keys Keys, w keyops.Witness, shown audit.SignedCheckpoint, session mrk.Nonce) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before := p.witness
-	if before == nil {
-		before = p.recall(ctx, keys)
+	if p.witness == nil {
+		p.recall(ctx, keys)
 	}
-	if before != nil && before.Instance == w.Instance {
+	if before := p.witness; before != nil && before.Instance == w.Instance {
+		if p.witnessRun == session && before.Store.Version > w.Store.Version {
+			return false
+		}
 		if p.witnessRun != session {
 			p.compareWitness(*before, w, shown)
 		}
-		if w.Seen.Sub(before.Seen) < witnessInterval {
-			return false
-		}
 	}
 	p.witness, p.witnessRun = &w, session
+	if w.Seen.Sub(p.witnessKept) < witnessInterval {
+		return false
+	}
+	p.witnessKept = w.Seen
 	return true
 }
 
@@ -75,14 +78,12 @@ func (p *peer) compareWitness(before, w keyops.Witness, shown audit.SignedCheckp
 }
 
 // recall reads what was kept before this start.
-func (p *peer) recall(ctx context.Context, keys Keys) *keyops.Witness {
+func (p *peer) recall(ctx context.Context, keys Keys) {
 	w, err := keys.Witness(ctx, p.pin.Region)
-	if err != nil {
-		if !errors.Is(err, store.ErrNotFound) {
-			p.log.WithError(err).Warn("what a peer has shown before could not be read")
-		}
-		return nil
+	switch {
+	case err == nil:
+		p.witness = &w
+	case !errors.Is(err, store.ErrNotFound):
+		p.log.WithError(err).Warn("what a peer has shown before could not be read")
 	}
-	p.witness = &w
-	return p.witness
 }
