@@ -29,12 +29,24 @@ type Fault struct {
 // Hook decides each call's fault. It is called without any lock of the fake.
 type Hook func(Call) Fault
 
-// Errors that hooks return to stand for the failures of a real token.
+// Failure is an error that hooks return to stand for a failure of a real token.
+type Failure struct {
+	text  string
+	kinds []error
+}
+
+// Error says where the failure was injected.
+func (f *Failure) Error() string { return f.text }
+
+// Unwrap returns the sentinels of package hsm that the failure is.
+func (f *Failure) Unwrap() []error { return f.kinds }
+
+// Failures of the two kinds that each durable step is tested with.
 var (
-	// ErrNotApplied is a write that the token refused without effect.
-	ErrNotApplied = fmt.Errorf("injected before the call: %w", hsm.ErrUnavailable)
-	// ErrButApplied is a write that took effect although its caller saw it fail.
-	ErrButApplied = fmt.Errorf("injected after the call: %w: %w", hsm.ErrUnavailable, hsm.ErrOutcomeUnknown)
+	// FailedNotApplied is a write that the token refused without effect.
+	FailedNotApplied = &Failure{"injected before the call", []error{hsm.ErrUnavailable}}
+	// FailedButApplied is a write that took effect although its caller saw it fail.
+	FailedButApplied = &Failure{"injected after the call", []error{hsm.ErrUnavailable, hsm.ErrOutcomeUnknown}}
 )
 
 // SetHook installs the hook; nil removes it.

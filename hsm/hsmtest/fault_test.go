@@ -43,11 +43,11 @@ func TestFaults(t *testing.T) {
 	held := func(id hsm.ID) bool { _, err := f.Lookup(t.Context(), id); return err == nil }
 
 	id := hsm.NewID()
-	fault = hsmtest.Fault{Before: hsmtest.ErrNotApplied}
+	fault = hsmtest.Fault{Before: hsmtest.FailedNotApplied}
 	if _, err := f.Generate(t.Context(), aes, id); !errors.Is(err, hsm.ErrUnavailable) || errors.Is(err, hsm.ErrOutcomeUnknown) || held(id) {
 		t.Errorf("failed before: %v, held: %v", err, held(id))
 	}
-	fault = hsmtest.Fault{After: hsmtest.ErrButApplied}
+	fault = hsmtest.Fault{After: hsmtest.FailedButApplied}
 	if _, err := f.Generate(t.Context(), aes, id); !errors.Is(err, hsm.ErrOutcomeUnknown) || !held(id) {
 		t.Errorf("failed after: %v, held: %v", err, held(id))
 	}
