@@ -38,7 +38,7 @@ type Book struct {
 	turn    chan struct{} // holds one value; who has it may use what follows
 	buckets [buckets]bucket
 	headRow uint64 // version of the head's own row; 0 if there is none
-	stopped error  // why nothing can be believed or changed any more
+	stopped error  // why no sealed row can be believed or changed
 }
 
 // Open checks every row and returns what does not hold. The Book serves the rest; if the
@@ -88,8 +88,8 @@ func (b *Book) take(ctx context.Context) error {
 func (b *Book) give() { b.turn <- struct{}{} }
 
 // Update runs fn in one transaction of the store, as store.Store.Update does, and seals
-// what fn wrote. After an error that wraps store.ErrOutcomeUnknown the Book refuses
-// everything: open the store again, and a new Book over it.
+// what fn wrote. After an error that wraps store.ErrOutcomeUnknown the store is closed: open
+// it again, and a new Book over it.
 func (b *Book) Update(ctx context.Context, fn func(*Tx) error) error {
 	if err := b.take(ctx); err != nil {
 		return err
@@ -103,9 +103,6 @@ func (b *Book) Update(ctx context.Context, fn func(*Tx) error) error {
 		}
 		return tx.finish()
 	})
-	if errors.Is(err, store.ErrOutcomeUnknown) {
-		b.stopped = err
-	}
 	if err != nil {
 		return err
 	}

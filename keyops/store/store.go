@@ -22,8 +22,8 @@ var (
 	// call succeeds once there is space.
 	ErrFull = errors.New("store full")
 	// ErrOutcomeUnknown says that a transaction failed while it was being made durable: it
-	// may be found applied or not. The caller must forget what it holds in memory and read
-	// again from a store that was opened again.
+	// may be found applied or not. The store refuses every later call with ErrClosed. The
+	// caller must forget what it holds in memory and read from a store that it opens again.
 	ErrOutcomeUnknown = errors.New("outcome of the store transaction unknown")
 	// ErrClosed says that the store was closed, or closed itself after ErrOutcomeUnknown.
 	ErrClosed = errors.New("store closed")

@@ -384,10 +384,20 @@ func TestBackup(t *testing.T) {
 	if m.Restored.IsZero() || m.StoreID != readMeta(t, s).StoreID {
 		t.Errorf("got meta %+v, want the original's with a stamp", m)
 	}
+	err := inTx(ctx, restored.write, func(tx *sql.Tx) error {
+		row, err := readLease(ctx, tx)
+		if err != nil || !row.expired(time.Unix(0, 0)) {
+			t.Errorf("got lease %+v, error %v, want a free one: its holder never had the copy", row, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if l := mustLease(t, restored); l.Term() <= before.Term() {
 		t.Errorf("got term %d, want one over %d", l.Term(), before.Term())
 	}
-	err := restored.Update(ctx, func(tx store.Tx) error {
+	err = restored.Update(ctx, func(tx store.Tx) error {
 		m.Restored = time.Time{}
 		return store.WriteMeta(tx, m)
 	})

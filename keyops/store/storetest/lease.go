@@ -71,13 +71,13 @@ func testLeaseExpired(t *testing.T, f *fixture) {
 	b := f.lease(second, "second")
 	f.equal(b.Term() > a.Term(), true)
 	f.want(write(second), nil)
-	f.want(a.Renew(context.Background()), store.ErrLeaseLost)
-	f.want(a.Release(context.Background()), nil)
-	f.want(write(second), nil)
-
+	f.want(write(first), store.ErrLeaseLost)
 	// The first writer's clock going back does not make it a writer again.
 	f.advance(-2 * ttl)
 	f.want(write(first), store.ErrLeaseLost)
+	f.want(a.Renew(context.Background()), store.ErrLeaseLost)
+	f.want(a.Release(context.Background()), nil)
+	f.want(write(second), nil)
 	_, err = first.AcquireLease(context.Background(), "first", ttl)
 	f.want(err, store.ErrLeaseHeld)
 	f.equal(len(f.rows(first, "log")), 1)
