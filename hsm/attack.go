@@ -103,8 +103,12 @@ func (s scene) run(c calls) ([]Attempt, error) {
 		return nil, fmt.Errorf("preparing attacks: %w", err)
 	}
 	defer s.own.drop(c)
-	var all []Attempt
-	for _, a := range attacks {
+	return s.try(c, attacks)
+}
+
+// try makes the attempts of these attacks, with the keys that the scene is armed with.
+func (s scene) try(c calls, rows []attack) (all []Attempt, err error) {
+	for _, a := range rows {
 		plan, err := a.plan(s, c)
 		if err != nil {
 			return all, fmt.Errorf("preparing attack %q: %w", a.name, err)

@@ -74,25 +74,33 @@ func (r rawSession) attribute(o pkcs11.ObjectHandle, typ uint) ([]byte, error) {
 }
 
 func (r rawSession) wrapKey(m rawMechanism, wrapping, key pkcs11.ObjectHandle) ([]byte, error) {
-	return r.ctx.WrapKey(r.s, m.flat(), wrapping, key)
+	flat, free := m.flat()
+	defer free()
+	return r.ctx.WrapKey(r.s, flat, wrapping, key)
 }
 
 func (r rawSession) encrypt(m rawMechanism, key pkcs11.ObjectHandle, data []byte) ([]byte, error) {
-	if err := r.ctx.EncryptInit(r.s, m.flat(), key); err != nil {
+	flat, free := m.flat()
+	defer free()
+	if err := r.ctx.EncryptInit(r.s, flat, key); err != nil {
 		return nil, err
 	}
 	return r.ctx.Encrypt(r.s, data)
 }
 
 func (r rawSession) decrypt(m rawMechanism, key pkcs11.ObjectHandle, data []byte) ([]byte, error) {
-	if err := r.ctx.DecryptInit(r.s, m.flat(), key); err != nil {
+	flat, free := m.flat()
+	defer free()
+	if err := r.ctx.DecryptInit(r.s, flat, key); err != nil {
 		return nil, err
 	}
 	return r.ctx.Decrypt(r.s, data)
 }
 
 func (r rawSession) sign(m rawMechanism, key pkcs11.ObjectHandle, data []byte) ([]byte, error) {
-	if err := r.ctx.SignInit(r.s, m.flat(), key); err != nil {
+	flat, free := m.flat()
+	defer free()
+	if err := r.ctx.SignInit(r.s, flat, key); err != nil {
 		return nil, err
 	}
 	return r.ctx.Sign(r.s, data)
@@ -118,13 +126,18 @@ func (r rawSession) mechanisms(flag uint) ([]uint, error) {
 	return out, nil
 }
 
-// flat returns the mechanism for the binding, which takes flat parameters only. OAEP
-// parameters are flat, since there is no label.
-func (m rawMechanism) flat() []*pkcs11.Mechanism {
-	if len(m.param) == 0 {
-		return []*pkcs11.Mechanism{pkcs11.NewMechanism(m.code, nil)}
+// flat returns the mechanism for the binding, which takes flat parameters and, as the one
+// structure with pointers that is needed here, those of AES-GCM. free must be called after
+// the operation, since a token may write its own IV into the parameters.
+func (m rawMechanism) flat() (_ []*pkcs11.Mechanism, free func()) {
+	switch {
+	case m.code == pkcs11.CKM_AES_GCM:
+		params := pkcs11.NewGCMParams(make([]byte, 12), []byte("attack"), gcmTag*8)
+		return []*pkcs11.Mechanism{pkcs11.NewMechanism(m.code, params)}, params.Free
+	case len(m.param) == 0:
+		return []*pkcs11.Mechanism{pkcs11.NewMechanism(m.code, nil)}, func() {}
 	}
-	return []*pkcs11.Mechanism{pkcs11.NewMechanism(m.code, m.param)}
+	return []*pkcs11.Mechanism{pkcs11.NewMechanism(m.code, m.param)}, func() {}
 }
 
 // oaepMechanism returns RSA-OAEP with the profile's one hash and no label.

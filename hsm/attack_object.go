@@ -9,23 +9,26 @@ import (
 )
 
 // secretParts are the attributes that hold key bytes.
-var secretParts = map[uint]string{
-	pkcs11.CKA_VALUE: "CKA_VALUE", pkcs11.CKA_PRIVATE_EXPONENT: "CKA_PRIVATE_EXPONENT",
-	pkcs11.CKA_PRIME_1: "CKA_PRIME_1", pkcs11.CKA_PRIME_2: "CKA_PRIME_2", pkcs11.CKA_EXPONENT_1: "CKA_EXPONENT_1",
-	pkcs11.CKA_EXPONENT_2: "CKA_EXPONENT_2", pkcs11.CKA_COEFFICIENT: "CKA_COEFFICIENT",
+var secretParts = []struct {
+	typ  uint
+	name string
+	rsa  bool // of RSA keys; the others have CKA_VALUE
+}{
+	{pkcs11.CKA_VALUE, "CKA_VALUE", false},
+	{pkcs11.CKA_PRIVATE_EXPONENT, "CKA_PRIVATE_EXPONENT", true},
+	{pkcs11.CKA_PRIME_1, "CKA_PRIME_1", true}, {pkcs11.CKA_PRIME_2, "CKA_PRIME_2", true},
+	{pkcs11.CKA_EXPONENT_1, "CKA_EXPONENT_1", true}, {pkcs11.CKA_EXPONENT_2, "CKA_EXPONENT_2", true},
+	{pkcs11.CKA_COEFFICIENT, "CKA_COEFFICIENT", true},
 }
 
 func planRead(s scene, _ calls) (plan []trial, _ error) {
 	for _, v := range s.victims {
-		for typ, name := range secretParts {
-			if typ != pkcs11.CKA_VALUE && rsaBits[v.spec.Algorithm] == 0 {
+		for _, part := range secretParts {
+			if part.rsa != (rsaBits[v.spec.Algorithm] != 0) {
 				continue
 			}
-			if typ == pkcs11.CKA_VALUE && rsaBits[v.spec.Algorithm] != 0 {
-				continue
-			}
-			plan = append(plan, trial{v.name, "read " + name, "C_GetAttributeValue", func(c calls) error {
-				b, err := c.attribute(v.h, typ)
+			plan = append(plan, trial{v.name, "read " + part.name, "C_GetAttributeValue", func(c calls) error {
+				b, err := c.attribute(v.h, part.typ)
 				if err == nil && len(b) == 0 {
 					return pkcs11.Error(pkcs11.CKR_ATTRIBUTE_SENSITIVE) // answered with nothing
 				}

@@ -112,9 +112,6 @@ func (p Profile) parametrised(code uint) rawMechanism {
 		return rawMechanism{code: code, param: make([]byte, 8)}
 	case pkcs11.CKM_AES_CTR:
 		return rawMechanism{code: code, param: append(words(32), make([]byte, 16)...)}
-	case pkcs11.CKM_AES_GCM:
-		// CK_GCM_PARAMS: IV pointer, length, bits; AAD pointer, length; tag bits.
-		return rawMechanism{code: code, param: words(0, 12, 96, 0, 0, 128), refs: []ref{{0, make([]byte, 12)}}}
 	}
 	return rawMechanism{code: code}
 }
