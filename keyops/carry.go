@@ -28,7 +28,7 @@ const secretBytes = 32
 func (s *Service) WrapMaterial(ctx context.Context, id arn.KeyID, m material.ID, to region.Descriptor) (mrk.Blob, error) {
 	blob, err := s.wrap(ctx, id, m, to)
 	cause := Cause{Event: "SynchronizeMultiRegionKey", Peer: to.Region}
-	if err := s.auditEvent(ctx, cause, id, map[string]string{"wrappedMaterialId": m.String()}, err); err != nil {
+	if err := s.auditEvent(ctx, cause, "", id, map[string]string{"wrappedMaterialId": m.String()}, err); err != nil {
 		return mrk.Blob{}, err
 	}
 	return blob, nil
@@ -88,7 +88,7 @@ func (s *Service) InstallMaterial(ctx context.Context, id arn.KeyID, blob mrk.Bl
 	}
 	err = s.install(ctx, k, blob)
 	cause := Cause{Event: "SynchronizeMultiRegionKey", Peer: blob.Source}
-	return s.auditEvent(ctx, cause, id, map[string]string{"installedMaterialId": blob.Material.String()}, err)
+	return s.auditEvent(ctx, cause, "", id, map[string]string{"installedMaterialId": blob.Material.String()}, err)
 }
 
 func (s *Service) install(ctx context.Context, k *Key, blob mrk.Blob) error {

@@ -11,6 +11,14 @@ import (
 	"github.com/keyferry/keyferry/keyops/wire"
 )
 
+// Kinds of rows of this package, beside store.KindMark.
+const (
+	kindKey       store.Kind = "key"
+	kindIntent    store.Kind = "intent"
+	kindTombstone store.Kind = "tombstone"
+	kindWitness   store.Kind = "witness"
+)
+
 // tombstone is what stays of a deleted key: its ID, so that it is never used again, and the
 // objects that must not exist any more. Deletion writes it; the start obeys it.
 type tombstone struct {

@@ -70,13 +70,7 @@ type intent struct {
 	begun  time.Time
 }
 
-const (
-	kindKey       store.Kind = "key"
-	kindIntent    store.Kind = "intent"
-	kindTombstone store.Kind = "tombstone"
-
-	intentSchema = 1
-)
+const intentSchema = 1
 
 func (i intent) encode() []byte {
 	var w wire.Writer

@@ -114,8 +114,9 @@ func outcome(failure *Error) (audit.Outcome, string) {
 }
 
 // auditEvent records what the service did by itself or on a peer's word, and returns err,
-// or why it could not be recorded.
-func (s *Service) auditEvent(ctx context.Context, cause Cause, id arn.KeyID, details map[string]string, err error) error {
+// or why it could not be recorded. claimed is the account that a key which is not here is
+// said to belong to.
+func (s *Service) auditEvent(ctx context.Context, cause Cause, claimed arn.Account, id arn.KeyID, details map[string]string, err error) error {
 	r := audit.Record{
 		Type: audit.ServiceEvent, Event: cause.Event, CorrelationID: cause.CorrelationID, Details: maps.Clone(details),
 	}
@@ -125,7 +126,11 @@ func (s *Service) auditEvent(ctx context.Context, cause Cause, id arn.KeyID, det
 	if cause.Peer != "" {
 		r.Details["peer"] = string(cause.Peer)
 	}
-	r.Resources = []audit.Resource{{KeyID: string(id), ARN: s.eventARN(id)}}
+	account := claimed
+	if k := s.view.key(id); k != nil {
+		account = k.Account
+	}
+	r.Resources = []audit.Resource{{KeyID: string(id), ARN: s.keyARN(account, id)}}
 	r.Outcome, r.Error = outcome(answer(err))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTimeout)
 	defer cancel()
@@ -133,14 +138,6 @@ func (s *Service) auditEvent(ctx context.Context, cause Cause, id arn.KeyID, det
 		return fmt.Errorf("recording %s: %w", cause.Event, unrecorded)
 	}
 	return err
-}
-
-// eventARN returns the ARN of a key, as far as its account is known.
-func (s *Service) eventARN(id arn.KeyID) string {
-	if k := s.view.key(id); k != nil {
-		return k.arn
-	}
-	return string(id)
 }
 
 // fields are what every log line about a call has.

@@ -49,23 +49,23 @@ func (s *Service) resolveARN(c *call, ref string) (resolved, error) {
 	if err != nil {
 		return resolved{}, refuse(ErrInvalidArn, "Invalid arn '%s'", clip(ref))
 	}
-	partition, in, account := s.partition, s.self.Region, arn.Account("")
+	var where arn.Key // of an alias, too: the fields before the name are the same
 	if res.Key != nil {
-		partition, in, account = res.Key.Partition, res.Key.Region, res.Key.Account
+		where = *res.Key
 	} else {
-		partition, in, account = res.Alias.Partition, res.Alias.Region, res.Alias.Account
+		where = arn.Key{Partition: res.Alias.Partition, Region: res.Alias.Region, Account: res.Alias.Account}
 	}
 	// A Region answers for its own keys only and forwards nothing.
-	if partition != s.partition {
-		return resolved{}, refuse(ErrNotFound, "Invalid arn %s", partition)
+	if where.Partition != s.partition {
+		return resolved{}, refuse(ErrNotFound, "Invalid arn %s", where.Partition)
 	}
-	if in != s.self.Region {
-		return resolved{}, refuse(ErrNotFound, "Invalid arn %s", in)
+	if where.Region != s.self.Region {
+		return resolved{}, refuse(ErrNotFound, "Invalid arn %s", where.Region)
 	}
 	if res.Alias != nil {
-		return s.resolveAlias(c, account, res.Alias.Name, ref)
+		return s.resolveAlias(c, where.Account, res.Alias.Name, ref)
 	}
-	return resolved{account: account, id: res.Key.ID, named: ref}, nil
+	return resolved{account: where.Account, id: where.ID, named: ref}, nil
 }
 
 func (s *Service) resolveAlias(c *call, account arn.Account, name, ref string) (resolved, error) {

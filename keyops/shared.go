@@ -81,7 +81,7 @@ func (s *Service) UpdateShared(ctx context.Context, id arn.KeyID, cause Cause, f
 	if err == nil && now.Version == old.Version {
 		return nil
 	}
-	return s.auditEvent(ctx, cause, id, nil, err)
+	return s.auditEvent(ctx, cause, "", id, nil, err)
 }
 
 // CheckReplica decides, without any effect, whether this Region would take a replica: the
@@ -130,7 +130,7 @@ func (s *Service) checkReplica(claim ReplicaClaim) error {
 func (s *Service) AdmitReplica(ctx context.Context, claim ReplicaClaim, set *mrk.Set) error {
 	err := s.admitReplica(ctx, claim, set)
 	cause := Cause{Event: "CreateKey", Peer: claim.Source, CorrelationID: claim.CorrelationID}
-	return s.auditEvent(ctx, cause, claim.Key, map[string]string{"claimedPrincipal": claim.Principal.String()}, err)
+	return s.auditEvent(ctx, cause, claim.Account, claim.Key, map[string]string{"claimedPrincipal": claim.Principal.String()}, err)
 }
 
 func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk.Set) error {

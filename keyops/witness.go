@@ -9,7 +9,6 @@ import (
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/seal"
 	"github.com/keyferry/keyferry/keyops/statement"
-	"github.com/keyferry/keyferry/keyops/store"
 	"github.com/keyferry/keyferry/keyops/wire"
 )
 
@@ -24,9 +23,8 @@ type Witness struct {
 }
 
 const (
-	kindWitness   store.Kind = "witness"
-	witnessSchema            = 1
-	maxCheckpoint            = 4096
+	witnessSchema = 1
+	maxCheckpoint = 4096
 )
 
 func (w Witness) encode() []byte {
