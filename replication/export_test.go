@@ -100,15 +100,6 @@ func FactsBody(key arn.KeyID, f mrk.Facts, hash mrk.Hash, req *mrk.CreateRequest
 // EmptyDigest is the body of a digest message of a Region that knows nothing.
 func EmptyDigest() []byte { return new(digestBody).marshal() }
 
-// DigestOf returns the body of the digest message that this Region would send to a peer.
-func (r *Replicator) DigestOf(to region.Name) []byte {
-	keys, err := r.running()
-	if err != nil {
-		return nil
-	}
-	return r.peers[to].inventory(keys).digest().marshal()
-}
-
 // Heard reports whether this run has heard a peer.
 func (r *Replicator) Heard(from region.Name) bool {
 	p := r.peers[from]
@@ -169,3 +160,13 @@ var Parsers = map[string]func([]byte) (again []byte, err error){
 
 // ConfirmBody is the body of a confirm-held message.
 func ConfirmBody(key arn.KeyID, ids ...material.ID) []byte { return confirmBody{key, ids}.marshal() }
+
+// DigestWith returns the body of a digest message about other keys than the running ones.
+func (r *Replicator) DigestWith(keys Keys, to region.Name) []byte {
+	return r.peers[to].inventory(keys).digest().marshal()
+}
+
+// AnswerDigest answers a digest message out of other keys than the running ones.
+func (r *Replicator) AnswerDigest(keys Keys, from region.Name, body []byte) ([]byte, error) {
+	return r.answerDigest(keys, r.peers[from], body)
+}

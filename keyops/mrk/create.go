@@ -2,6 +2,7 @@ package mrk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,6 +27,9 @@ type Properties struct {
 // Region (rule 1). The first material has a zero ID if the key's material is imported
 // later. The nonce is fresh. The caller calls Reissue before it stores the set.
 func Create(ctx context.Context, signer Signer, self Self, p Properties, first Listed, nonce Nonce) (*Set, error) {
+	if nonce == (Nonce{}) {
+		return nil, errors.New("nonce of zeros") // it would be no permit
+	}
 	s := newSet(self, p.Key)
 	cert := Certificate{
 		Key:      p.Key,
