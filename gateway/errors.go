@@ -53,18 +53,26 @@ type refusal struct {
 // Error returns the message.
 func (r *refusal) Error() string { return r.message }
 
+// Reasons of the gateway's own refusals, by AWS's names where AWS has one. Each stands in
+// docs/reference/errors.md.
+const (
+	reasonNoCredential = "MissingAuthenticationTokenException"
+	reasonNobody       = "UnrecognizedClientException"
+	reasonNoOperation  = "UnknownOperationException"
+	reasonForm         = "SerializationException"
+	reasonTooLarge     = "RequestEntityTooLargeException"
+	reasonMediaType    = "UnsupportedMediaTypeException"
+	reasonUnavailable  = "ServiceUnavailableException"
+	reasonCanceled     = "RequestCanceledException"
+)
+
 // Refusals of callers whose identity is in doubt. They say nothing of which rules exist.
 var (
-	errNoCredential = &refusal{codes.Unauthenticated, "MissingAuthenticationTokenException",
-		"no verified client certificate", 0}
-	errExpired = &refusal{codes.Unauthenticated, "UnrecognizedClientException",
-		"the client certificate has expired", 0}
-	errNoRule = &refusal{codes.Unauthenticated, "UnrecognizedClientException",
-		"no principal rule of this Region fits the client certificate", 0}
-	errForged = &refusal{codes.Unauthenticated, "UnrecognizedClientException",
-		"forwarded identity from outside", 0}
-	errUnknownMethod = &refusal{codes.Unimplemented, "UnknownOperationException",
-		"this operation is not served here", 0}
+	errNoCredential  = &refusal{codes.Unauthenticated, reasonNoCredential, "no verified client certificate", 0}
+	errExpired       = &refusal{codes.Unauthenticated, reasonNobody, "the client certificate has expired", 0}
+	errNoRule        = &refusal{codes.Unauthenticated, reasonNobody, "no principal rule of this Region fits the client certificate", 0}
+	errForged        = &refusal{codes.Unauthenticated, reasonNobody, "forwarded identity from outside", 0}
+	errUnknownMethod = &refusal{codes.Unimplemented, reasonNoOperation, "this operation is not served here", 0}
 )
 
 // statusOf turns any error into what the client sees. Only errors of keyops and of this
@@ -82,7 +90,7 @@ func statusOf(err error, requestID string) *status.Status {
 	case errors.Is(err, context.DeadlineExceeded):
 		return newStatus(codes.DeadlineExceeded, string(keyops.ErrDependencyTimeout), "the deadline has passed", requestID)
 	case errors.Is(err, context.Canceled):
-		return newStatus(codes.Canceled, "RequestCanceledException", "the client has gone", requestID)
+		return newStatus(codes.Canceled, reasonCanceled, "the client has gone", requestID)
 	}
 	return newStatus(codes.Internal, string(keyops.ErrInternal), "internal error, request ID "+requestID, requestID)
 }

@@ -73,3 +73,9 @@ func Routes() ([]Route, error) {
 	}
 	return out, err
 }
+
+// OwnReasons are the reasons of the gateway's own refusals.
+const OwnReasons = reasonNoCredential + " " + reasonNobody + " " + reasonNoOperation + " " + reasonForm + " " +
+	reasonTooLarge + " " + reasonMediaType + " " + reasonUnavailable + " " + reasonCanceled
+
+var UnmarshalStrict = unmarshalStrict

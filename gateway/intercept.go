@@ -117,7 +117,7 @@ func (c *call) checkMessage(req any) error {
 		return fmt.Errorf("request of type %T is no message", req)
 	}
 	if size := proto.Size(m); size > c.row.maxBytes {
-		return &refusal{codes.ResourceExhausted, "RequestEntityTooLargeException",
+		return &refusal{codes.ResourceExhausted, reasonTooLarge,
 			fmt.Sprintf("request of %d bytes, at most %d are taken", size, c.row.maxBytes), 0}
 	}
 	if len(m.ProtoReflect().GetUnknown()) > 0 && !c.row.probe {

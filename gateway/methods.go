@@ -81,10 +81,10 @@ var methods = map[string]method{
 	kmsv1.CryptoService_Sign_FullMethodName:            {"kms:Sign", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
 	kmsv1.CryptoService_Verify_FullMethodName:          {"kms:Verify", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
 	kmsv1.CryptoService_GetPublicKey_FullMethodName:    {"kms:GetPublicKey", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
-	kmsv1.CryptoService_GenerateRandom_FullMethodName:  {"kms:GenerateRandom", onNothing, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_GenerateRandom_FullMethodName:  {"kms:GenerateRandom", onAccount, auditCrypto, classCrypto, smallRequest, quick, false},
 
-	kmsv1.RegionService_DescribeRegion_FullMethodName:    {"", onNothing, auditManagement, classRead, smallRequest, quick, false},
-	kmsv1.RegionService_ListPeers_FullMethodName:         {"", onNothing, auditManagement, classRead, smallRequest, quick, false},
+	kmsv1.RegionService_DescribeRegion_FullMethodName:    {"kms:DescribeRegion", onAccount, auditManagement, classRead, smallRequest, quick, false},
+	kmsv1.RegionService_ListPeers_FullMethodName:         {"kms:DescribeRegion", onAccount, auditManagement, classRead, smallRequest, quick, false},
 	kmsv1.RegionService_GetCallerIdentity_FullMethodName: {"", onNothing, auditManagement, classRead, smallRequest, quick, false},
 
 	grpc_health_v1.Health_Check_FullMethodName: {"", onNothing, auditNone, classProbe, smallRequest, quick, true},

@@ -2,6 +2,9 @@ package gateway_test
 
 import (
 	"context"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"strings"
 	"testing"
 
@@ -72,5 +75,57 @@ func TestMethodWithoutARowIsRefused(t *testing.T) {
 	wantStatus(t, err, codes.Unimplemented, "UnknownOperationException")
 	if odd.reached {
 		t.Error("the handler ran")
+	}
+}
+
+// TestRowsAgreeWithKeys reads the table of package keyops, which it keeps to itself: what
+// the gateway's table says of permissions and audit is documentation, and must be true.
+func TestRowsAgreeWithKeys(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../keyops/operation.go", nil, 0)
+	must(t, err)
+	found := map[string]map[string]string{} // operation → field → value
+	ast.Inspect(file, func(n ast.Node) bool {
+		pair, ok := n.(*ast.KeyValueExpr)
+		if !ok {
+			return true
+		}
+		name, isText := pair.Key.(*ast.BasicLit)
+		row, isRow := pair.Value.(*ast.CompositeLit)
+		if !isText || !isRow {
+			return true
+		}
+		fields := map[string]string{}
+		for _, e := range row.Elts {
+			field := e.(*ast.KeyValueExpr)
+			fields[field.Key.(*ast.Ident).Name] = field.Value.(*ast.Ident).Name
+		}
+		found[strings.Trim(name.Value, `"`)] = fields
+		return true
+	})
+	compared := 0
+	for name, row := range gateway.MethodRows() {
+		if row.Audit == "" {
+			continue
+		}
+		compared++
+		operation := operationOf(name)
+		want, ok := found[operation]
+		if !ok {
+			t.Errorf("%s: keyops has no operation %s", name, operation)
+			continue
+		}
+		if (row.Audit == "crypto") != (want["crypto"] == "true") {
+			t.Errorf("%s: audit kind %s, keyops says %v", name, row.Audit, want)
+		}
+		scope := map[string]string{"key": "onKey", "alias and key": "onKey", "account": "onAccount", "": "anyone"}[row.Resource]
+		if scope != want["scope"] {
+			t.Errorf("%s: on %q, keyops says %v", name, row.Resource, want)
+		}
+		if action := "kms:" + operation; want["scope"] == "anyone" && row.Action != "" || want["scope"] != "anyone" && row.Action != action {
+			t.Errorf("%s: permission %q, keyops says %v", name, row.Action, want)
+		}
+	}
+	if compared < 20 || len(found) < 20 {
+		t.Errorf("%d rows compared with %d operations", compared, len(found))
 	}
 }

@@ -18,7 +18,7 @@ func httpRefusal(http int, code codes.Code, reason, message string) *refusal {
 
 // badRequest refuses the form of a request.
 func badRequest(message string) *refusal {
-	return &refusal{codes.InvalidArgument, "SerializationException", message, 0}
+	return &refusal{codes.InvalidArgument, reasonForm, message, 0}
 }
 
 // writeError writes a google.rpc.Status as JSON.
@@ -49,9 +49,9 @@ func restStatus(err error, requestID string) *status.Status {
 	}
 	switch st.Code() {
 	case codes.InvalidArgument:
-		return newStatus(st.Code(), "SerializationException", st.Message(), requestID)
+		return newStatus(st.Code(), reasonForm, st.Message(), requestID)
 	case codes.Unavailable:
-		return newStatus(st.Code(), "ServiceUnavailableException", "the service is stopping or not yet up; the call can be repeated", requestID)
+		return newStatus(st.Code(), reasonUnavailable, "the service is stopping or not yet up; the call can be repeated", requestID)
 	case codes.Canceled, codes.DeadlineExceeded:
 		return newStatus(st.Code(), string(keyops.ErrDependencyTimeout), "the call took longer than it may; it can be repeated", requestID)
 	}

@@ -29,7 +29,7 @@ func (h *restHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
 	switch {
 	case !slices.Contains(verbs, r.Method):
-		writeError(w, r, httpRefusal(http.StatusNotImplemented, codes.Unimplemented, "UnknownOperationException", "this HTTP method is not known here"))
+		writeError(w, r, httpRefusal(http.StatusNotImplemented, codes.Unimplemented, reasonNoOperation, "this HTTP method is not known here"))
 	case strings.Contains(r.URL.EscapedPath(), "%"):
 		// Nothing in a path needs escapes, and what they hide is judged twice and differently.
 		writeError(w, r, badRequest("escapes in the path are not taken"))
@@ -44,7 +44,7 @@ func (h *restHandler) route() error {
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithRoutingErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, _ int) {
-			writeError(w, r, httpRefusal(http.StatusNotFound, codes.NotFound, "UnknownOperationException", "there is nothing at this path"))
+			writeError(w, r, httpRefusal(http.StatusNotFound, codes.NotFound, reasonNoOperation, "there is nothing at this path"))
 		}),
 	)
 	all, err := routes()
@@ -89,7 +89,7 @@ func (h *restHandler) handle(served map[string]endpoint) error {
 	list := strings.Join(has, ", ")
 	refuse := func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
 		w.Header().Set("Allow", list)
-		writeError(w, r, httpRefusal(http.StatusMethodNotAllowed, codes.Unimplemented, "UnknownOperationException", "this path takes "+list))
+		writeError(w, r, httpRefusal(http.StatusMethodNotAllowed, codes.Unimplemented, reasonNoOperation, "this path takes "+list))
 	}
 	for _, verb := range verbs {
 		e, ok := served[verb]
@@ -135,7 +135,7 @@ func (rt route) check(r *http.Request, inPath map[string]string) ([]byte, error)
 	case err != nil:
 		return nil, badRequest("the body could not be read")
 	case len(body) > rt.row.maxBytes:
-		return nil, httpRefusal(http.StatusRequestEntityTooLarge, codes.ResourceExhausted, "RequestEntityTooLargeException",
+		return nil, httpRefusal(http.StatusRequestEntityTooLarge, codes.ResourceExhausted, reasonTooLarge,
 			fmt.Sprintf("the body is larger than %d bytes", rt.row.maxBytes))
 	case len(body) == 0:
 		return nil, nil
@@ -144,7 +144,7 @@ func (rt route) check(r *http.Request, inPath map[string]string) ([]byte, error)
 	}
 	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || mediaType != "application/json" || r.Header.Get("Content-Encoding") != "" {
-		return nil, httpRefusal(http.StatusUnsupportedMediaType, codes.InvalidArgument, "UnsupportedMediaTypeException",
+		return nil, httpRefusal(http.StatusUnsupportedMediaType, codes.InvalidArgument, reasonMediaType,
 			"the body must be application/json without a content encoding")
 	}
 	return body, nil

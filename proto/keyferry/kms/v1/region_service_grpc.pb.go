@@ -37,7 +37,7 @@ type RegionServiceClient interface {
 	// DescribeRegion returns what the Region is and what its token can do.
 	DescribeRegion(ctx context.Context, in *DescribeRegionRequest, opts ...grpc.CallOption) (*DescribeRegionResponse, error)
 	// ListPeers returns the Regions that this Region replicates with, and how the connections
-	// to them stand.
+	// to them stand. Needs kms:DescribeRegion.
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
 	// GetCallerIdentity returns who the caller is. Needs no permission.
 	GetCallerIdentity(ctx context.Context, in *GetCallerIdentityRequest, opts ...grpc.CallOption) (*GetCallerIdentityResponse, error)
@@ -92,7 +92,7 @@ type RegionServiceServer interface {
 	// DescribeRegion returns what the Region is and what its token can do.
 	DescribeRegion(context.Context, *DescribeRegionRequest) (*DescribeRegionResponse, error)
 	// ListPeers returns the Regions that this Region replicates with, and how the connections
-	// to them stand.
+	// to them stand. Needs kms:DescribeRegion.
 	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
 	// GetCallerIdentity returns who the caller is. Needs no permission.
 	GetCallerIdentity(context.Context, *GetCallerIdentityRequest) (*GetCallerIdentityResponse, error)
