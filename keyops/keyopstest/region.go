@@ -79,7 +79,7 @@ type Region struct {
 // New makes a Region and starts it. It ends with the test.
 func New(t testing.TB, opts Options) *Region {
 	t.Helper()
-	r, err := Make(t.Context(), t.TempDir(), t, opts)
+	r, err := Make(t.Context(), tempDir(t), t, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +88,21 @@ func New(t testing.TB, opts Options) *Region {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// tempDir returns a directory in memory where there is one: no test here cuts the power, so
+// none needs to wait for a disk.
+func tempDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "keyferry-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // Make makes a Region in a directory, without starting it, for processes that are not tests.
