@@ -25,8 +25,8 @@ deps: ## install what tests need: softhsm2, openssl, curl, strace
 	else echo "Type this, then make again:"; echo "  sudo apt-get install $(DEBS)"; exit 1; fi
 
 build: ## build the four programs into bin/
-	$(GO) build -trimpath -o $(BIN)/ ./cmd/keyferryd ./cmd/keyferry-ceremony ./cmd/keyferry-dev
-	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/keyferry
+	$(GO) build -o $(BIN)/ ./cmd/keyferryd ./cmd/keyferry-ceremony ./cmd/keyferry-dev
+	CGO_ENABLED=0 $(GO) build -o $(BIN)/ ./cmd/keyferry
 
 test: deps ## vet, then every test on real SoftHSM tokens; fails if none touched a token
 	$(GO) vet ./...

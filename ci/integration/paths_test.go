@@ -23,7 +23,7 @@ func TestOpenedPaths(t *testing.T) {
 	trace := filepath.Join(t.TempDir(), "trace")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	inner := daemon(ctx, tokyo, shared.in(tokyo, "keyferryd.yaml"))
+	inner := shared.daemon(ctx, tokyo, shared.in(tokyo, "keyferryd.yaml"))
 	cmd := exec.CommandContext(ctx, "strace", append([]string{"-f", "-qq", "-y", "-s", "4096", "-e", "trace=open,openat,openat2,creat", "-o", trace}, inner.Args...)...)
 	cmd.Env, cmd.Dir = inner.Env, shared.in(tokyo)
 	cmd.Env = append(cmd.Env, "PATH="+os.Getenv("PATH"))

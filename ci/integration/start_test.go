@@ -3,21 +3,23 @@ package integration
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
 
 // daemon is the command that runs keyferryd with a configuration file, in the environment
 // that keyferry-dev gives it.
-func daemon(ctx context.Context, region, config string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "keyferryd"), "run", "--config", config)
-	cmd.Env = []string{"SOFTHSM2_CONF=" + shared.in(region, "softhsm", "softhsm2.conf")}
+func (d deployment) daemon(ctx context.Context, region, config string, flags ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "keyferryd"), append([]string{"run", "--config", config}, flags...)...)
+	cmd.Env = []string{"SOFTHSM2_CONF=" + d.in(region, "softhsm", "softhsm2.conf")}
 	return cmd
 }
 
@@ -41,11 +43,11 @@ func changed(t *testing.T, region, pattern, with string) string {
 }
 
 // refusal runs a daemon that must not start, and returns its exit code and last line.
-func refusal(t *testing.T, region, config string) (code int, line string) {
+func (d deployment) refusal(t *testing.T, region, config string) (code int, line string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	out, err := daemon(ctx, region, config).CombinedOutput()
+	out, err := d.daemon(ctx, region, config).CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || ctx.Err() != nil {
 		t.Fatalf("the daemon ended with %v:\n%s", err, out)
@@ -94,7 +96,7 @@ func TestStartRefused(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			usesToken(t)
-			code, line := refusal(t, tokyo, changed(t, tokyo, tt.pattern, tt.with))
+			code, line := shared.refusal(t, tokyo, changed(t, tokyo, tt.pattern, tt.with))
 			if code != tt.code || !regexp.MustCompile(tt.line).MatchString(line) {
 				t.Errorf("exit code %d, line %q; want %d, %q", code, line, tt.code, tt.line)
 			}
@@ -105,7 +107,7 @@ func TestStartRefused(t *testing.T) {
 func TestOneWriter(t *testing.T) {
 	usesToken(t)
 	before := shared.status(t)[paris]
-	code, line := refusal(t, paris, shared.in(paris, "keyferryd.yaml"))
+	code, line := shared.refusal(t, paris, shared.in(paris, "keyferryd.yaml"))
 	if code != 4 || !strings.Contains(line, "another daemon serves from this store: stop it first") {
 		t.Errorf("exit code %d, line %q", code, line)
 	}
@@ -113,4 +115,54 @@ func TestOneWriter(t *testing.T) {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
 	shared.createKey(t, paris) // and it still can write
+}
+
+// TestRollback puts back an older store, as a restored backup does.
+func TestRollback(t *testing.T) {
+	usesToken(t)
+	d := deployment{dir: filepath.Join(t.TempDir(), "d")}
+	t.Cleanup(func() { d.dev("down", "--purge") })
+	d.mustDev(t, "up", "--regions", paris)
+	kept := d.createKey(t, paris)
+	ciphertext := d.must(t, []byte("x"), "encrypt", kept, "--region", paris)
+	d.mustDev(t, "stop", paris) // an orderly stop leaves one file and a checkpoint
+	old, err := os.ReadFile(d.in(paris, "store.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.mustDev(t, "start", paris)
+	lost := d.createKey(t, paris)
+	d.mustDev(t, "stop", paris)
+	for _, name := range []string{"store.db-wal", "store.db-shm"} {
+		os.Remove(d.in(paris, name))
+	}
+	if err := os.WriteFile(d.in(paris, "store.db"), old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	config := d.in(paris, "keyferryd.yaml")
+	code, line := d.refusal(t, paris, config)
+	if code != 4 || !strings.Contains(line, "an operator must find out why, and may accept it") {
+		t.Errorf("exit code %d, line %q", code, line)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	accepted := d.daemon(ctx, paris, config, "--accept-rollback")
+	if err := accepted.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, func() (string, bool) {
+		got, err := d.keyferry(ciphertext, "decrypt", "--region", paris)
+		return fmt.Sprint(err), string(got) == "x"
+	})
+	if _, err := d.keyferry(nil, "key", "show", lost, "--region", paris); err == nil {
+		t.Errorf("key %s, of which the store knows nothing, is served: whose policy would it have?", lost)
+	}
+	if err := accepted.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := accepted.Wait(); err != nil {
+		t.Errorf("the accepted daemon ended with %v", err)
+	}
+	d.mustDev(t, "start", paris) // accepted once is accepted
 }

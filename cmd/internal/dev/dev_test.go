@@ -203,6 +203,32 @@ func TestProcessIdentity(t *testing.T) {
 	}
 }
 
+func TestStrayedDaemonIsFound(t *testing.T) {
+	d := create(t, "eu-paris-1")
+	d.bin.Daemon = "/bin/sh" // stands in for the daemon
+	if _, running := d.process("eu-paris-1"); running {
+		t.Fatal("found a daemon where none is")
+	}
+	// sh reads "run" from its directory, and keeps the command line that a daemon would have.
+	cmd := exec.Command("/bin/sh", d.daemonArgs("eu-paris-1")[1:]...)
+	cmd.Dir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(cmd.Dir, "run"), []byte("sleep 60 & wait\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); cmd.Wait() })
+	if p, running := d.process("eu-paris-1"); !running || p.PID != cmd.Process.Pid {
+		t.Errorf("found %+v, %v; want process %d", p, running, cmd.Process.Pid)
+	}
+	var written process
+	if err := readJSON(d.in("eu-paris-1", "keyferryd.pid"), &written); err != nil || written.PID != cmd.Process.Pid {
+		t.Errorf("PID file %+v, %v", written, err)
+	}
+}
+
 func TestOneAtATime(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "lock")
 	unlock, err := lock(name)

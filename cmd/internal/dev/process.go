@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -67,10 +68,34 @@ func (p process) wait(limit time.Duration) bool {
 // process returns the daemon of a Region and whether it runs.
 func (d *Deployment) process(r region.Name) (process, bool) {
 	var p process
-	if err := readJSON(d.in(r, "keyferryd.pid"), &p); err != nil {
-		return process{}, false
+	if err := readJSON(d.in(r, "keyferryd.pid"), &p); err == nil && p.running() {
+		return p, true
 	}
-	return p, p.running()
+	return d.strayed(r)
+}
+
+// strayed finds a daemon whose PID file was not written, because keyferry-dev was killed
+// just after it had started it. The command line names the one configuration file.
+func (d *Deployment) strayed(r region.Name) (process, bool) {
+	want := strings.Join(d.daemonArgs(r), "\x00") + "\x00"
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline") // fails for malformed patterns only
+	for _, name := range lines {
+		if line, err := os.ReadFile(name); err != nil || string(line) != want {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if err != nil {
+			continue
+		}
+		if p, err := identify(pid); err == nil {
+			return p, writeJSON(d.in(r, "keyferryd.pid"), p) == nil
+		}
+	}
+	return process{}, false
+}
+
+func (d *Deployment) daemonArgs(r region.Name) []string {
+	return []string{d.bin.Daemon, "run", "--config", d.in(r, "keyferryd.yaml")}
 }
 
 // launch starts the daemon of a Region in a session of its own, so that neither this
@@ -82,7 +107,8 @@ func (d *Deployment) launch(r region.Name, token softhsm.Token) (process, error)
 		return process{}, err
 	}
 	defer log.Close()
-	cmd := exec.Command(d.bin.Daemon, "run", "--config", d.in(r, "keyferryd.yaml"))
+	args := d.daemonArgs(r)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = d.in(r)
 	cmd.Env = tokenEnv(token)
 	cmd.Stdout, cmd.Stderr = log, log
