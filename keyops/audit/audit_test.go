@@ -143,6 +143,16 @@ func (f *fixture) wantEvents(want ...string) {
 	}
 }
 
+// small is a record of few fields, for logs that are checked byte by byte.
+func (f *fixture) small(l *Log, events ...string) {
+	f.Helper()
+	for _, e := range events {
+		if err := l.Append(context.Background(), Record{Type: ServiceEvent, Event: e, Outcome: Success}); err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
 func record(event string) Record {
 	return Record{
 		Time: time.Unix(1_800_000_000, 123), Type: APICall, Event: event,

@@ -117,6 +117,18 @@ func (f *faultyFile) Close() error {
 	return err
 }
 
+// recovers waits until the log takes records again.
+func (f *fixture) recovers(l *Log) {
+	f.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for l.Ready() != nil {
+		if time.Now().After(deadline) {
+			f.Fatalf("the log does not recover: %v", l.Ready())
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // TestDiskFails makes each operation of the file fail, and then work again.
 func TestDiskFails(t *testing.T) {
 	full := errors.New("no space left on device")
@@ -151,13 +163,7 @@ func TestDiskFails(t *testing.T) {
 			f.verifyBytes(disk.durable())
 
 			disk.set(nil)
-			deadline := time.Now().Add(10 * time.Second)
-			for l.Ready() != nil {
-				if time.Now().After(deadline) {
-					t.Fatalf("the log does not recover: %v", l.Ready())
-				}
-				time.Sleep(time.Millisecond)
-			}
+			f.recovers(l)
 			f.append(l, "After")
 			f.close(l)
 			f.verifyBytes(disk.durable())
@@ -260,6 +266,7 @@ func TestFullQueue(t *testing.T) {
 	}
 	close(release)
 	group.Wait()
+	f.recovers(l)
 	f.append(l, "After")
 	f.close(l)
 	if r := f.verifyBytes(disk.durable()); r.Records != 1+1+10+1+1 {
@@ -319,13 +326,7 @@ func TestFileSizeLimit(t *testing.T) {
 	if len(during) != size {
 		t.Errorf("%d bytes were left behind", len(during)-size)
 	}
-	deadline := time.Now().Add(10 * time.Second)
-	for l.Ready() != nil {
-		if time.Now().After(deadline) {
-			t.Fatal("the log does not recover")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	f.recovers(l)
 	f.append(l, "After")
 	f.close(l)
 	f.wantEvents(AuditStart, "Before", "Failed", "After", AuditStop)

@@ -78,9 +78,9 @@ func TestTornAnywhere(t *testing.T) {
 	f := newFixture(t)
 	l := f.open()
 	f.cover(l)
-	f.append(l, "CreateKey")
+	f.small(l, "CreateKey")
 	f.checkpoint(l)
-	f.append(l, "Encrypt", "Decrypt")
+	f.small(l, "Encrypt", "Decrypt")
 	f.close(l)
 	whole := f.read()
 	for n := range len(whole) {

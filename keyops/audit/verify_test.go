@@ -27,13 +27,14 @@ func sample(t *testing.T) []byte {
 	disk := &faultyFile{}
 	l := f.start(disk)
 	f.cover(l)
-	f.append(l, "CreateKey", "Encrypt")
+	f.append(l, "CreateKey")
+	f.small(l, "Encrypt")
 	f.head.Version = 1
 	f.checkpoint(l)
-	f.append(l, "Decrypt", "Sign")
+	f.small(l, "Decrypt", "Sign")
 	f.head.Version = 2
 	f.checkpoint(l)
-	f.append(l, "Verify")
+	f.small(l, "Verify")
 	f.close(l)
 	return disk.durable()
 }
@@ -42,7 +43,7 @@ func verify(b []byte, witnesses ...Checkpoint) (Report, error) {
 	return Verify(fstest.MapFS{fileName(1): {Data: b}}, keys(), witnesses...)
 }
 
-// TestEveryByteCounts changes each byte in several ways. Each change must be found, unless
+// TestEveryByteCounts changes each byte in two ways. Each change must be found, unless
 // it is in the last line break, which leaves a line that was never finished.
 func TestEveryByteCounts(t *testing.T) {
 	b := sample(t)
@@ -51,7 +52,7 @@ func TestEveryByteCounts(t *testing.T) {
 		t.Fatalf("the sample itself: %+v, error %v", good, err)
 	}
 	for i := range b {
-		for _, flip := range []byte{0x01, 0x80, b[i] ^ '\n'} {
+		for _, flip := range []byte{0x01, b[i] ^ '\n'} {
 			if flip == 0 {
 				continue
 			}
