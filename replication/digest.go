@@ -85,7 +85,6 @@ func (p *peer) digest(ctx context.Context, keys Keys) error {
 		if err != nil {
 			return err
 		}
-		p.succeeded()
 		a, err := parseDigestAnswer(reply.body)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errMessage, err)

@@ -41,7 +41,8 @@ type peer struct {
 	connected    time.Time // zero while exchanges fail
 	lastExchange time.Time
 	lastError    string
-	failures     uint64 // exchanges that failed since the last one that did not
+	lastCause    mrk.Cause // of lastError
+	failures     uint64    // exchanges that failed since the last one that did not
 	retryAt      time.Time
 	pause        *backoff.ExponentialBackOff
 	digestAt     time.Time
@@ -176,6 +177,7 @@ func (p *peer) exchange(ctx context.Context, kind, correlation string, body []by
 	if !answer.answer || answer.nonce != nonce {
 		return envelope{}, fmt.Errorf("%w: an answer to something else", errMessage)
 	}
+	p.succeeded()
 	p.saw(ctx, keys, answer)
 	return answer, p.accept(answer, kind)
 }
@@ -249,7 +251,7 @@ func (p *peer) succeeded() {
 	if p.connected.IsZero() {
 		p.connected = now
 	}
-	p.lastExchange, p.lastError, p.failures, p.retryAt = now, "", 0, time.Time{}
+	p.lastExchange, p.lastError, p.lastCause, p.failures, p.retryAt = now, "", "", 0, time.Time{}
 	p.pause.Reset()
 }
 
@@ -258,7 +260,7 @@ func (p *peer) succeeded() {
 func (p *peer) failed(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.connected, p.lastError, p.digestAt = time.Time{}, clip(err.Error(), maxText), time.Time{}
+	p.connected, p.lastError, p.lastCause, p.digestAt = time.Time{}, clip(err.Error(), maxText), causeOf(err), time.Time{}
 	p.failures++
 	p.retryAt = p.r.cfg.Clock().Add(p.pause.NextBackOff())
 	if p.failures == 1 {

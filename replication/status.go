@@ -122,7 +122,7 @@ func (p *peer) describe(row *RegionStatus, id arn.KeyID) {
 		row.Status, row.Cause, row.Text = StatusFailed, string(why.cause), why.text
 	}
 	if p.failures > 0 && row.Status != StatusSynchronized {
-		row.Status, row.Cause, row.Text = StatusFailed, string(mrk.CausePeerUnreachable), p.lastError
+		row.Status, row.Cause, row.Text = StatusFailed, string(p.lastCause), p.lastError
 		row.Attempts, row.NextTry = int(p.failures), p.retryAt
 	}
 	if p.busy[id] && row.Status != StatusSynchronized {

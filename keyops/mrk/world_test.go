@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
-	"math/big"
 	"slices"
 
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -39,9 +38,10 @@ func (s hostSigner) Sign(ctx context.Context, p statement.Purpose, payload []byt
 // testSigner returns the signing key of a Region, derived from its name.
 func testSigner(r region.Name) hostSigner {
 	h := sha256.Sum256([]byte(r))
-	k := &ecdsa.PrivateKey{D: new(big.Int).SetBytes(h[:])}
-	k.Curve = elliptic.P384()
-	k.X, k.Y = k.Curve.ScalarBaseMult(h[:])
+	k, err := ecdsa.ParseRawPrivateKey(elliptic.P384(), append(make([]byte, 16), h[:]...))
+	if err != nil {
+		panic(err)
+	}
 	return hostSigner{k}
 }
 
