@@ -36,6 +36,18 @@ func (x *index) get(id ID) (entry, bool) {
 	return e, ok
 }
 
+// one returns some object that has this use.
+func (x *index) one(u Use) (ID, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for id, e := range x.entries {
+		if CheckUse(e.Spec, u) == nil {
+			return id, true
+		}
+	}
+	return ID{}, false
+}
+
 func (x *index) put(e entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

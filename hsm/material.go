@@ -29,7 +29,7 @@ func (t *Token) Generate(ctx context.Context, spec Spec, id ID) (spki []byte, er
 	if err != nil {
 		return nil, fmt.Errorf("generating: %w", err)
 	}
-	if k := t.known.Of(spec.Algorithm, spec.Usage); !k.Generate || spec.Role == RoleSharedMaterial && !k.Wrap {
+	if k := t.known.Of(spec.Algorithm, spec.Usage); !k.Generate || !k.Use || spec.Role == RoleSharedMaterial && !k.Wrap {
 		return nil, fmt.Errorf("generating %s for role %q: %s: %w", spec.Algorithm, spec.Role, k.Limit, ErrNotSupported)
 	}
 	private, err := Template(spec, id, t.cfg.Profile, HowGenerate)

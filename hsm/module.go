@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -184,6 +185,23 @@ func (m *module) reinitialise(ctx context.Context) error {
 	return initialise(m.ctx)
 }
 
+// serves reports whether a token other than this one is there and in use.
+func (m *module) serves(except *Token) bool {
+	if !m.gate.enter() {
+		return true // another token is initialising the library at this moment
+	}
+	defer m.gate.leave()
+	m.mu.Lock()
+	tokens := slices.Clone(m.tokens)
+	m.mu.Unlock()
+	for _, t := range tokens {
+		if c := t.conn.Load(); t != except && c != nil && t.probe(c) == nil {
+			return true
+		}
+	}
+	return false
+}
+
 var errReinitialised = errors.New("library initialised anew")
 
 func (m *module) add(t *Token) {
@@ -195,12 +213,7 @@ func (m *module) add(t *Token) {
 func (m *module) remove(t *Token) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i, x := range m.tokens {
-		if x == t {
-			m.tokens = append(m.tokens[:i], m.tokens[i+1:]...)
-			return
-		}
-	}
+	m.tokens = slices.DeleteFunc(m.tokens, func(x *Token) bool { return x == t })
 }
 
 // gate counts the calls that are running in the library and can hold new ones off.

@@ -197,6 +197,59 @@ func TestTokenGoesAwayAndComesBack(t *testing.T) {
 	}
 }
 
+// TestOneTokenGoesAway takes one of two tokens away. The other must not notice, although
+// SoftHSM needs C_Finalize to believe in the first one again.
+func TestOneTokenGoesAway(t *testing.T) {
+	if !child(t, "one", "two") {
+		return
+	}
+	tok, other := openWith(t, config(own(t, "one"))), openWith(t, config(own(t, "two")))
+	mac := hsm.Spec{Role: hsm.RoleMaterial, Algorithm: hsm.HMACSHA256, Name: "test"}
+	id, _ := generate(t, tok, mac)
+	elsewhere := hsm.NewID()
+	if _, err := other.Generate(t.Context(), mac, elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	dir := directoryOf(t, tok.Info().Serial)
+	if err := os.Rename(dir, dir+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	use := func() error { _, err := tok.MAC(t.Context(), id, []byte("x")); return err }
+	if err := use(); !errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("the token that is away: %v", err)
+	}
+	logins := other.Calls()["C_Login"]
+	for start := time.Now(); time.Since(start) < time.Second; {
+		if _, err := other.MAC(t.Context(), elsewhere, []byte("x")); err != nil {
+			t.Fatalf("the other token: %v", err)
+		}
+	}
+	if got := other.Calls()["C_Login"] - logins; got != 0 {
+		t.Errorf("the other token was logged in to again %d times", got)
+	}
+	if err := os.Rename(dir+"-away", dir); err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
+	wait(t, "the token to be used again", func() bool { return use() == nil })
+}
+
+// directoryOf finds a token's directory, whose name ends with the serial number.
+func directoryOf(t *testing.T, serial string) string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(filepath.Dir(os.Getenv(softhsm.ConfEnv)), "tokens", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range all {
+		if strings.HasSuffix(strings.ReplaceAll(dir, "-", ""), serial) {
+			return dir
+		}
+	}
+	t.Fatalf("no directory for serial %q in %v", serial, all)
+	return ""
+}
+
 // TestWrongPINEndsReconnection changes the PIN file while the token is away. One wrong PIN
 // is spent; then only a restart tries again.
 func TestWrongPINEndsReconnection(t *testing.T) {

@@ -35,7 +35,8 @@ type Profile struct {
 	Sessions int `yaml:"sessions"`
 	// Login is the PKCS#11 user that the daemon logs in as.
 	Login Login `yaml:"login"`
-	// Layout says whether single-Region and multi-Region material may share a token.
+	// Layout says whether single-Region and multi-Region material should share a token. A
+	// token that is opened to hold both against its profile's advice works, with a warning.
 	Layout Layout `yaml:"layout"`
 }
 

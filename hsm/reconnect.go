@@ -76,13 +76,17 @@ func (t *Token) reconnect(old *connection, idle []pkcs11.SessionHandle) {
 }
 
 // reconnectOnce opens new sessions in the library as it is; if the token cannot be reached
-// that way, it initialises the library anew and tries again.
+// that way, it initialises the library anew and tries again, unless that would interrupt
+// another token.
 func (t *Token) reconnectOnce() (*connection, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	c, err := t.connectAgain(ctx)
 	if err == nil || errors.Is(err, ErrPIN) {
 		return c, err
+	}
+	if t.module.serves(t) {
+		return nil, fmt.Errorf("another token of the library is in use: %w", err)
 	}
 	if err := t.module.reinitialise(ctx); err != nil {
 		return nil, err

@@ -58,12 +58,15 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) (signa
 	defer s.t.module.gate.leave()
 	defer recovered("crypto11 Sign", &err)
 	key, err := c.signers.FindPrivateKey(s.id[:], nil)
-	if err != nil {
-		return nil, fmt.Errorf("finding key %s through crypto11: %w: %w", s.id, ErrNotFound, err)
+	if err == nil {
+		signature, err = key.Sign(nil, digest, opts)
 	}
-	signature, err = key.Sign(nil, digest, opts)
 	if err != nil {
-		return nil, fmt.Errorf("signing with %s through crypto11: %w: %w", s.id, ErrUnavailable, err)
+		kind := ErrModuleBroken
+		if s.t.probe(c) != nil { // crypto11 reports a token that is away as a key that is not there
+			kind = ErrUnavailable
+		}
+		return nil, fmt.Errorf("signing with %s through crypto11: %w: %w", s.id, kind, err)
 	}
 	if !ecdsa.VerifyASN1(s.public, digest, signature) {
 		return nil, fmt.Errorf("signature of %s does not verify under its public key: %w", s.id, ErrModuleBroken)

@@ -39,7 +39,9 @@ type Config struct {
 	Log logrus.FieldLogger
 }
 
-// Token is an open, logged-in token. All methods may be called at once.
+// Token is an open, logged-in token. All methods may be called at once. When a method
+// returns the context's error, the token may still be reading its arguments: do not reuse
+// their memory.
 type Token struct {
 	cfg    Config
 	sel    selector
@@ -129,6 +131,9 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 	}
 	if err := t.describe(c, library); err != nil {
 		return nil, err
+	}
+	if cfg.Profile.Layout == LayoutTwoTokens {
+		t.log.WithField("profile", cfg.Profile.Name).Warn("profile wants single-Region and multi-Region material in two tokens, and this one holds both")
 	}
 	t.conn.Store(c)
 	m.add(t)
@@ -266,22 +271,16 @@ func (t *Token) Random(ctx context.Context, n int) ([]byte, error) {
 // Health uses the token: it computes with an object of the index, or asks for a random
 // number if there is none, and then asks the token who it is.
 func (t *Token) Health(ctx context.Context) error {
-	for _, o := range t.Objects() {
-		var err error
-		switch {
-		case CheckUse(o.Spec, UseMAC) == nil:
-			_, err = t.MAC(ctx, o.ID, []byte("keyferry/health/v1"))
-		case CheckUse(o.Spec, UseBlocks) == nil:
-			_, err = t.EncryptBlocks(ctx, o.ID, make([]byte, checkBlocks))
-		default:
-			continue
-		}
-		if err != nil && !errors.Is(err, ErrNotFound) { // one destroyed meanwhile is no fault of the token
-			return err
-		}
-		break
+	var err error
+	if id, ok := t.index.one(UseMAC); ok {
+		_, err = t.MAC(ctx, id, []byte("keyferry/health/v1"))
+	} else if id, ok := t.index.one(UseBlocks); ok {
+		_, err = t.EncryptBlocks(ctx, id, make([]byte, checkBlocks))
 	}
-	_, err := do(ctx, t, call{op: "Health"}, func(c *connection, s pkcs11.SessionHandle) (any, error) {
+	if err != nil && !errors.Is(err, ErrNotFound) { // one destroyed meanwhile is no fault of the token
+		return err
+	}
+	_, err = do(ctx, t, call{op: "Health"}, func(c *connection, s pkcs11.SessionHandle) (any, error) {
 		if _, err := t.driver.GenerateRandom(s, 16); err != nil {
 			return nil, err
 		}
