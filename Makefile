@@ -56,7 +56,7 @@ demo: deps build ## three Regions, one multi-Region key, from create to decrypt 
 	ci/demo.sh
 
 demo-boundary: deps build ## a thief with the user PIN tries everything on real tokens
-	ci/demo-boundary.sh
+	ci/demo-boundary.sh $(BIN)/keyferry-ceremony
 
 bench: deps ## costs on top of the bare token, in one run
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./hsm ./keyops/... ./gateway
