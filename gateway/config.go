@@ -78,10 +78,10 @@ type Limits struct {
 
 // withDefaults checks what is required and fills in what is not.
 func (c Config) withDefaults() (Config, error) {
-	var missing []error
+	var mistakes []error
 	need := func(present bool, field string) {
 		if !present {
-			missing = append(missing, fmt.Errorf("gateway: %s is required", field))
+			mistakes = append(mistakes, fmt.Errorf("gateway: %s is required", field))
 		}
 	}
 	need(c.GRPCAddress != "", "GRPCAddress")
@@ -90,6 +90,18 @@ func (c Config) withDefaults() (Config, error) {
 	need(c.TLS.ClientCA != "", "TLS.ClientCA")
 	need(c.Keys != nil, "Keys")
 	need(c.Health != nil, "Health")
+
+	for field, value := range map[string]int64{
+		"DrainTimeout":            int64(c.DrainTimeout),
+		"Limits.MaxConnections":   int64(c.Limits.MaxConnections),
+		"Limits.HandshakeTimeout": int64(c.Limits.HandshakeTimeout),
+		"Limits.IdleTimeout":      int64(c.Limits.IdleTimeout),
+		"Limits.MaxConnectionAge": int64(c.Limits.MaxConnectionAge),
+	} {
+		if value < 0 {
+			mistakes = append(mistakes, fmt.Errorf("gateway: %s is negative", field))
+		}
+	}
 
 	orDefault(&c.Version, "unknown")
 	orDefault(&c.DrainTimeout, 20*time.Second)
@@ -106,7 +118,7 @@ func (c Config) withDefaults() (Config, error) {
 		silent.SetOutput(io.Discard)
 		c.Log = silent
 	}
-	return c, errors.Join(missing...)
+	return c, errors.Join(mistakes...)
 }
 
 func orDefault[T comparable](field *T, value T) {

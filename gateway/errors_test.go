@@ -138,6 +138,9 @@ func TestWhatClientsSeeOfErrors(t *testing.T) {
 
 func TestRequestIDIsTheSameEverywhere(t *testing.T) {
 	s := start(t, nil)
+	if ids := s.post("/v1/encrypt", `{}`).header.Values("X-Request-Id"); len(ids) != 1 || ids[0] != s.keys.last().Caller.RequestID {
+		t.Errorf("an answer has request IDs %v", ids)
+	}
 	s.keys.failWith(func(context.Context, string) error { return errors.New("broken") })
 	resp := s.post("/v1/encrypt", `{}`)
 	id := resp.header.Get("X-Request-Id")

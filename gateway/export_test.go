@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"net"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/keyferry/keyferry/keyops"
@@ -22,6 +24,11 @@ func (s *Server) DialInside() *grpc.ClientConn { return s.toInside }
 
 // NewInsideConn makes a connection of the type that proves it is REST's.
 func NewInsideConn(c net.Conn) net.Conn { return inProcessConn{c} }
+
+// ServerCredentials are those of the gRPC server.
+func ServerCredentials(c *tls.Config) credentials.TransportCredentials {
+	return newServerCredentials(c)
+}
 
 // ForwardedIdentity encodes what REST forwards.
 func ForwardedIdentity(leaf []byte, remote, requestID string) string {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -155,6 +157,38 @@ func TestForgedIdentity(t *testing.T) {
 				t.Error("keys were reached")
 			}
 		})
+	}
+}
+
+// disguised is a connection from outside that looks, by its addresses, like one from inside.
+type disguised struct{ net.Conn }
+
+type insideAddr struct{}
+
+func (insideAddr) Network() string { return "in-process" }
+func (insideAddr) String() string  { return "in-process" }
+
+func (disguised) LocalAddr() net.Addr  { return insideAddr{} }
+func (disguised) RemoteAddr() net.Addr { return insideAddr{} }
+
+func TestOnlyItsTypeLetsAConnectionInWithoutTLS(t *testing.T) {
+	ca := newAuthority(t)
+	creds := gateway.ServerCredentials(&tls.Config{Certificates: []tls.Certificate{ca.issue("", serverCertificate)}})
+	handshake := func(wrap func(net.Conn) net.Conn) error {
+		client, server := net.Pipe()
+		defer client.Close()
+		go func() {
+			_, _ = client.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")) // what a client without TLS says first
+			_, _ = io.Copy(io.Discard, client)
+		}()
+		_, _, err := creds.Clone().ServerHandshake(wrap(server))
+		return err
+	}
+	if err := handshake(gateway.NewInsideConn); err != nil {
+		t.Errorf("REST's own connection is refused: %v", err)
+	}
+	if err := handshake(func(c net.Conn) net.Conn { return disguised{c} }); err == nil {
+		t.Error("a connection from outside was let in without TLS")
 	}
 }
 

@@ -47,7 +47,7 @@ func (s *Server) addREST(tlsConfig *tls.Config) error {
 		ReadTimeout:       limits.HandshakeTimeout + quick,
 		WriteTimeout:      limits.HandshakeTimeout + quick + slow,
 		IdleTimeout:       limits.IdleTimeout,
-		MaxHeaderBytes:    16 << 10,
+		MaxHeaderBytes:    maxHeaders,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: int(limits.MaxConcurrentStreams)},
 		ErrorLog:          log.New(debugWriter{s.log}, "", 0),
 	}
@@ -81,7 +81,7 @@ func (s *Server) newRESTHandler() (http.Handler, error) {
 	h.translated = runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, strictJSON{&runtime.JSONPb{}}),
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
-		runtime.WithOutgoingHeaderMatcher(func(key string) (string, bool) { return "X-Request-Id", key == requestIDHeader }),
+		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithMetadata(forwardedMetadata),
 		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {

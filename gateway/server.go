@@ -64,7 +64,7 @@ func New(config Config) (*Server, error) {
 		grpc.StreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(largestRequest()),
 		grpc.MaxConcurrentStreams(limits.MaxConcurrentStreams),
-		grpc.MaxHeaderListSize(16<<10),
+		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ConnectionTimeout(limits.HandshakeTimeout),
 		grpc.NumStreamWorkers(limits.StreamWorkers),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -94,6 +94,9 @@ func New(config Config) (*Server, error) {
 	}
 	return s, nil
 }
+
+// maxHeaders bounds the metadata of a call in bytes. REST forwards a certificate in it.
+const maxHeaders = 32 << 10
 
 // listen takes a port.
 func listen(address string, connections int) (net.Listener, error) {

@@ -315,8 +315,11 @@ func TestConnectionsAreLimited(t *testing.T) {
 }
 
 func TestConfigNeedsItsFields(t *testing.T) {
-	_, err := gateway.New(gateway.Config{})
-	for _, field := range []string{"GRPCAddress", "TLS.Certificate", "TLS.Key", "TLS.ClientCA", "Keys", "Health"} {
+	_, err := gateway.New(gateway.Config{DrainTimeout: -1, Limits: gateway.Limits{MaxConnections: -1, IdleTimeout: -1}})
+	for _, field := range []string{
+		"GRPCAddress", "TLS.Certificate", "TLS.Key", "TLS.ClientCA", "Keys", "Health",
+		"DrainTimeout", "Limits.MaxConnections", "Limits.IdleTimeout",
+	} {
 		if err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s is not named in %v", field, err)
 		}
