@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,6 +73,42 @@ func TestOverrunQuarantinesSession(t *testing.T) {
 		now := k.Calls()
 		return now["C_OpenSession"]-before["C_OpenSession"] == 2 && now["C_CloseSession"]-before["C_CloseSession"] == 2
 	})
+}
+
+// TestDeadlinesUnderLoad lets callers leave at every moment of a call, which retires and
+// closes sessions all the time, and expects the token to be as good as new.
+func TestDeadlinesUnderLoad(t *testing.T) {
+	k, _ := openFaulty(t, 3)
+	id := material(t, k, testAES)
+	var wg sync.WaitGroup
+	var done, left atomic.Int64
+	for i := range 6 {
+		wg.Go(func() {
+			for j := range 300 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration((i*300+j)%150)*time.Microsecond)
+				_, _, err := k.EncryptGCM(ctx, id, []byte("aad"), []byte("text"))
+				cancel()
+				switch {
+				case err == nil:
+					done.Add(1)
+				case errors.Is(err, context.DeadlineExceeded):
+					left.Add(1)
+				default:
+					t.Errorf("got %v, want a result or the deadline", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if left.Load() == 0 {
+		t.Error("no caller left early, so nothing was tested")
+	}
+	eventually(t, "all sessions back", func() bool { return len(k.conn.Load().pool.idle) == 3 })
+	for range 10 {
+		if _, _, err := k.EncryptGCM(t.Context(), id, []byte("aad"), []byte("text")); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestOverrunWriteHasUnknownOutcome(t *testing.T) {

@@ -57,6 +57,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"a profile that SoftHSM breaks", func(c *hsm.Config) {
 			c.Profile.GCM.IV, c.Profile.GCM.IVBytes = hsm.IVAppended, 16
 		}, hsm.ErrCaller, "makes no IVs"},
+		{"negative sessions", func(c *hsm.Config) { c.Sessions = -1 }, hsm.ErrCaller, "-1 sessions"},
 		{"no PIN file", func(c *hsm.Config) { c.PINFile = "/nowhere/pin" }, hsm.ErrPIN, "/nowhere/pin"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -130,6 +130,8 @@ const (
 	LayoutTwoTokens Layout = "two-tokens"
 )
 
+const maxSessions = 1024
+
 //go:embed profiles/*.yaml
 var builtin embed.FS
 
@@ -225,8 +227,8 @@ func (p Profile) Check() error {
 	if p.GCM.MaxBytes < 0 {
 		return fmt.Errorf("gcm.max_bytes: %d is negative: %w", p.GCM.MaxBytes, ErrCaller)
 	}
-	if p.Sessions < 1 || p.Sessions > 1024 {
-		return fmt.Errorf("sessions: %d, want 1 to 1024: %w", p.Sessions, ErrCaller)
+	if p.Sessions < 1 || p.Sessions > maxSessions {
+		return fmt.Errorf("sessions: %d, want 1 to %d: %w", p.Sessions, maxSessions, ErrCaller)
 	}
 	return nil
 }

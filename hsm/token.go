@@ -98,6 +98,9 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 	if cfg.Sessions == 0 {
 		cfg.Sessions = cfg.Profile.Sessions
 	}
+	if cfg.Sessions < 1 || cfg.Sessions > maxSessions {
+		return nil, fmt.Errorf("%d sessions, want 1 to %d, or 0 for the profile's: %w", cfg.Sessions, maxSessions, ErrCaller)
+	}
 	sel := selector{label: cfg.TokenLabel, serial: cfg.TokenSerial}
 	m, signers, err := openModule(cfg.Module, sel)
 	if err != nil {
