@@ -36,7 +36,8 @@ type Config struct {
 	Version string
 	// Log receives one entry per call, without payload. nil: no log.
 	Log logrus.FieldLogger
-	// Now is the clock that certificates are checked by. nil: time.Now.
+	// Now is the clock that judges a certificate's dates during a connection, and the age of a
+	// health check. nil: time.Now.
 	Now func() time.Time
 
 	// Limits bound what clients can occupy.

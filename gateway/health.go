@@ -28,6 +28,7 @@ type health struct {
 	grpc_health_v1.UnimplementedHealthServer
 	check    func(context.Context) error
 	log      logrus.FieldLogger
+	now      func() time.Time
 	draining atomic.Bool
 
 	mu      sync.Mutex // held while checking, so that one check answers for all who wait
@@ -42,7 +43,7 @@ func (h *health) serving() bool {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.checked.IsZero() && time.Since(h.checked) < healthAge {
+	if !h.checked.IsZero() && h.now().Sub(h.checked) < healthAge {
 		return h.healthy
 	}
 	// Not the prober's context: its impatience must not make the token look ill to others.
@@ -58,7 +59,7 @@ func (h *health) serving() bool {
 			log.Info("health changed")
 		}
 	}
-	h.checked, h.healthy = time.Now(), healthy
+	h.checked, h.healthy = h.now(), healthy
 	return healthy
 }
 

@@ -54,7 +54,7 @@ func New(config Config) (*Server, error) {
 		config: config,
 		log:    config.Log,
 		rules:  rules,
-		health: &health{check: config.Health, log: config.Log},
+		health: &health{check: config.Health, log: config.Log, now: config.Now},
 		inside: newInProcessListener(),
 	}
 	limits := config.Limits

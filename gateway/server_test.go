@@ -6,16 +6,16 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
-
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/keyferry/keyferry/gateway"
@@ -89,7 +89,7 @@ func TestStopFinishesWhatIsInFlight(t *testing.T) {
 	s.stop()
 	// New connections are refused while the calls are still running.
 	for refused := false; !refused; {
-		conn, err := dialTLS(s)
+		conn, err := dialTLS(s, 5*time.Second)
 		if refused = err != nil; !refused {
 			conn.Close()
 			time.Sleep(5 * time.Millisecond)
@@ -228,7 +228,11 @@ func TestLogsHoldNoPayload(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	s := start(t, nil)
+	var ahead atomic.Int64
+	began := time.Now()
+	s := start(t, func(c *gateway.Config) {
+		c.Now = func() time.Time { return began.Add(time.Duration(ahead.Load())) }
+	})
 	// A probe needs a certificate of the authority, but no principal.
 	client := grpc_health_v1.NewHealthClient(s.dial(s.ca.trusting(s.ca.issue("", nil))))
 	check := func() (grpc_health_v1.HealthCheckResponse_ServingStatus, int) {
@@ -248,6 +252,7 @@ func TestHealth(t *testing.T) {
 	if word, _ := check(); word != grpc_health_v1.HealthCheckResponse_SERVING {
 		t.Errorf("the token is asked more than once a second")
 	}
+	ahead.Store(int64(2 * time.Second))
 	if second, err := watch.Recv(); err != nil || second.GetStatus() != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("watch goes on with %v, %v", second, err)
 	}
@@ -295,18 +300,18 @@ func TestReflection(t *testing.T) {
 
 func TestConnectionsAreLimited(t *testing.T) {
 	s := start(t, func(c *gateway.Config) { c.Limits.MaxConnections = 2 })
-	first, err := dialTLS(s)
+	first, err := dialTLS(s, 5*time.Second)
 	must(t, err)
 	defer first.Close()
-	second, err := dialTLS(s)
+	second, err := dialTLS(s, 5*time.Second)
 	must(t, err)
-	if third, err := dialTLS(s); err == nil {
+	if third, err := dialTLS(s, 200*time.Millisecond); err == nil {
 		third.Close()
 		t.Error("a third connection was served")
 	}
 	second.Close()
 	for range 100 {
-		if third, err := dialTLS(s); err == nil {
+		if third, err := dialTLS(s, 200*time.Millisecond); err == nil {
 			third.Close()
 			return
 		}

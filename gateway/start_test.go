@@ -177,7 +177,7 @@ func (s *served) start(keys keyops.Operations, change func(*gateway.Config)) *se
 			return nil
 		},
 		Log:          log,
-		DrainTimeout: 5 * time.Second,
+		DrainTimeout: 20 * time.Second,
 	}
 	if change != nil {
 		change(&config)
@@ -234,12 +234,12 @@ func (s *served) client(c *tls.Config) *http.Client {
 	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
 }
 
-// dialTLS opens a bare connection to the gRPC listener and waits until it is served: a TLS 1.3
-// client cannot know before the first answer whether its certificate was taken.
-func dialTLS(s *served) (net.Conn, error) {
+// dialTLS opens a bare connection to the gRPC listener. One that is not accepted hangs in the
+// handshake until patience ends.
+func dialTLS(s *served, patience time.Duration) (net.Conn, error) {
 	c := s.ca.trusting(s.ca.issue(aliceURI, nil))
 	c.NextProtos = []string{"h2"}
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 200 * time.Millisecond}, "tcp", s.GRPCAddr().String(), c)
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", s.GRPCAddr().String(), c)
 	if err != nil {
 		return nil, err
 	}
