@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -155,5 +156,17 @@ func TestRestart(t *testing.T) {
 				t.Errorf("after %v: paris decrypts %q, want %q", how, got, want)
 			}
 		}
+	}
+}
+
+func TestHangUpIsNoStop(t *testing.T) {
+	usesToken(t)
+	before := shared.status(t)[tokyo]
+	if err := syscall.Kill(before.PID, syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	shared.createKey(t, tokyo)
+	if after := shared.status(t)[tokyo]; !after.Serving || after.PID != before.PID {
+		t.Errorf("before %+v, after %+v", before, after)
 	}
 }

@@ -74,7 +74,7 @@ func (d *Deployment) writeDaemonConfig(r RegionPlan, token softhsm.Token) error 
 	if _, err := config.Parse("keyferryd.yaml", data); err != nil {
 		return fmt.Errorf("configuration for %s: %w", r.Name, err)
 	}
-	return writeFile(d.in(r.Name, "keyferryd.yaml"), data)
+	return writeFile(d.in(r.Name, "keyferryd.yaml"), append([]byte("# Written anew by keyferry-dev whenever it starts this daemon.\n"), data...))
 }
 
 // writeClientConfig writes the file with which the keyferry command is the named client.

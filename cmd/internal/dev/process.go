@@ -168,6 +168,11 @@ func (d *Deployment) Stop(r region.Name, kill bool) error {
 
 // Down stops every daemon of the deployment.
 func (d *Deployment) Down() error {
+	unlock, err := lock(d.path("lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	var all []error
 	for _, r := range d.Regions() {
 		all = append(all, d.Stop(r, false))
