@@ -64,9 +64,9 @@ func (d Descriptor) Accepts(n Name, peer SignedDescriptor) error {
 	case peer.Region != n:
 		return fmt.Errorf("descriptor of Region %s found under the name %s: %w", peer.Region, n, ErrDescriptor)
 	case peer.Region == d.Region || peer.Instance == d.Instance:
-		return fmt.Errorf("Region %s is this Region: %w", n, ErrDescriptor)
+		return fmt.Errorf("peer %s is this Region: %w", n, ErrDescriptor)
 	case peer.Partition != d.Partition:
-		return fmt.Errorf("Region %s is in partition %s, this one in %s: %w", n, peer.Partition, d.Partition, ErrDescriptor)
+		return fmt.Errorf("peer %s is in partition %s, this Region in %s: %w", n, peer.Partition, d.Partition, ErrDescriptor)
 	}
 	return nil
 }
