@@ -19,61 +19,62 @@ type action struct {
 	name         string // without its prefix kms:
 	on           resourceKind
 	crossAccount bool // AWS allows it to principals of other accounts
+	grantable    bool // a grant can allow it
 }
 
 // The table of actions: every one that a policy may name. Names and their reach across
 // accounts are AWS's; DescribeRegion is ours.
 var actions = []action{
-	{"CancelKeyDeletion", onKey, false},
-	{"CreateAlias", onKey | onAlias, false},
-	{"CreateGrant", onKey, true},
-	{"CreateKey", onNothing, false},
-	{"Decrypt", onKey, true},
-	{"DeleteAlias", onKey | onAlias, false},
-	{"DeleteImportedKeyMaterial", onKey, false},
-	{"DeriveSharedSecret", onKey, true},
-	{"DescribeKey", onKey, true},
-	{"DescribeRegion", onNothing, false},
-	{"DisableKey", onKey, false},
-	{"DisableKeyRotation", onKey, false},
-	{"EnableKey", onKey, false},
-	{"EnableKeyRotation", onKey, false},
-	{"Encrypt", onKey, true},
-	{"GenerateDataKey", onKey, true},
-	{"GenerateDataKeyPair", onKey, true},
-	{"GenerateDataKeyPairWithoutPlaintext", onKey, true},
-	{"GenerateDataKeyWithoutPlaintext", onKey, true},
-	{"GenerateMac", onKey, true},
-	{"GenerateRandom", onNothing, false},
-	{"GetKeyLastUsage", onKey, false},
-	{"GetKeyPolicy", onKey, false},
-	{"GetKeyRotationStatus", onKey, true},
-	{"GetParametersForImport", onKey, false},
-	{"GetPublicKey", onKey, true},
-	{"ImportKeyMaterial", onKey, false},
-	{"ListAliases", onNothing, false},
-	{"ListGrants", onKey, true},
-	{"ListKeyPolicies", onKey, false},
-	{"ListKeyRotations", onKey, false},
-	{"ListKeys", onNothing, false},
-	{"ListResourceTags", onKey, false},
-	{"ListRetirableGrants", onNothing, false},
-	{"PutKeyPolicy", onKey, false},
-	{"ReEncryptFrom", onKey, true},
-	{"ReEncryptTo", onKey, true},
-	{"ReplicateKey", onKey, false},
-	{"RetireGrant", onKey, true},
-	{"RevokeGrant", onKey, true},
-	{"RotateKeyOnDemand", onKey, false},
-	{"ScheduleKeyDeletion", onKey, false},
-	{"Sign", onKey, true},
-	{"TagResource", onKey | onNothing, false}, // on nothing: the tags of a key that is being created
-	{"UntagResource", onKey, false},
-	{"UpdateAlias", onKey | onAlias, false},
-	{"UpdateKeyDescription", onKey, false},
-	{"UpdatePrimaryRegion", onKey, false},
-	{"Verify", onKey, true},
-	{"VerifyMac", onKey, true},
+	{"CancelKeyDeletion", onKey, false, false},
+	{"CreateAlias", onKey | onAlias, false, false},
+	{"CreateGrant", onKey, true, true},
+	{"CreateKey", onNothing, false, false},
+	{"Decrypt", onKey, true, true},
+	{"DeleteAlias", onKey | onAlias, false, false},
+	{"DeleteImportedKeyMaterial", onKey, false, false},
+	{"DeriveSharedSecret", onKey, true, true},
+	{"DescribeKey", onKey, true, true},
+	{"DescribeRegion", onNothing, false, false},
+	{"DisableKey", onKey, false, false},
+	{"DisableKeyRotation", onKey, false, false},
+	{"EnableKey", onKey, false, false},
+	{"EnableKeyRotation", onKey, false, false},
+	{"Encrypt", onKey, true, true},
+	{"GenerateDataKey", onKey, true, true},
+	{"GenerateDataKeyPair", onKey, true, true},
+	{"GenerateDataKeyPairWithoutPlaintext", onKey, true, true},
+	{"GenerateDataKeyWithoutPlaintext", onKey, true, true},
+	{"GenerateMac", onKey, true, true},
+	{"GenerateRandom", onNothing, false, false},
+	{"GetKeyLastUsage", onKey, false, false},
+	{"GetKeyPolicy", onKey, false, false},
+	{"GetKeyRotationStatus", onKey, true, false},
+	{"GetParametersForImport", onKey, false, false},
+	{"GetPublicKey", onKey, true, true},
+	{"ImportKeyMaterial", onKey, false, false},
+	{"ListAliases", onNothing, false, false},
+	{"ListGrants", onKey, true, false},
+	{"ListKeyPolicies", onKey, false, false},
+	{"ListKeyRotations", onKey, false, false},
+	{"ListKeys", onNothing, false, false},
+	{"ListResourceTags", onKey, false, false},
+	{"ListRetirableGrants", onNothing, false, false},
+	{"PutKeyPolicy", onKey, false, false},
+	{"ReEncryptFrom", onKey, true, true},
+	{"ReEncryptTo", onKey, true, true},
+	{"ReplicateKey", onKey, false, false},
+	{"RetireGrant", onKey, true, true},
+	{"RevokeGrant", onKey, true, false},
+	{"RotateKeyOnDemand", onKey, false, false},
+	{"ScheduleKeyDeletion", onKey, false, false},
+	{"Sign", onKey, true, true},
+	{"TagResource", onKey | onNothing, false, false}, // on nothing: the tags of a key that is being created
+	{"UntagResource", onKey, false, false},
+	{"UpdateAlias", onKey | onAlias, false, false},
+	{"UpdateKeyDescription", onKey, false, false},
+	{"UpdatePrimaryRegion", onKey, false, false},
+	{"Verify", onKey, true, true},
+	{"VerifyMac", onKey, true, true},
 }
 
 // actionIndex finds the row of an action by the name that requests use, kms:Encrypt.
@@ -100,6 +101,29 @@ type actionSet [2]uint64
 
 func (s *actionSet) add(i int)      { s[i/64] |= 1 << (i % 64) }
 func (s *actionSet) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
+
+func (s actionSet) and(o actionSet) actionSet { return actionSet{s[0] & o[0], s[1] & o[1]} }
+func (s actionSet) empty() bool               { return s == actionSet{} }
+
+// others returns the actions that are not in the set, for NotAction.
+func (s actionSet) others() actionSet {
+	var o actionSet
+	for i := range actions {
+		if !s.has(i) {
+			o.add(i)
+		}
+	}
+	return o
+}
+
+// actionsOf returns the set that a list of patterns names.
+func actionsOf(patterns ...string) actionSet {
+	var s actionSet
+	for _, p := range patterns {
+		s.addPattern(p)
+	}
+	return s
+}
 
 // addPattern adds the actions that a pattern names, and reports whether there are any.
 // As in AWS, letter case does not count.

@@ -8,8 +8,16 @@ type Request struct {
 	Action    string // such as kms:Encrypt, spelt as in Actions
 	Resource  string // a key's or an alias's ARN, or * for a call on neither
 
-	// Context holds the values of condition keys, such as kms:EncryptionContext:env. Parse
-	// refuses conditions, so nothing reads it yet.
+	// EncryptionContext is that of the call; for CreateGrant and RetireGrant it is the pairs
+	// of the grant's constraint. Conditions on kms:EncryptionContext:<name> and
+	// kms:EncryptionContextKeys read it, and so do the constraints of grants.
+	EncryptionContext map[string]string
+
+	// Context holds the values of the other condition keys, by the constants of this
+	// package, which say what belongs in. Only aws:PrincipalArn, aws:PrincipalAccount and
+	// kms:CallerAccount do not, since Principal says them. A key that the action does not
+	// carry is not looked at. Nil means that nobody has filled in anything: then conditions
+	// count against the caller, those on the encryption context too.
 	Context map[string][]string
 }
 
@@ -20,10 +28,17 @@ type Statement struct {
 	Sid    string
 }
 
+// grantPolicy is the Policy of a Statement that is no statement but a grant, whose ID is its
+// Sid.
+const grantPolicy = "grant"
+
 // String returns document, index and Sid, or "no statement".
 func (s Statement) String() string {
 	if s.Policy == "" {
 		return "no statement"
+	}
+	if s.Policy == grantPolicy {
+		return fmt.Sprintf("grant %q", s.Sid)
 	}
 	if s.Sid == "" {
 		return fmt.Sprintf("%s, Statement[%d]", s.Policy, s.Index)
@@ -47,6 +62,7 @@ const (
 	NoDelegation                      // an identity policy allows, but the key policy does not trust the account
 	NoIdentityAllow                   // the key policy trusts the account, but no identity policy allows
 	CrossAccountRefused               // the action is never open to other accounts
+	GrantAllow                        // a grant allows
 )
 
 var reasons = [...]struct{ name, missing string }{
@@ -61,6 +77,7 @@ var reasons = [...]struct{ name, missing string }{
 	NoDelegation:        {"NoDelegation", "a key policy statement that allows the action to the principal or to its account"},
 	NoIdentityAllow:     {"NoIdentityAllow", "an identity policy of the principal that allows the action on this resource"},
 	CrossAccountRefused: {"CrossAccountRefused", "a principal of the account that owns the resource"},
+	GrantAllow:          {"GrantAllow", ""},
 }
 
 // String returns the reason's name.
@@ -96,8 +113,9 @@ func allow(r Reason, s *statement) Decision {
 }
 
 // Decide answers a request. keyPolicy is that of the key, and nil for a call without a key
-// or on an alias; identity are the policies attached to the principal.
-func Decide(req Request, keyPolicy *Policy, identity []*Policy) Decision {
+// or on an alias; identity are the policies attached to the principal; grants are those on
+// the key, for whomever, and for RetireGrant only the grant that is to be retired.
+func Decide(req Request, keyPolicy *Policy, identity []*Policy, grants ...Grant) Decision {
 	q, ok := newQuery(req)
 	if !ok || keyPolicy != nil && (keyPolicy.kind != KeyPolicy || q.what.kind != onKey) {
 		return refuse(InvalidRequest, nil)
@@ -125,14 +143,24 @@ func Decide(req Request, keyPolicy *Policy, identity []*Policy) Decision {
 	if foreign && !actions[q.action].crossAccount {
 		return refuse(CrossAccountRefused, nil)
 	}
+	var d Decision
 	switch {
 	case q.what.kind != onKey:
 		return decideByIdentity(&q, &byIdentity)
 	case foreign:
-		return decideForeign(&q, &byKey, &byIdentity)
+		d = decideForeign(&q, &byKey, &byIdentity)
 	default:
-		return decideOwn(&byKey, &byIdentity)
+		d = decideOwn(&byKey, &byIdentity)
 	}
+	if d.Allowed {
+		return d
+	}
+	for i := range grants {
+		if grants[i].allows(&q) {
+			return Decision{Allowed: true, Reason: GrantAllow, Statement: Statement{grantPolicy, i, grants[i].ID}}
+		}
+	}
+	return d
 }
 
 // decideByIdentity is for calls without a key: there is no key policy to ask. The account's
@@ -183,9 +211,11 @@ func decideForeign(q *query, byKey, byIdentity *findings) Decision {
 
 // query is a request, taken apart.
 type query struct {
-	action int
-	who    principal
-	what   resource
+	action     int
+	who        principal
+	what       resource
+	encryption map[string]string
+	context    map[string][]string
 }
 
 func newQuery(req Request) (q query, ok bool) {
@@ -198,6 +228,7 @@ func newQuery(req Request) (q query, ok bool) {
 	if q.what, ok = parseResource(req.Resource); !ok {
 		return q, false
 	}
+	q.encryption, q.context = req.EncryptionContext, req.Context
 	return q, actions[q.action].on&q.what.kind != 0
 }
 
@@ -213,13 +244,8 @@ func (f *findings) scan(q *query, p *Policy) {
 		if !s.actions.has(q.action) {
 			continue
 		}
-		how := byName
-		if p.kind == KeyPolicy {
-			if how = s.who.reach(&q.who); how == notReached {
-				continue
-			}
-		}
-		if !s.covers(&q.what) {
+		how := s.reach(q, p.kind)
+		if how == notReached || !s.covers(&q.what) || !s.holds(q) {
 			continue
 		}
 		switch {
@@ -240,11 +266,34 @@ func first(have, s *statement) *statement {
 	return s
 }
 
+// reach says how the statement reaches the caller. Policies of the caller's own reach it
+// without saying so.
+func (s *statement) reach(q *query, kind Kind) reach {
+	switch {
+	case kind != KeyPolicy:
+		return byName
+	case !s.notWho:
+		return s.who.reach(&q.who)
+	case s.who.spares(&q.who):
+		return notReached
+	}
+	return byName
+}
+
 func (s *statement) covers(what *resource) bool {
 	for i := range s.resources {
 		if s.resources[i].match(what) {
-			return true
+			return !s.notResource
 		}
 	}
-	return false
+	return s.notResource
+}
+
+func (s *statement) holds(q *query) bool {
+	for i := range s.conditions {
+		if !s.conditions[i].holds(q, s.deny) {
+			return false
+		}
+	}
+	return true
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"unicode/utf8"
 )
 
@@ -25,6 +26,19 @@ type member struct {
 
 func (n node) isObject() bool { return n.value == json.Delim('{') }
 func (n node) isList() bool   { return n.value == json.Delim('[') }
+
+// scalar returns a string, a number as it is written, or a boolean.
+func (n node) scalar() (string, bool) {
+	switch v := n.value.(type) {
+	case string:
+		return v, true
+	case json.Number:
+		return v.String(), true
+	case bool:
+		return strconv.FormatBool(v), true
+	}
+	return "", false
+}
 
 // kind names what was found, for messages.
 func (n node) kind() string {

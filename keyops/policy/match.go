@@ -1,10 +1,13 @@
 package policy
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
-// glob reports whether a text matches a pattern in which * stands for any bytes, none
+// glob reports whether a text matches a pattern in which * stands for any characters, none
 // included, and ? for any one. Its time is at most the product of the two lengths: after a
-// mismatch only the last star takes one byte more.
+// mismatch only the last star takes one character more.
 func glob(pattern, text string) bool {
 	p, t := 0, 0
 	star, mark := -1, 0
@@ -14,16 +17,27 @@ func glob(pattern, text string) bool {
 		case p < len(pattern) && pattern[p] == '*':
 			star, mark = p, t
 			p++
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == text[t]):
+		case p < len(pattern) && pattern[p] == '?':
+			p, t = p+1, t+width(text[t:])
+		case p < len(pattern) && pattern[p] == text[t]:
 			p, t = p+1, t+1
 		case star >= 0:
-			mark++
+			mark += width(text[mark:])
 			p, t = star+1, mark
 		default:
 			return false
 		}
 	}
 	return strings.Trim(pattern[p:], "*") == ""
+}
+
+// width is the number of bytes of the first character.
+func width(text string) int {
+	if text[0] < utf8.RuneSelf {
+		return 1
+	}
+	_, n := utf8.DecodeRuneInString(text)
+	return n
 }
 
 // arnParts is an ARN cut at its first five colons: arn, partition, service, Region,
@@ -40,27 +54,26 @@ func splitARN(s string) (parts arnParts, ok bool) {
 	return parts, parts[0] == "arn"
 }
 
-// resourcePattern is one entry of a Resource element: everything, or an ARN whose parts are
-// matched one by one, so that no wildcard reaches over a colon into the next part.
+// match compares part by part, so that no wildcard reaches over a colon into the next part.
+func (pattern *arnParts) match(have *arnParts) bool {
+	// From the end, since the parts before it are mostly equal.
+	for i := len(pattern) - 1; i > 0; i-- {
+		if !glob(pattern[i], have[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// resourcePattern is one entry of a Resource element: everything, or an ARN with
+// wildcards.
 type resourcePattern struct {
 	everything bool
 	parts      arnParts
 }
 
 func (r *resourcePattern) match(what *resource) bool {
-	if r.everything {
-		return true
-	}
-	if what.kind == onNothing {
-		return false
-	}
-	// From the end, since the parts before it are mostly equal.
-	for i := len(r.parts) - 1; i > 0; i-- {
-		if !glob(r.parts[i], what.parts[i]) {
-			return false
-		}
-	}
-	return true
+	return r.everything || what.kind != onNothing && r.parts.match(&what.parts)
 }
 
 // resource is what a request acts on.
@@ -180,4 +193,12 @@ func (p *principals) reach(who *principal) reach {
 		return throughAccount
 	}
 	return notReached
+}
+
+// spares reports whether a deny for everybody but these leaves a principal out. As in AWS
+// the principal and its account both have to be named: naming the account alone spares
+// nobody but its root, and naming the principal alone leaves it denied with its account.
+func (p *principals) spares(who *principal) bool {
+	account := p.accounts[who.accountARN] || p.accounts[who.account]
+	return p.everyone || account && (who.root || p.named[who.arn])
 }

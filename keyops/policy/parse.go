@@ -19,11 +19,16 @@ type Policy struct {
 
 // statement is one compiled statement. Decisions point to it.
 type statement struct {
-	ref       Statement
-	deny      bool
-	who       *principals // nil in an identity policy
-	actions   actionSet
-	resources []resourcePattern
+	ref         Statement
+	deny        bool
+	who         *principals // nil in an identity policy
+	notWho      bool        // who is NotPrincipal; denies only
+	actions     actionSet
+	named       actionSet // those of actions that are written out, without wildcards
+	notAction   bool      // actions was written as NotAction
+	resources   []resourcePattern
+	notResource bool
+	conditions  []condition
 }
 
 // Parse compiles one document. Its errors are *Error and wrap ErrMalformed.
@@ -31,25 +36,28 @@ func Parse(data []byte, kind Kind) (*Policy, error) {
 	if kind != KeyPolicy && kind != IdentityPolicy {
 		return nil, &Error{Problem: fmt.Sprintf("%s cannot be parsed by itself", kind)}
 	}
-	return parse(data, kind, MaxPolicySize, MaxStatements)
+	policy, _, err := parse(data, kind, MaxPolicySize, MaxStatements)
+	return policy, err
 }
 
-func parse(data []byte, kind Kind, maxSize, maxStatements int) (*Policy, error) {
+func parse(data []byte, kind Kind, maxSize, maxStatements int) (*Policy, *parser, error) {
 	if len(data) > maxSize {
-		return nil, &Error{Problem: fmt.Sprintf("%d bytes; %s has at most %d", len(data), kind, maxSize)}
+		return nil, nil, &Error{Problem: fmt.Sprintf("%d bytes; %s has at most %d", len(data), kind, maxSize)}
 	}
 	p := &parser{document: document{data: data}, kind: kind, maxStatements: maxStatements}
 	root, err := p.read()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return p.policy(root)
+	policy, err := p.policy(root)
+	return policy, p, err
 }
 
 type parser struct {
 	document
 	kind          Kind
 	maxStatements int
+	groups        map[string][]string // of an identities file: group ARN → members' ARNs
 }
 
 func (p *parser) failAt(n node, format string, args ...any) error {
@@ -75,13 +83,12 @@ func (p *parser) elements(n node, allowed ...string) (map[string]node, error) {
 // refusal says why an element is not allowed and what to do instead.
 func (p *parser) refusal(name string, allowed []string) string {
 	switch name {
-	case "NotPrincipal", "NotAction", "NotResource":
-		return "not supported; say in " + strings.TrimPrefix(name, "Not") + " what the statement is for"
-	case "Condition":
-		return "not supported; without its condition the statement would be another one, so the policy is refused"
-	case "Principal":
+	case "Principal", "NotPrincipal":
 		if p.kind == IdentityPolicy {
 			return "an identity policy has none, since it is attached to its principal; leave it out"
+		}
+		if p.kind == identitiesFile {
+			return "identity policies are attached by name; list them in Principal"
 		}
 	case "Service", "Federated", "CanonicalUser":
 		return "not supported; name principals under AWS"
@@ -95,9 +102,18 @@ func (p *parser) refusal(name string, allowed []string) string {
 }
 
 func (p *parser) policy(root node) (*Policy, error) {
-	found, err := p.elements(root, "Version", "Id", "Statement")
+	allowed := []string{"Version", "Id", "Statement"}
+	if p.kind == identitiesFile {
+		allowed = append(allowed, "Groups")
+	}
+	found, err := p.elements(root, allowed...)
 	if err != nil {
 		return nil, err
+	}
+	if groups, ok := found["Groups"]; ok {
+		if err := p.readGroups(groups); err != nil {
+			return nil, err
+		}
 	}
 	v, ok := found["Version"]
 	if !ok {
@@ -145,20 +161,16 @@ func (p *parser) policy(root node) (*Policy, error) {
 }
 
 func (p *parser) statement(n node, ref Statement) (*statement, error) {
-	allowed := []string{"Sid", "Effect", "Principal", "Action", "Resource"}
-	required := allowed[1:]
-	if p.kind == IdentityPolicy {
-		allowed = []string{"Sid", "Effect", "Action", "Resource"}
-		required = allowed[1:]
+	allowed := []string{"Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"}
+	switch p.kind {
+	case IdentityPolicy:
+		allowed = slices.Delete(allowed, 2, 4)
+	case identitiesFile:
+		allowed = slices.Delete(allowed, 3, 4)
 	}
 	found, err := p.elements(n, allowed...)
 	if err != nil {
 		return nil, err
-	}
-	for _, name := range required {
-		if _, ok := found[name]; !ok {
-			return nil, p.failAt(n, "%s is missing", name)
-		}
 	}
 	s := &statement{ref: ref}
 	if sid, ok := found["Sid"]; ok {
@@ -166,23 +178,68 @@ func (p *parser) statement(n node, ref Statement) (*statement, error) {
 			return nil, err
 		}
 	}
-	switch effect := found["Effect"]; effect.value {
+	effect, ok := found["Effect"]
+	if !ok {
+		return nil, p.failAt(n, "Effect is missing")
+	}
+	switch effect.value {
 	case "Allow":
 	case "Deny":
 		s.deny = true
 	default:
 		return nil, p.failAt(effect, "want Allow or Deny")
 	}
-	if who, ok := found["Principal"]; ok {
+	if p.kind != IdentityPolicy {
+		who, not, err := p.either(n, found, "Principal")
+		if err != nil {
+			return nil, err
+		}
+		// AWS does not support it either: it would let in everybody who is yet to come.
+		if not && !s.deny {
+			return nil, p.failAt(who, `not with "Effect": "Allow"; say in Principal who is allowed`)
+		}
+		s.notWho = not
 		if s.who, err = p.principals(who); err != nil {
 			return nil, err
 		}
 	}
-	if err := p.each(found["Action"], func(n node, text string) error { return p.action(s, n, text) }); err != nil {
+	list, not, err := p.either(n, found, "Action")
+	if err != nil {
 		return nil, err
 	}
-	err = p.each(found["Resource"], func(n node, text string) error { return p.resource(s, n, text) })
+	if err := p.each(list, func(n node, text string) error { return p.action(s, n, text) }); err != nil {
+		return nil, err
+	}
+	if s.notAction = not; not {
+		s.actions, s.named = s.actions.others(), actionSet{}
+	}
+	list, not, err = p.either(n, found, "Resource")
+	if err != nil {
+		return nil, err
+	}
+	s.notResource = not
+	if err := p.each(list, func(n node, text string) error { return p.resource(s, n, text) }); err != nil {
+		return nil, err
+	}
+	if c, ok := found["Condition"]; ok {
+		err = p.conditions(s, c)
+	}
 	return s, err
+}
+
+// either returns the one of an element and its Not form that the statement has.
+func (p *parser) either(n node, found map[string]node, name string) (value node, not bool, err error) {
+	value, plain := found[name]
+	negated, not := found["Not"+name]
+	switch {
+	case plain && not:
+		return value, not, p.failAt(negated, "given together with %s; keep one of them", name)
+	case not:
+		return negated, true, nil
+	case plain:
+		return value, false, nil
+	}
+	return value, false, p.failAt(n, "%s is missing", name)
 }
 
 // each calls do for a string, or for every string of a list that is not empty.
@@ -233,6 +290,9 @@ func (p *parser) label(n node) (string, error) {
 
 func (p *parser) action(s *statement, n node, text string) error {
 	if s.actions.addPattern(text) {
+		if !strings.ContainsAny(text, "*?") {
+			s.named.addPattern(text)
+		}
 		return nil
 	}
 	if service, _, ok := strings.Cut(text, ":"); text != "*" && (!ok || !strings.EqualFold(service, "kms")) {
@@ -314,6 +374,13 @@ func (p *parser) principal(who *principals, n node, text string) error {
 	}
 	if strings.ContainsAny(text, "*?") {
 		return p.failAt(n, "principal %q: no wildcards within a principal; %s", text, want)
+	}
+	if isGroupARN(text) && p.kind == identitiesFile {
+		if _, ok := p.groups[text]; !ok {
+			return p.failAt(n, "group %q is not in Groups; add it there", text)
+		}
+		who.named[text] = true
+		return nil
 	}
 	named, ok := parsePrincipal(text)
 	if !ok {

@@ -31,6 +31,11 @@ const (
 
 func with(members ...string) string { return wrap(strings.Join(members, ", ")) }
 
+// condition is a statement with operators.
+func condition(operators string) string {
+	return with(who, rest, `"Condition": {`+operators+`}`)
+}
+
 func TestParseAccepts(t *testing.T) {
 	user := `"arn:aws:iam::111122223333:user/division/alice+a=b,c.d@e_f-g"`
 	for name, text := range map[string]string{
@@ -42,6 +47,21 @@ func TestParseAccepts(t *testing.T) {
 		"many actions":               with(who, effect, `"Action": ["KMS:encrypt", "kms:*Data*", "kms:?ign", "*"]`, resource),
 		"many resources": with(who, effect, action, `"Resource": ["*", "arn:aws:kms:*:*:*", "arn:*:kms:eu-*:111122223333:key/mrk-*",
 			"arn:aws:kms:eu-paris-1:1111*:k*", "arn:aws:kms:eu-paris-1:111122223333:alias/a:b"]`),
+		"NotPrincipal": with(`"NotPrincipal": {"AWS": ["111122223333", `+user+`]}`, `"Effect": "Deny"`, action, resource),
+		"NotAction":    with(who, effect, `"NotAction": ["kms:Decrypt", "kms:*Key*"]`, resource),
+		"NotResource":  with(who, effect, action, `"NotResource": "arn:aws:kms:*:*:alias/*"`),
+		"every operator": condition(`"StringEquals": {"kms:KeySpec": "x", "KMS:KEYUSAGE": ["x", ""]}, "StringNotEquals": {"kms:KeySpec": "x"},
+			"StringEqualsIgnoreCase": {"kms:KeySpec": "x"}, "StringNotEqualsIgnoreCase": {"kms:KeySpec": "x"}, "StringLike": {"kms:KeySpec": "x*"}, "StringNotLike": {"kms:KeySpec": "x?"},
+			"NumericEquals": {"kms:RotationPeriodInDays": 90}, "NumericNotEquals": {"kms:RotationPeriodInDays": "90.5"}, "NumericLessThan": {"kms:RotationPeriodInDays": [-1, "1"]},
+			"NumericLessThanEquals": {"kms:RotationPeriodInDays": 1}, "NumericGreaterThan": {"kms:RotationPeriodInDays": 1}, "NumericGreaterThanEquals": {"kms:RotationPeriodInDays": 1},
+			"DateEquals": {"aws:CurrentTime": "2030-01-31T08:00:00Z"}, "DateNotEquals": {"aws:CurrentTime": "2030-01-31T08:00:00.5+01:00"}, "DateLessThan": {"aws:CurrentTime": "2030-01-31"},
+			"DateLessThanEquals": {"aws:CurrentTime": 1900000000}, "DateGreaterThan": {"kms:ValidTo": "1900000000"}, "DateGreaterThanEquals": {"kms:ValidTo": "2030-01-31"},
+			"Bool": {"kms:MultiRegion": true, "kms:ReEncryptOnSameKey": "FALSE"}, "Null": {"kms:MultiRegion": false, "kms:ResourceAliases": "true"},
+			"IpAddress": {"aws:SourceIp": ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]}, "NotIpAddress": {"aws:SourceIp": "::1"},
+			"ArnEquals": {"aws:PrincipalArn": "arn:aws:iam::111122223333:root"}, "ArnNotEquals": {"aws:PrincipalArn": "arn:*:iam::*:user/*"},
+			"ArnLike": {"kms:GranteePrincipal": "arn:aws:iam::*:*"}, "ArnNotLike": {"kms:RetiringPrincipal": "arn:aws:iam::*:*"}`),
+		"quantifiers and IfExists": condition(`"ForAllValues:StringEquals": {"kms:EncryptionContextKeys": ["a", "b"]}, "ForAnyValue:StringLikeIfExists": {"kms:ResourceAliases": "alias/*"},
+			"ForAnyValue:StringEquals": {"kms:ReplicaRegion": "eu-paris-1"}, "BoolIfExists": {"aws:SecureTransport": "true"}, "StringNotLikeIfExists": {"kms:EncryptionContext:a:b c": "ä*"}`),
 		"escapes":          `{"Versio\u006e": "2012-10-17", "Statement": [{` + who + ", " + rest + `}]}`,
 		"space around it":  " \t\r\n" + with(who, rest) + "\n\n",
 		"100 statements":   `{"Version": "2012-10-17", "Statement": [` + strings.Repeat(`{`+who+", "+rest+`},`, 99) + `{` + who + ", " + rest + `}]}`,
@@ -103,11 +123,61 @@ func TestParseRefuses(t *testing.T) {
 		{"no action", with(who, effect, resource), "Statement[0]", "Action is missing", `{"Principal"`},
 		{"no resource", with(who, effect, action), "Statement[0]", "Resource is missing", `{"Principal"`},
 		{"effect in lower case", with(who, `"Effect": "allow"`, action, resource), "Statement[0].Effect", "want Allow or Deny", `"allow"`},
-		{"condition", with(who, rest, `"Condition": {"Bool": {"kms:MultiRegion": "true"}}`), "Statement[0].Condition", "without its condition", `"Condition"`},
-		{"empty condition", with(who, rest, `"Condition": {}`), "Statement[0].Condition", "not supported", `"Condition"`},
-		{"NotPrincipal", with(`"NotPrincipal": "*"`, rest), "Statement[0].NotPrincipal", "say in Principal", `"NotPrincipal"`},
-		{"NotAction", with(who, effect, `"NotAction": "kms:*"`, resource), "Statement[0].NotAction", "say in Action", `"NotAction"`},
-		{"NotResource", with(who, effect, action, `"NotResource": "*"`), "Statement[0].NotResource", "say in Resource", `"NotResource"`},
+		{"NotPrincipal that allows", with(`"NotPrincipal": {"AWS": "111122223333"}`, rest), "Statement[0].NotPrincipal", `not with "Effect": "Allow"`, `{"AWS"`},
+		{"Principal and NotPrincipal", with(who, `"NotPrincipal": "*"`, rest), "Statement[0].NotPrincipal", "together with Principal", `"*", "Effect"`},
+		{"Action and NotAction", with(who, rest, `"NotAction": "kms:*"`), "Statement[0].NotAction", "together with Action", `"kms:*"`},
+		{"Resource and NotResource", with(who, rest, `"NotResource": "*"`), "Statement[0].NotResource", "together with Resource", `"*"}]}`},
+		{"misspelt NotAction", with(who, effect, `"NotAction": "kms:Decryt"`, resource), "Statement[0].NotAction", "perhaps kms:Decrypt", `"kms:Decryt"`},
+		{"empty NotResource", with(who, effect, action, `"NotResource": []`), "Statement[0].NotResource", "at least one", `[]`},
+		// conditions
+		{"condition as string", with(who, rest, `"Condition": "x"`), "Statement[0].Condition", "want an object of operators", `"x"`},
+		{"empty condition", with(who, rest, `"Condition": {}`), "Statement[0].Condition", "leave it out", `{}`},
+		{"unknown operator", condition(`"StringContains": {"kms:KeySpec": "x"}`), "Statement[0].Condition.StringContains", "unknown operator; see", `"StringContains"`},
+		{"misspelt operator", condition(`"StringEqual": {"kms:KeySpec": "x"}`), "Statement[0].Condition.StringEqual", "perhaps StringEquals", `"StringEqual"`},
+		{"operator in another letter case", condition(`"stringequals": {"kms:KeySpec": "x"}`), "Statement[0].Condition.stringequals", "perhaps StringEquals", `"stringequals"`},
+		{"operator of binary values", condition(`"BinaryEquals": {"kms:KeySpec": "QQ=="}`), "Statement[0].Condition.BinaryEquals", "unknown operator", `"BinaryEquals"`},
+		{"unknown quantifier", condition(`"ForSomeValues:StringEquals": {"kms:KeySpec": "x"}`), "Statement[0].Condition.ForSomeValues:StringEquals", "unknown operator", `"ForSome`},
+		{"two quantifiers", condition(`"ForAllValues:ForAnyValue:StringEquals": {"kms:KeySpec": "x"}`), "Statement[0].Condition.ForAllValues:ForAnyValue:StringEquals", "unknown operator", `"ForAll`},
+		{"NullIfExists", condition(`"NullIfExists": {"kms:KeySpec": "true"}`), "Statement[0].Condition.NullIfExists", "unknown operator", `"NullIfExists"`},
+		{"ForAnyValue:Null", condition(`"ForAnyValue:Null": {"kms:ResourceAliases": "true"}`), "Statement[0].Condition.ForAnyValue:Null", "unknown operator", `"ForAnyValue:Null"`},
+		{"operator without keys", condition(`"Bool": {}`), "Statement[0].Condition.Bool", "want an object of condition keys", `{}}}]}`},
+		{"operator with a value", condition(`"Bool": "kms:MultiRegion"`), "Statement[0].Condition.Bool", "want an object of condition keys", `"kms:MultiRegion"`},
+		{"unknown condition key", condition(`"StringEquals": {"kms:Colour": "x"}`), "Statement[0].Condition.StringEquals.kms:Colour", "unknown condition key; see", `"kms:Colour"`},
+		{"misspelt condition key", condition(`"Bool": {"kms:MultiRegio": "true"}`), "Statement[0].Condition.Bool.kms:MultiRegio", "perhaps kms:MultiRegion", `"kms:MultiRegio"`},
+		{"condition key of a service", condition(`"StringEquals": {"kms:ViaService": "s3.eu-paris-1.amazonaws.com"}`), "Statement[0].Condition.StringEquals.kms:ViaService", "unknown condition key", `"kms:ViaService"`},
+		{"condition key without prefix", condition(`"StringEquals": {"KeySpec": "x"}`), "Statement[0].Condition.StringEquals.KeySpec", "unknown condition key", `"KeySpec"`},
+		{"encryption context without name", condition(`"StringEquals": {"kms:EncryptionContext:": "x"}`), "Statement[0].Condition.StringEquals.kms:EncryptionContext:", "unknown condition key", `"kms:EncryptionContext:"`},
+		{"variable in a condition key", condition(`"StringEquals": {"kms:EncryptionContext:${aws:username}": "x"}`), "Statement[0].Condition.StringEquals.kms:EncryptionContext:${aws:username}", "policy variables", `"kms:EncryptionC`},
+		{"look-alike in a condition key", condition(`"StringEquals": {"kms:EncryptionContext:\u0430": "x"}`), "Statement[0].Condition.StringEquals.kms:EncryptionContext:\u0430", "printable ASCII", `"kms:EncryptionC`},
+		{"condition key twice", condition(`"StringEquals": {"kms:KeySpec": "x", "KMS:keyspec": "y"}`), "Statement[0].Condition.StringEquals.KMS:keyspec", "letter case does not count", `"KMS:keyspec"`},
+		{"encryption context twice", condition(`"StringEquals": {"kms:EncryptionContext:a": "x", "kms:EncryptionContext:A": "y"}`), "Statement[0].Condition.StringEquals.kms:EncryptionContext:A", "letter case does not count", `"kms:EncryptionContext:A"`},
+		{"operator twice", condition(`"Null": {"kms:KeySpec": "true"}, "Null": {"kms:KeyUsage": "true"}`), "Statement[0].Condition.Null", "given twice", `"Null": {"kms:KeyUsage"`},
+		{"operator of another type", condition(`"StringEquals": {"kms:MultiRegion": "true"}`), "Statement[0].Condition.StringEquals.kms:MultiRegion", "StringEquals is not for condition keys of type Bool", `"kms:MultiRegion"`},
+		{"numeric operator on a string", condition(`"NumericEquals": {"kms:KeySpec": "1"}`), "Statement[0].Condition.NumericEquals.kms:KeySpec", "not for condition keys of type String", `"kms:KeySpec"`},
+		{"ARN operator on an address", condition(`"ArnLike": {"aws:SourceIp": "arn:aws:iam::1:root"}`), "Statement[0].Condition.ArnLike.aws:SourceIp", "type IP address", `"aws:SourceIp"`},
+		{"many values without quantifier", condition(`"StringEquals": {"kms:ResourceAliases": "alias/a"}`), "Statement[0].Condition.StringEquals.kms:ResourceAliases", "write ForAllValues:StringEquals or ForAnyValue:StringEquals", `"kms:ResourceAliases"`},
+		{"no values", condition(`"StringEquals": {"kms:KeySpec": []}`), "Statement[0].Condition.StringEquals.kms:KeySpec", "at least one value", `[]`},
+		{"value as object", condition(`"StringEquals": {"kms:KeySpec": {}}`), "Statement[0].Condition.StringEquals.kms:KeySpec", "an object; want a value", `{}}}}]}`},
+		{"null value", condition(`"StringEquals": {"kms:KeySpec": [null]}`), "Statement[0].Condition.StringEquals.kms:KeySpec[0]", "null; want a value", `null`},
+		{"account as number", condition(`"StringEquals": {"kms:CallerAccount": 111122223333}`), "Statement[0].Condition.StringEquals.kms:CallerAccount", `write "111122223333"`, `111122223333}`},
+		{"variable in a value", condition(`"StringEquals": {"aws:PrincipalArn": "arn:aws:iam::111122223333:user/${aws:username}"}`), "Statement[0].Condition.StringEquals.aws:PrincipalArn", "policy variables", `"arn:aws:iam`},
+		{"control character in a value", condition(`"StringEquals": {"kms:EncryptionContext:a": "\u0007"}`), "Statement[0].Condition.StringEquals.kms:EncryptionContext:a", "printable Latin", `"\u0007"`},
+		{"Greek value", condition(`"StringEquals": {"kms:EncryptionContext:a": "α"}`), "Statement[0].Condition.StringEquals.kms:EncryptionContext:a", "printable Latin", "\"α\""},
+		{"long value", condition(`"StringEquals": {"kms:EncryptionContext:a": "` + strings.Repeat("x", 2049) + `"}`), "Statement[0].Condition.StringEquals.kms:EncryptionContext:a", "at most 2048", `"xxx`},
+		{"truth of another kind", condition(`"Bool": {"kms:MultiRegion": "yes"}`), "Statement[0].Condition.Bool.kms:MultiRegion", "want true or false", `"yes"`},
+		{"truth as number", condition(`"Bool": {"kms:MultiRegion": 1}`), "Statement[0].Condition.Bool.kms:MultiRegion", "want true or false", `1}`},
+		{"truth of Null", condition(`"Null": {"kms:KeySpec": ""}`), "Statement[0].Condition.Null.kms:KeySpec", "want true or false", `""`},
+		{"number in words", condition(`"NumericLessThan": {"kms:RotationPeriodInDays": "many"}`), "Statement[0].Condition.NumericLessThan.kms:RotationPeriodInDays", "want a number", `"many"`},
+		{"number with exponent", condition(`"NumericLessThan": {"kms:RotationPeriodInDays": 1e3}`), "Statement[0].Condition.NumericLessThan.kms:RotationPeriodInDays", "want a number", `1e3`},
+		{"no number", condition(`"NumericLessThan": {"kms:RotationPeriodInDays": "NaN"}`), "Statement[0].Condition.NumericLessThan.kms:RotationPeriodInDays", "want a number", `"NaN"`},
+		{"date of another form", condition(`"DateLessThan": {"aws:CurrentTime": "31.1.2030"}`), "Statement[0].Condition.DateLessThan.aws:CurrentTime", "want a time", `"31.1.2030"`},
+		{"a year", condition(`"DateLessThan": {"aws:CurrentTime": "2030"}`), "Statement[0].Condition.DateLessThan.aws:CurrentTime", "want a time", `"2030"`},
+		{"a day that does not exist", condition(`"DateLessThan": {"aws:CurrentTime": "2030-02-30"}`), "Statement[0].Condition.DateLessThan.aws:CurrentTime", "want a time", `"2030-02-30"`},
+		{"host name", condition(`"IpAddress": {"aws:SourceIp": "example.org"}`), "Statement[0].Condition.IpAddress.aws:SourceIp", "want an address", `"example.org"`},
+		{"address bits after the network", condition(`"IpAddress": {"aws:SourceIp": "10.1.2.3/8"}`), "Statement[0].Condition.IpAddress.aws:SourceIp", "write 10.0.0.0/8", `"10.1.2.3/8"`},
+		{"network of 33 bits", condition(`"IpAddress": {"aws:SourceIp": "10.0.0.0/33"}`), "Statement[0].Condition.IpAddress.aws:SourceIp", "want an address", `"10.0.0.0/33"`},
+		{"address with a zone", condition(`"IpAddress": {"aws:SourceIp": "fe80::1%eth0"}`), "Statement[0].Condition.IpAddress.aws:SourceIp", "want an address", `"fe80`},
+		{"half an ARN", condition(`"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*"}`), "Statement[0].Condition.ArnLike.aws:PrincipalArn", "all six parts", `"arn:aws:iam::*"`},
 		{"Actions", with(who, effect, `"Actions": "kms:*"`, resource), "Statement[0].Actions", "there are Sid, Effect", `"Actions"`},
 		{"Sid as number", with(`"Sid": 1`, who, rest), "Statement[0].Sid", "1 to 128", `1, "Principal"`},
 		{"long Sid", with(`"Sid": "`+strings.Repeat("s", 129)+`"`, who, rest), "Statement[0].Sid", "1 to 128", `"s`},
@@ -284,16 +354,16 @@ func ExampleParse() {
 	_, err := policy.Parse([]byte(`{
   "Version": "2012-10-17",
   "Statement": {
-    "Effect": "Allow",
+    "Effect": "Deny",
     "Principal": "*",
-    "Action": "kms:Decrypt",
+    "Action": "kms:ReplicateKey",
     "Resource": "*",
-    "Condition": {"Bool": {"kms:MultiRegion": "true"}}
+    "Condition": {"StringNotLike": {"kms:RelicaRegion": "eu-*"}}
   }
 }`), policy.KeyPolicy)
 	fmt.Println(err)
 	// Output:
-	// malformed policy document: line 8, column 5: Statement.Condition: not supported; without its condition the statement would be another one, so the policy is refused
+	// malformed policy document: line 8, column 37: Statement.Condition.StringNotLike.kms:RelicaRegion: unknown condition key; perhaps kms:ReplicaRegion
 }
 
 // TestPrincipalsAreThoseOfTheProduct compares with the parser of principals that the rest
