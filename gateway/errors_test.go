@@ -40,25 +40,42 @@ func wantStatus(t *testing.T, err error, code codes.Code, reason string) string 
 	return st.Message()
 }
 
-// declared returns the reasons that keyops's source declares.
-func declared(t *testing.T) []string {
+// declared returns the values of the text constants in a source file that belong, by their
+// type or the beginning of their name.
+func declared(t *testing.T, path, kind string) []string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "../keyops/errors.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+	must(t, err)
 	var out []string
 	ast.Inspect(file, func(n ast.Node) bool {
 		spec, ok := n.(*ast.ValueSpec)
-		if !ok {
+		if !ok || len(spec.Values) != 1 {
 			return true
 		}
-		if kind, ok := spec.Type.(*ast.Ident); ok && kind.Name == "Reason" {
-			out = append(out, strings.Trim(spec.Values[0].(*ast.BasicLit).Value, `"`))
+		typed, _ := spec.Type.(*ast.Ident)
+		text, isText := spec.Values[0].(*ast.BasicLit)
+		if isText && (typed != nil && typed.Name == kind || typed == nil && strings.HasPrefix(spec.Names[0].Name, kind)) {
+			out = append(out, strings.Trim(text.Value, `"`))
 		}
 		return true
 	})
+	if len(out) < 5 {
+		t.Fatalf("%s declares only %v", path, out)
+	}
 	return out
+}
+
+func TestEveryCauseAndStatusHasAnEnumValue(t *testing.T) {
+	for _, cause := range declared(t, "../keyops/mrk/errors.go", "Cause") {
+		if kmsv1.FailureCause_value["FAILURE_CAUSE_"+cause] == 0 {
+			t.Errorf("clients cannot be told of %s", cause)
+		}
+	}
+	for _, status := range declared(t, "../replication/status.go", "Status") {
+		if kmsv1.ReplicationStatus_value["REPLICATION_STATUS_"+status] == 0 {
+			t.Errorf("clients cannot be told of %s", status)
+		}
+	}
 }
 
 func TestEveryReasonIsMapped(t *testing.T) {
@@ -66,7 +83,7 @@ func TestEveryReasonIsMapped(t *testing.T) {
 	for _, r := range keyops.Reasons {
 		listed = append(listed, string(r))
 	}
-	found := declared(t)
+	found := declared(t, "../keyops/errors.go", "Reason")
 	slices.Sort(found)
 	slices.Sort(listed)
 	if !slices.Equal(found, listed) {
