@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/hsm/hsmtest"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
@@ -296,6 +297,32 @@ func tokenFault(t *testing.T, sc scenario, at int, how string) {
 	r.Restart(t)
 	if applied := sc.applied(t, r); err == nil && !applied {
 		t.Error("success was answered, and the restart lost it")
+	}
+	sound(t, r)
+}
+
+// TestLateTokenWrite: a token that carries out a write after its caller was told that it
+// failed leaves an object that the next start destroys, because the intent is still there.
+func TestLateTokenWrite(t *testing.T) {
+	r := keyopstest.New(t, keyopstest.Options{})
+	var late hsm.ID
+	r.Fake.SetHook(func(c hsmtest.Call) hsmtest.Fault {
+		if c.Op != "Generate" {
+			return hsmtest.Fault{}
+		}
+		late = c.ID
+		return hsmtest.Fault{Before: hsmtest.FailedButApplied}
+	})
+	_, err := r.CreateKey(t.Context(), admin(), keyops.CreateKeyInput{})
+	want(t, err, keyops.ErrKeyUnavailable, "")
+	r.Fake.SetHook(nil)
+	spec := hsm.Spec{Role: hsm.RoleMaterial, Algorithm: hsm.AES256, Name: "late"}
+	if _, err := r.Fake.Generate(t.Context(), spec, late); err != nil {
+		t.Fatal(err)
+	}
+	r.Restart(t)
+	if o := r.Reconciliation(); len(o.Undone) != 1 || len(o.Orphans) != 0 {
+		t.Errorf("the start found %+v", o)
 	}
 	sound(t, r)
 }

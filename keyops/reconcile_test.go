@@ -325,23 +325,37 @@ func TestReplacedObject(t *testing.T) {
 	}
 }
 
-// TestReplacedKeyPair: the public key in the sealed row does not fit the object any more.
-func TestReplacedKeyPair(t *testing.T) {
-	r := keyopstest.New(t, keyopstest.Options{})
-	before := r.Fake.Snapshot()
-	k := create(t, r, keyops.CreateKeyInput{KeySpec: keyops.ECCNISTP256, KeyUsage: keyops.SignVerify})
-	o := materialObject(t, r, k.KeyID)
-	r.Stop()
-	// The thief's key pair is made in the token too, so only the challenge tells it apart.
-	r.Fake.Restore(before)
-	if _, err := r.Fake.Generate(t.Context(), o.Spec, o.ID); err != nil {
-		t.Fatal(err)
+// TestReplacedByTheToken puts a key under the CKA_ID of a material that the token made
+// itself, so that every attribute is right: only its identity tells it apart.
+func TestReplacedByTheToken(t *testing.T) {
+	for _, in := range []keyops.CreateKeyInput{
+		{},
+		{KeySpec: keyops.HMAC256, KeyUsage: keyops.GenerateVerifyMac},
+		{KeySpec: keyops.ECCNISTP256, KeyUsage: keyops.SignVerify},
+	} {
+		r := keyopstest.New(t, keyopstest.Options{})
+		before := r.Fake.Snapshot()
+		k := create(t, r, in)
+		o := materialObject(t, r, k.KeyID)
+		r.Stop()
+		r.Fake.Restore(before)
+		if _, err := r.Fake.Generate(t.Context(), o.Spec, o.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := startErr(r); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		switch k.KeyUsage {
+		case keyops.EncryptDecrypt:
+			_, err = encryptWith(r, k)
+		case keyops.GenerateVerifyMac:
+			_, err = r.GenerateMac(t.Context(), admin(), keyops.GenerateMacInput{KeyID: k.ARN, Message: x, MacAlgorithm: keyops.AlgorithmHMACSHA256})
+		case keyops.SignVerify:
+			_, err = r.Sign(t.Context(), admin(), keyops.SignInput{KeyID: k.ARN, Message: x, SigningAlgorithm: keyops.AlgorithmECDSASHA256})
+		}
+		want(t, err, keyops.ErrInternal, "")
 	}
-	if err := startErr(r); err != nil {
-		t.Fatal(err)
-	}
-	_, err := r.Sign(t.Context(), admin(), keyops.SignInput{KeyID: k.ARN, Message: x, SigningAlgorithm: keyops.AlgorithmECDSASHA256})
-	want(t, err, keyops.ErrInternal, "")
 }
 
 // TestTamperedRow: a key whose row was changed is refused, the others serve.
