@@ -9,6 +9,7 @@ set -eu
 
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
+work=$(cd "$work" && pwd -P)
 accepting=
 cleanup() {
 	for pid in $accepting; do kill "$pid" 2>/dev/null || true; done
@@ -29,18 +30,27 @@ if ! [ -e "$module" ] || ! command -v softhsm2-util >/dev/null; then
 	exit 1
 fi
 
-# show prints a command with short names, then runs it.
+# short leaves this machine's paths out of what is printed.
+short() { sed "s,$work/,,g; s,$tool,keyferry-ceremony,g"; }
+
+# show prints a command, runs it and prints what it said.
 show() {
-	echo "\$ $*" | sed "s,$work/,,g; s,$tool,keyferry-ceremony,g"
-	"$@"
+	echo "\$ $*" | short
+	status=0
+	"$@" >"$work/said" 2>&1 || status=$?
+	short <"$work/said"
+	return $status
 }
 
-# at REGION COMMAND...: keyferry-ceremony beside that Region's token.
+# beside REGION: the flags that choose that Region's token.
+beside() { echo "--region-dir $work/$1 --module $module --profile softhsm2 --token $1 --pin-file $work/$1.pin"; }
+
+# at REGION COMMAND...: keyferry-ceremony beside that Region's token. Paths hold no spaces.
 at() {
 	region=$1
 	shift
-	show "$tool" "$@" --region-dir "$work/$region" --module "$module" --profile softhsm2 \
-		--token "$region" --pin-file "$work/$region.pin"
+	# shellcheck disable=SC2046
+	show "$tool" "$@" $(beside "$region")
 }
 
 pin() { od -An -N8 -tx1 /dev/urandom | tr -d ' \n'; }
@@ -69,7 +79,10 @@ show "$tool" pin "$work/eu-paris-1/region.json" --region-dir "$work/us-east-1" -
 ceremony() {
 	echo "== Transport keys from $1 to $2"
 	offer=$work/$1-$2.offer
-	at "$2" accept --from "$1" --offer "$offer" --package "$work/$1-$2.package" --operator-key "$work/$2.operator" >"$work/accept.out" 2>&1 &
+	set -- "$1" "$2" accept --from "$1" --offer "$offer" --package "$work/$1-$2.package" --operator-key "$work/$2.operator"
+	echo "\$ $tool $(shift 2; echo "$*") $(beside "$2") &" | short
+	# shellcheck disable=SC2046
+	"$tool" $(shift 2; echo "$*") $(beside "$2") >"$work/accept.out" 2>&1 &
 	accepting=$!
 	while ! [ -e "$offer" ]; do
 		kill -0 "$accepting" 2>/dev/null || { cat "$work/accept.out"; exit 1; }
@@ -81,7 +94,8 @@ ceremony() {
 	status=0
 	wait "$accepting" || status=$?
 	accepting=
-	sed "s,$work/,,g; s,$tool,keyferry-ceremony,g" "$work/accept.out"
+	echo "What accept said:"
+	short <"$work/accept.out"
 	[ $status -eq 0 ]
 }
 ceremony eu-paris-1 us-east-1
