@@ -432,18 +432,29 @@ func TestFlushInterval(t *testing.T) {
 	}
 }
 
+// start continues the log in a file of a directory that has no other.
 func (f *fixture) start(disk *faultyFile) *Log {
 	f.Helper()
-	cfg, err := f.cfg.withDefaults()
-	if err != nil {
-		f.Fatal(err)
-	}
-	l, err := start(context.Background(), cfg, disk, int64(len(disk.now)))
+	return f.startIn(oneFile(disk))
+}
+
+func (f *fixture) startIn(d *faultyDir) *Log {
+	f.Helper()
+	l, err := f.tryStart(d)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { l.Close() })
 	return l
+}
+
+func (f *fixture) tryStart(d *faultyDir) (*Log, error) {
+	f.Helper()
+	cfg, err := f.cfg.withDefaults()
+	if err != nil {
+		f.Fatal(err)
+	}
+	return start(context.Background(), cfg, d)
 }
 
 func (f *fixture) verifyBytes(b []byte) Report {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,6 +28,84 @@ type faultyFile struct {
 	calls  map[string]int
 	fault  func(op string) error
 	closed bool
+}
+
+// faultyDir is a directory of such files. Its names are durable once create has returned;
+// a create that fails may leave its file or not.
+type faultyDir struct {
+	mu     sync.Mutex
+	files  map[int]*faultyFile
+	fault  func(op string) error // "create" before the file is there, "created" after
+	opened func(*faultyFile)     // sees each new file
+	closed bool
+}
+
+func oneFile(f *faultyFile) *faultyDir { return &faultyDir{files: map[int]*faultyFile{1: f}} }
+
+func (d *faultyDir) fail(op string) error {
+	if d.fault == nil {
+		return nil
+	}
+	return d.fault(op)
+}
+
+func (d *faultyDir) list() ([]int, error) {
+	return listFiles(d.fs(func(f *faultyFile) []byte { return f.now }))
+}
+
+// fs shows the files as they are now, or as they survive.
+func (d *faultyDir) fs(view func(*faultyFile) []byte) fstest.MapFS {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fsys := fstest.MapFS{}
+	for n, f := range d.files {
+		f.mu.Lock()
+		fsys[fileName(n)] = &fstest.MapFile{Data: bytes.Clone(view(f))}
+		f.mu.Unlock()
+	}
+	return fsys
+}
+
+func onDisk(f *faultyFile) []byte { return f.disk }
+
+func (d *faultyDir) open(n int) (file, int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.files[n]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = false
+	return f, int64(len(f.now)), nil
+}
+
+func (d *faultyDir) create(n int) (file, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.fail("create"); err != nil {
+		return nil, err
+	}
+	if f := d.files[n]; f != nil && len(f.now) > 0 {
+		panic("audit: a file that has lines was begun again")
+	}
+	if n > 1 && len(d.files[n-1].disk) == 0 {
+		panic("audit: a file was begun after an empty one")
+	}
+	f := &faultyFile{}
+	if d.opened != nil {
+		d.opened(f)
+	}
+	d.files[n] = f
+	if err := d.fail("created"); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (d *faultyDir) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	return nil
 }
 
 func (f *faultyFile) call(op string) error {
@@ -196,11 +275,7 @@ func TestStartOnAFullDisk(t *testing.T) {
 			}
 			return nil
 		})
-		cfg, err := f.cfg.withDefaults()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if l, err := start(context.Background(), cfg, disk, int64(len(disk.now))); !errors.Is(err, full) || !disk.closed {
+		if l, err := f.tryStart(oneFile(disk)); !errors.Is(err, full) || !disk.closed {
 			t.Errorf("%s fails: got log %v, error %v, closed %t; want %v", op, l, err, disk.closed, full)
 		}
 	}

@@ -36,11 +36,16 @@ type Config struct {
 	// Flush is how long a queued record may wait for the disk; with 0 each is on disk
 	// before its call is answered.
 	Flush             time.Duration
-	CheckpointEvery   time.Duration      // between checkpoints while there is something new; 0 = one second
-	CheckpointRecords int                // a checkpoint comes earlier after so many records; 0 = 1000
-	QueueLength       int                // records that wait for the disk before calls fail; 0 = 16384
-	Now               func() time.Time   // nil = time.Now
-	Logger            logrus.FieldLogger // nil = discard
+	CheckpointEvery   time.Duration // between checkpoints while there is something new; 0 = one second
+	CheckpointRecords int           // a checkpoint comes earlier after so many records; 0 = 1000
+	QueueLength       int           // records that wait for the disk before calls fail; 0 = 16384
+	// A new file begins with the next line once a file is this large or this old; 0 = 256 MiB
+	// and 24 hours. A file may be larger by what one flush has.
+	MaxFileBytes int64
+	MaxFileAge   time.Duration
+
+	Now    func() time.Time   // nil = time.Now
+	Logger logrus.FieldLogger // nil = discard
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -55,6 +60,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.QueueLength == 0 {
 		c.QueueLength = 16384
+	}
+	if c.MaxFileBytes == 0 {
+		c.MaxFileBytes = 256 << 20
+	}
+	if c.MaxFileAge == 0 {
+		c.MaxFileAge = 24 * time.Hour
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -113,41 +124,43 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)
 	}
-	f, err := openNewest(cfg.Dir)
+	d, err := openDirectory(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)
 	}
-	info, err := f.Stat()
+	l, err := start(ctx, cfg, d)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the audit log: %w", err), f.Close())
-	}
-	l, err := start(ctx, cfg, f, info.Size())
-	if err != nil {
-		return nil, fmt.Errorf("opening the audit log %s: %w", f.Name(), err)
+		return nil, fmt.Errorf("opening the audit log in %s: %w", cfg.Dir, err)
 	}
 	return l, nil
 }
 
-// start continues the log in f, and closes f if it cannot.
-func start(ctx context.Context, cfg Config, f file, size int64) (*Log, error) {
-	t, err := examine(cfg, f, size)
+// start continues the log in d, and closes d if it cannot.
+func start(ctx context.Context, cfg Config, d directory) (*Log, error) {
+	e, err := findEnd(d)
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, errors.Join(err, d.Close())
+	}
+	if err := e.ready(cfg); err != nil {
+		return nil, errors.Join(err, e.file.Close(), d.Close())
 	}
 	l := &Log{
 		cfg:    cfg,
 		wake:   make(chan struct{}, 1),
 		early:  make(chan struct{}, 1),
 		stop:   make(chan struct{}),
-		number: t.checkpoint.Number,
+		number: e.checkpoint.Number,
 	}
-	l.tip.Store(&tip{seq: t.seq, hash: t.hash, records: t.newRecords})
-	if t.checkpoint.Number != 0 {
-		l.last.Store(&t.checkpoint)
+	l.tip.Store(&tip{seq: e.seq, hash: e.hash, records: e.newRecords})
+	if e.checkpoint.Number != 0 {
+		l.last.Store(&e.checkpoint)
 	}
-	w := &writer{log: l, file: f, enc: newEncoder(), size: t.size, next: *l.tip.Load()}
+	w := &writer{
+		log: l, dir: d, file: e.file, number: e.number, begun: e.begun, size: e.end,
+		enc: newEncoder(), next: *l.tip.Load(),
+	}
 	l.writing.Go(w.run)
-	if err := l.Append(ctx, startRecord(t)); err != nil {
+	if err := l.Append(ctx, startRecord(e.tail)); err != nil {
 		l.shut()
 		return nil, err
 	}
@@ -155,28 +168,24 @@ func start(ctx context.Context, cfg Config, f file, size int64) (*Log, error) {
 	return l, nil
 }
 
-// examine finds the end of the log, and cuts off what is torn.
-func examine(cfg Config, f file, size int64) (tail, error) {
-	t, err := readTail(f, size)
-	if err != nil {
-		return tail{}, err
-	}
-	if c := t.checkpoint; c.Number != 0 {
+// ready says whether this log may be continued here, and cuts off what is torn.
+func (e *ending) ready(cfg Config) error {
+	if c := e.checkpoint; c.Number != 0 {
 		if c.Region != cfg.Region || c.Instance != cfg.Instance {
-			return tail{}, fmt.Errorf("it is the log of instance %s in %s, not of %s in %s", c.Instance, c.Region, cfg.Instance, cfg.Region)
+			return fmt.Errorf("it is the log of instance %s in %s, not of %s in %s", c.Instance, c.Region, cfg.Instance, cfg.Region)
 		}
 		if len(cfg.Keys) > 0 {
 			if err := c.verifyAny(cfg.Keys); err != nil {
-				return tail{}, fmt.Errorf("%w: checkpoint %d: %w", ErrDamaged, c.Number, err)
+				return fmt.Errorf("%w: checkpoint %d: %w", ErrDamaged, c.Number, err)
 			}
 		}
 	}
-	if t.torn > 0 {
-		if err := f.Truncate(t.size); err != nil {
-			return tail{}, fmt.Errorf("cutting off a torn line: %w", err)
+	if e.torn > 0 {
+		if err := e.file.Truncate(e.end); err != nil {
+			return fmt.Errorf("cutting off a torn line: %w", err)
 		}
 	}
-	return t, nil
+	return nil
 }
 
 // startRecord says what a start found. After an end that was not clean, records that were

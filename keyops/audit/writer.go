@@ -2,19 +2,10 @@ package audit
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
-	"io"
 	"time"
 )
-
-// file is what the writer needs of *os.File; tests make one that fails.
-type file interface {
-	io.ReaderAt
-	io.WriterAt
-	Truncate(size int64) error
-	Sync() error
-	Close() error
-}
 
 // retryEvery is how often a disk that refused is tried again.
 const retryEvery = 200 * time.Millisecond
@@ -24,11 +15,16 @@ const keepBuffer = 1 << 20
 
 // writer is the one goroutine that encodes, chains and writes.
 type writer struct {
-	log  *Log
-	file file
-	enc  *encoder
+	log *Log
+	dir directory
+	enc *encoder
 
-	size    int64  // of the file up to what is certainly on disk
+	file      file
+	number    int       // of the file
+	begun     time.Time // when the file's first line was written; zero if it has none
+	size      int64     // of the file up to what is certainly on disk
+	unrotated bool      // the last try to begin a new file failed
+
 	pending []byte // lines after that
 	written int    // how much of pending the kernel has
 	next    tip    // the last line in pending
@@ -43,7 +39,7 @@ func (w *writer) run() {
 	defer timer.Stop()
 	for {
 		if w.step() {
-			if err := w.file.Close(); err != nil {
+			if err := errors.Join(w.file.Close(), w.dir.Close()); err != nil {
 				w.fail(err)
 			}
 			return
@@ -162,6 +158,11 @@ func (w *writer) flush(due bool) (err error) {
 			return fmt.Errorf("cutting off what was half-written: %w", err)
 		}
 	}
+	if w.written == 0 && len(w.pending) > 0 {
+		if err := w.rotate(); err != nil {
+			return err
+		}
+	}
 	if w.written < len(w.pending) {
 		if _, err := w.file.WriteAt(w.pending[w.written:], w.size+int64(w.written)); err != nil {
 			return err
@@ -177,6 +178,36 @@ func (w *writer) flush(due bool) (err error) {
 		}
 	}
 	w.durable()
+	return nil
+}
+
+// rotate begins a new file if the present one is full or old. If that cannot be, the log
+// goes on in the present one, and the next flush tries again.
+func (w *writer) rotate() error {
+	now := w.log.cfg.Now()
+	if w.size == 0 {
+		w.begun = now
+	}
+	if w.size < w.log.cfg.MaxFileBytes && now.Sub(w.begun) < w.log.cfg.MaxFileAge {
+		return nil
+	}
+	// What was cut off here must not come back after a loss of power: only the newest file
+	// may end in a torn line.
+	if err := w.file.Sync(); err != nil {
+		return err
+	}
+	next, err := w.dir.create(w.number + 1)
+	if err != nil {
+		if !w.unrotated {
+			w.log.cfg.Logger.WithError(err).Error("audit log cannot begin a new file, it goes on in the present one")
+		}
+		w.unrotated = true
+		return nil
+	}
+	if err := w.file.Close(); err != nil { // it was synced
+		w.log.cfg.Logger.WithError(err).Warn("a finished audit file was not closed in order")
+	}
+	w.file, w.number, w.size, w.begun, w.unrotated = next, w.number+1, 0, now, false
 	return nil
 }
 
