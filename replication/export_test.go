@@ -170,3 +170,15 @@ func (r *Replicator) DigestWith(keys Keys, to region.Name) []byte {
 func (r *Replicator) AnswerDigest(keys Keys, from region.Name, body []byte) ([]byte, error) {
 	return r.answerDigest(keys, r.peers[from], body)
 }
+
+// LimitRate lets a peer begin so many exchanges and then hardly any more, until restore is
+// called.
+func (r *Replicator) LimitRate(from region.Name, exchanges int) (restore func()) {
+	p := r.peers[from]
+	p.limit.SetLimit(0.001)
+	p.limit.SetBurst(exchanges)
+	return func() {
+		p.limit.SetLimit(peerRate)
+		p.limit.SetBurst(peerBurst)
+	}
+}
