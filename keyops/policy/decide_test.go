@@ -15,14 +15,43 @@ type decisionCase struct {
 	Name, Source                string
 	KeyPolicy, Identities       string
 	Principal, Action, Resource string
+	Context                     map[string][]string
+	EncryptionContext           map[string]string
+	Grants                      []string
 	Allowed                     bool
 	Reason, Statement           string
+}
+
+func (c decisionCase) request() policy.Request {
+	return policy.Request{
+		Principal: c.Principal, Action: c.Action, Resource: c.Resource, Context: c.Context, EncryptionContext: c.EncryptionContext,
+	}
 }
 
 type decisions struct {
 	KeyPolicies map[string]json.RawMessage
 	Identities  map[string]json.RawMessage
+	Grants      map[string]policy.Grant
 	Cases       []decisionCase
+}
+
+// parse compiles what a case is about.
+func (d decisions) parse(t testing.TB, c decisionCase) (key *policy.Policy, identity []*policy.Policy, grants []policy.Grant) {
+	t.Helper()
+	if c.KeyPolicy != "" {
+		key = mustParse(t, d.KeyPolicies[c.KeyPolicy], policy.KeyPolicy)
+	}
+	if c.Identities != "" {
+		identity = mustIdentities(t, d.Identities[c.Identities]).For(c.Principal)
+	}
+	for _, name := range c.Grants {
+		g, ok := d.Grants[name]
+		if err := g.Check(); !ok || err != nil {
+			t.Fatalf("grant %q: %v", name, err)
+		}
+		grants = append(grants, g)
+	}
+	return key, identity, grants
 }
 
 func mustDecisions(t testing.TB) decisions {
@@ -35,8 +64,8 @@ func mustDecisions(t testing.TB) decisions {
 	if err := json.Unmarshal(data, &d); err != nil {
 		t.Fatal(err)
 	}
-	if len(d.Cases) < 60 {
-		t.Fatalf("got %d cases, want at least 60", len(d.Cases))
+	if len(d.Cases) < 200 {
+		t.Fatalf("got %d cases, want at least 200", len(d.Cases))
 	}
 	return d
 }
@@ -69,17 +98,12 @@ func TestDecisions(t *testing.T) {
 		}
 		names[c.Name+c.Action] = true
 		t.Run(c.Name, func(t *testing.T) {
-			var key *policy.Policy
-			if c.KeyPolicy != "" {
-				used["key "+c.KeyPolicy] = true
-				key = mustParse(t, d.KeyPolicies[c.KeyPolicy], policy.KeyPolicy)
+			used["key "+c.KeyPolicy], used["identities "+c.Identities] = true, true
+			for _, name := range c.Grants {
+				used["grant "+name] = true
 			}
-			var identity []*policy.Policy
-			if c.Identities != "" {
-				used["identities "+c.Identities] = true
-				identity = mustIdentities(t, d.Identities[c.Identities]).For(c.Principal)
-			}
-			got := policy.Decide(policy.Request{Principal: c.Principal, Action: c.Action, Resource: c.Resource}, key, identity)
+			key, identity, grants := d.parse(t, c)
+			got := policy.Decide(c.request(), key, identity, grants...)
 			want := fmt.Sprintf("allowed %t by %s: %s", c.Allowed, c.Reason, c.Statement)
 			if diff := cmp.Diff(want, fmt.Sprintf("allowed %t by %s: %s", got.Allowed, got.Reason, got.Statement)); diff != "" {
 				t.Errorf("%s\ndecision (-want +got):\n%s", c.Source, diff)
@@ -97,6 +121,11 @@ func TestDecisions(t *testing.T) {
 	for name := range d.Identities {
 		if !used["identities "+name] {
 			t.Errorf("no case uses the identities %q", name)
+		}
+	}
+	for name := range d.Grants {
+		if !used["grant "+name] {
+			t.Errorf("no case uses the grant %q", name)
 		}
 	}
 }
