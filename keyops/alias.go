@@ -86,12 +86,12 @@ func (s *Service) aliasHolder(c *call, name string) (*Key, error) {
 	account := c.caller.Principal.Account
 	id, ok := s.view.target(account, name)
 	if k := s.view.key(id); ok && k != nil {
-		if d := s.decide(c, k.arn, k.policy); !d.Allowed {
+		if d := s.decide(&c.asker, c.action(), k.arn, k); !d.Allowed {
 			return nil, s.denied(c, s.aliasARN(account, name), d)
 		}
 		return k, nil
 	}
-	return nil, s.missing(c, resolved{account: account, named: s.aliasARN(account, name), alias: true})
+	return nil, s.missing(c, resolved{account: account, named: s.aliasARN(account, name), alias: name})
 }
 
 func (s *Service) noAlias(a arn.Account, name string) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -21,7 +22,17 @@ import (
 // CreateKey makes a key and its first material. For a multi-Region key this Region becomes
 // the primary key's Region.
 func (s *Service) CreateKey(ctx context.Context, caller Caller, in CreateKeyInput) (CreateKeyOutput, error) {
-	return do(ctx, s, caller, "CreateKey", target{}, func(ctx context.Context, c *call) (CreateKeyOutput, error) {
+	if in.KeySpec == "" {
+		in.KeySpec = SymmetricDefault
+	}
+	if in.KeyUsage == "" && in.KeySpec == SymmetricDefault {
+		in.KeyUsage = EncryptDecrypt
+	}
+	if in.Origin == "" {
+		in.Origin = OriginToken
+	}
+	t := target{says: append(saysOfNew(in.KeySpec, in.KeyUsage, in.Origin, in.MultiRegion, Primary), bypass(in.BypassPolicyLockoutSafetyCheck))}
+	return do(ctx, s, caller, "CreateKey", t, func(ctx context.Context, c *call) (CreateKeyOutput, error) {
 		k, err := s.newKey(c, in)
 		if err != nil {
 			return CreateKeyOutput{}, err
@@ -36,27 +47,18 @@ func (s *Service) CreateKey(ctx context.Context, caller Caller, in CreateKeyInpu
 
 // newKey checks a request and returns the key that it asks for, still without material.
 func (s *Service) newKey(c *call, in CreateKeyInput) (*Key, error) {
-	if in.KeySpec == "" {
-		in.KeySpec = SymmetricDefault
-	}
 	if in.KeyUsage == "" {
-		if in.KeySpec != SymmetricDefault {
-			return nil, refuse(ErrValidation, "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
-		}
-		in.KeyUsage = EncryptDecrypt
-	}
-	if in.Origin == "" {
-		in.Origin = OriginToken
+		return nil, refuse(ErrValidation, "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
 	}
 	if err := s.possible(in.KeySpec, in.KeyUsage, in.Origin, in.MultiRegion); err != nil {
 		return nil, err
 	}
-	words, err := s.words(c.caller.Principal, in.Policy, in.Description, in.Tags, in.BypassPolicyLockoutSafetyCheck)
+	words, err := s.words(&c.asker, in.Policy, in.Description, in.Tags, in.BypassPolicyLockoutSafetyCheck)
 	if err != nil {
 		return nil, err
 	}
 	if len(in.Tags) > 0 {
-		if d := s.decideAs(c.caller.Principal, "kms:TagResource", "*", nil); !d.Allowed {
+		if d := s.decide(&c.asker, "kms:TagResource", "*", nil); !d.Allowed {
 			return nil, s.denied(c, "*", d)
 		}
 	}
@@ -95,8 +97,13 @@ type words struct {
 	tags   map[string]string
 }
 
-// words checks policy, description and tags of a new key of the principal's account.
-func (s *Service) words(p arn.Principal, document, description string, tags []Tag, bypass bool) (words, error) {
+// bypass is what conditions may ask of the lockout check.
+func bypass(skip bool) say {
+	return say{policy.BypassPolicyLockoutSafetyCheck, strconv.FormatBool(skip)}
+}
+
+// words checks policy, description and tags of a new key of the asker's account.
+func (s *Service) words(a *asker, document, description string, tags []Tag, skipLockout bool) (words, error) {
 	var w words
 	if !utf8.ValidString(description) || utf8.RuneCountInString(description) > maxDescription {
 		return w, invalid("description", "have length less than or equal to %d", maxDescription)
@@ -107,7 +114,7 @@ func (s *Service) words(p arn.Principal, document, description string, tags []Ta
 	}
 	w.tags, w.policy = tagMap, []byte(document)
 	if document == "" {
-		w.policy = policy.DefaultKeyPolicy(s.partition, string(p.Account))
+		w.policy = policy.DefaultKeyPolicy(s.partition, string(a.principal.Account))
 		return w, nil
 	}
 	if len(document) > maxPolicy {
@@ -117,10 +124,11 @@ func (s *Service) words(p arn.Principal, document, description string, tags []Ta
 	if err != nil {
 		return w, &Error{Reason: ErrMalformedPolicyDocument, Message: err.Error(), cause: err}
 	}
-	// Without this check one typing error makes a key that nobody can manage any more.
-	resource := s.keyARN(p.Account, arn.NewKeyID(false))
-	if d := s.decideAs(p, "kms:PutKeyPolicy", resource, parsed); !d.Allowed && !bypass {
-		return w, refuse(ErrMalformedPolicyDocument, "The new key policy will not allow you to update the key policy in the future.")
+	if skipLockout {
+		return w, nil
+	}
+	if err := s.safeToPut(a, parsed, s.keyARN(a.principal.Account, arn.NewKeyID(false))); err != nil {
+		return w, &Error{Reason: ErrMalformedPolicyDocument, Message: "The new key policy will not allow you to update the key policy in the future.", cause: err}
 	}
 	return w, nil
 }

@@ -18,7 +18,8 @@ type target struct {
 	blob    arn.KeyID         // the key that a ciphertext names, if ref is empty
 	alias   string            // alias name that the call changes: identity policies decide on it as well
 	invalid error             // what is wrong with the request before any key is looked for
-	context map[string]string // encryption context, for the audit record
+	context map[string]string // encryption context
+	says    []say             // what else conditions of policies may ask of the request
 }
 
 // call is one call that has been let in.
@@ -26,6 +27,7 @@ type call struct {
 	name   string
 	op     operation
 	caller Caller
+	asker  asker
 	key    *Key // the key that the call is on, as it was when the call was let in
 	record record
 }
@@ -58,6 +60,7 @@ func do[Out any](ctx context.Context, s *Service, caller Caller, name string, t 
 func (s *Service) admit(ctx context.Context, caller Caller, name string, t target) (*call, error) {
 	op, known := operations[name]
 	c := &call{name: name, op: op, caller: caller}
+	c.asker = asker{principal: caller.Principal, address: caller.SourceIP, encryption: t.context, says: t.says}
 	s.begin(c, t)
 	if !known {
 		return c, internal(errors.New("operation without a row in the table"))
@@ -94,6 +97,7 @@ func (s *Service) admitKey(c *call, t target) error {
 		return err
 	}
 	c.record.resource(r.named, r.id)
+	c.asker.alias = r.alias
 	if t.alias != "" {
 		if err := s.authorise(c, s.aliasARN(c.caller.Principal.Account, t.alias)); err != nil {
 			return err
@@ -103,7 +107,7 @@ func (s *Service) admitKey(c *call, t target) error {
 	if key == nil || key.Account != r.account || key.Account != c.caller.Principal.Account && !c.op.foreign {
 		return s.missing(c, r)
 	}
-	if d := s.decide(c, key.arn, key.policy); !d.Allowed {
+	if d := s.decide(&c.asker, c.action(), key.arn, key); !d.Allowed {
 		return s.denied(c, r.named, d)
 	}
 	c.record.resource(key.arn, key.ID)
@@ -117,23 +121,15 @@ func (s *Service) allows(key *Key, operation string, facts keystate.Facts) error
 	return fromState(keystate.Check(key.State, keystate.Operation(operation), facts), key.arn)
 }
 
+// action is what policies call the operation.
+func (c *call) action() string { return "kms:" + c.name }
+
 // authorise decides on a resource that has no policy of its own: an alias, or everything.
 func (s *Service) authorise(c *call, resource string) error {
-	if d := s.decide(c, resource, nil); !d.Allowed {
+	if d := s.decide(&c.asker, c.action(), resource, nil); !d.Allowed {
 		return s.denied(c, resource, d)
 	}
 	return nil
-}
-
-func (s *Service) decide(c *call, resource string, key *policy.Policy) policy.Decision {
-	return s.decideAs(c.caller.Principal, "kms:"+c.name, resource, key)
-}
-
-// decideAs asks the policies. A resource without a key policy is decided by the
-// principal's identity policies alone.
-func (s *Service) decideAs(p arn.Principal, action, resource string, key *policy.Policy) policy.Decision {
-	principal := p.String()
-	return policy.Decide(policy.Request{Principal: principal, Action: action, Resource: resource}, key, s.identities().For(principal))
 }
 
 // denied is the one refusal. It says the same whether the resource exists, has a policy
@@ -149,12 +145,11 @@ func (s *Service) denied(c *call, resource string, d policy.Decision) error {
 // list what exists in its account, and so knows already, hears more than a refusal.
 func (s *Service) missing(c *call, r resolved) error {
 	list := "kms:ListKeys"
-	if r.alias {
+	if r.alias != "" {
 		list = "kms:ListAliases"
 	}
-	p := c.caller.Principal
-	d := s.decideAs(p, list, "*", nil)
-	if !d.Allowed || r.account != p.Account {
+	d := s.decide(&c.asker, list, "*", nil)
+	if !d.Allowed || r.account != c.caller.Principal.Account {
 		return s.denied(c, r.named, d)
 	}
 	if r.fromBlob {
@@ -163,7 +158,7 @@ func (s *Service) missing(c *call, r resolved) error {
 	if why := s.view.unreadable(r.id); why != nil {
 		return &Error{Reason: ErrInternal, Message: "the stored row of this key fails its seal, so the key is not used; its operator has to look at the store", cause: why}
 	}
-	if r.alias {
+	if r.alias != "" {
 		return refuse(ErrNotFound, "Alias %s is not found.", r.named)
 	}
 	return refuse(ErrNotFound, "Key '%s' does not exist", r.named)

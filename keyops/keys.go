@@ -54,10 +54,7 @@ func (s *Service) members(k *Key) *MultiRegionConfiguration {
 		return MultiRegionKey{ARN: s.keyARNIn(r, k.Account, k.ID), Region: r}
 	}
 	primary := k.Set.Primary()
-	conf := &MultiRegionConfiguration{MultiRegionKeyType: Replica, PrimaryKey: at(primary), ReplicaKeys: []MultiRegionKey{}}
-	if primary == s.self.Region {
-		conf.MultiRegionKeyType = Primary
-	}
+	conf := &MultiRegionConfiguration{MultiRegionKeyType: s.keyType(k), PrimaryKey: at(primary), ReplicaKeys: []MultiRegionKey{}}
 	for _, m := range k.Set.Members() {
 		if m.Region != primary {
 			conf.ReplicaKeys = append(conf.ReplicaKeys, at(m.Region))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops/keystate"
 	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/policy"
 	"github.com/keyferry/keyferry/keyops/region"
 )
 
@@ -15,13 +16,14 @@ import (
 // other Region cannot be reached now, the call is accepted and that Region decides when it
 // hears of it: the replication status says what became of it.
 func (s *Service) ReplicateKey(ctx context.Context, caller Caller, in ReplicateKeyInput) (ReplicateKeyOutput, error) {
-	return do(ctx, s, caller, "ReplicateKey", target{ref: in.KeyID}, func(ctx context.Context, c *call) (ReplicateKeyOutput, error) {
+	t := target{ref: in.KeyID, says: []say{{policy.ReplicaRegion, in.ReplicaRegion}}}
+	return do(ctx, s, caller, "ReplicateKey", t, func(ctx context.Context, c *call) (ReplicateKeyOutput, error) {
 		c.record.detail("replicaRegion", clip(in.ReplicaRegion))
 		to, err := s.replicaRegion(c.key, in.ReplicaRegion)
 		if err != nil {
 			return ReplicateKeyOutput{}, err
 		}
-		w, err := s.words(caller.Principal, in.Policy, in.Description, in.Tags, in.BypassPolicyLockoutSafetyCheck)
+		w, err := s.words(&c.asker, in.Policy, in.Description, in.Tags, in.BypassPolicyLockoutSafetyCheck)
 		if err != nil {
 			return ReplicateKeyOutput{}, err
 		}

@@ -12,7 +12,7 @@ type resolved struct {
 	account  arn.Account
 	id       arn.KeyID
 	named    string // ARN of what the caller named: an alias is not told by its key
-	alias    bool
+	alias    string // alias/<name>, if that is how the key is named
 	fromBlob bool
 }
 
@@ -72,7 +72,7 @@ func (s *Service) resolveAlias(c *call, account arn.Account, name, ref string) (
 	if _, err := arn.ParseAliasName(name); err != nil || !c.op.aliases {
 		return resolved{}, badKeyID(ref)
 	}
-	r := resolved{account: account, named: s.aliasARN(account, name), alias: true}
+	r := resolved{account: account, named: s.aliasARN(account, name), alias: name}
 	r.id, _ = s.view.target(account, name)
 	return r, nil
 }
