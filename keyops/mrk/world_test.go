@@ -346,7 +346,7 @@ func (w *world) fingerprint() string {
 	for _, r := range allRegions {
 		n := w.nodes[r]
 		if n.set != nil {
-			s += fmt.Sprintf("%s %x %s %v;", r, sha256.Sum256(n.set.Marshal()), n.state, n.current)
+			s += fmt.Sprintf("%s %x %s %v %d;", r, sha256.Sum256(n.set.Marshal()), n.state, n.current, len(n.heard))
 		}
 	}
 	return s
