@@ -15,22 +15,24 @@ type say struct{ key, value string }
 // asker is on whose behalf policies are asked, with all that their conditions may be about.
 type asker struct {
 	principal  arn.Principal
+	arn        string            // the principal's
 	address    string            // host:port of the caller; empty if a peer speaks for the principal
 	encryption map[string]string // encryption context
 	alias      string            // the alias by which the request names the key
 	says       []say
 }
 
+func askerFor(p arn.Principal) asker { return asker{principal: p, arn: p.String()} }
+
 // decide asks the policies whether an action is allowed on a resource: a key with its key
 // policy, or something that has none and is decided by identity policies alone.
 func (s *Service) decide(a *asker, action, resource string, key *Key) policy.Decision {
-	principal := a.principal.String()
 	var keyPolicy *policy.Policy
 	if key != nil {
 		keyPolicy = key.policy
 	}
-	req := policy.Request{Principal: principal, Action: action, Resource: resource}
-	identity := s.identities().For(principal)
+	req := policy.Request{Principal: a.arn, Action: action, Resource: resource}
+	identity := s.identities().For(a.arn)
 	// Without values every condition counts against the caller, so what is allowed now is
 	// allowed whatever the values are, and most calls need none.
 	if d := policy.Decide(req, keyPolicy, identity); d.Allowed {
@@ -42,10 +44,9 @@ func (s *Service) decide(a *asker, action, resource string, key *Key) policy.Dec
 
 // safeToPut refuses a policy by which the asker could not change the policy again.
 func (s *Service) safeToPut(a *asker, document *policy.Policy, resource string) error {
-	principal := a.principal.String()
 	return policy.SafeToPut(document, policy.Request{
-		Principal: principal, Resource: resource, Context: s.values(a, nil),
-	}, s.identities().For(principal))
+		Principal: a.arn, Resource: resource, Context: s.values(a, nil),
+	}, s.identities().For(a.arn))
 }
 
 // values returns the values of the condition keys. What the request or the key does not

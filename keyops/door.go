@@ -47,7 +47,7 @@ func do[Out any](ctx context.Context, s *Service, caller Caller, name string, t 
 	// An answer that was not audited is not given.
 	if err := s.audited(ctx, c, failure); err != nil {
 		s.log.WithError(err).WithFields(c.fields()).Error("audit log refused a record, the call is refused")
-		return none, internal(err)
+		return none, answer(err)
 	}
 	if failure != nil {
 		return none, failure
@@ -60,7 +60,8 @@ func do[Out any](ctx context.Context, s *Service, caller Caller, name string, t 
 func (s *Service) admit(ctx context.Context, caller Caller, name string, t target) (*call, error) {
 	op, known := operations[name]
 	c := &call{name: name, op: op, caller: caller}
-	c.asker = asker{principal: caller.Principal, address: caller.SourceIP, encryption: t.context, says: t.says}
+	c.asker = askerFor(caller.Principal)
+	c.asker.address, c.asker.encryption, c.asker.says = caller.SourceIP, t.context, t.says
 	s.begin(c, t)
 	if !known {
 		return c, internal(errors.New("operation without a row in the table"))
@@ -69,7 +70,7 @@ func (s *Service) admit(ctx context.Context, caller Caller, name string, t targe
 		return c, t.invalid
 	}
 	if !slices.Contains(s.accounts, caller.Principal.Account) || caller.Principal.Partition != s.partition {
-		return c, s.denied(c, caller.Principal.String(), policy.Decision{})
+		return c, s.denied(c, c.asker.arn, policy.Decision{})
 	}
 	switch op.scope {
 	case anyone:
@@ -138,7 +139,7 @@ func (s *Service) denied(c *call, resource string, d policy.Decision) error {
 	c.record.decision(d)
 	return refuse(ErrAccessDenied,
 		"User: %s is not authorized to perform: kms:%s on resource: %s, because no policy allows it, a policy denies it, or there is no such resource. Request ID: %s; \"keyferry policy explain\" says what is missing.",
-		c.caller.Principal, c.name, resource, c.caller.RequestID)
+		c.asker.arn, c.name, resource, c.caller.RequestID)
 }
 
 // missing answers for a key that is not there, or cannot be read. Only a caller that may

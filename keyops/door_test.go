@@ -421,7 +421,7 @@ func TestNoAnswerWithoutAudit(t *testing.T) {
 		if err := op.call(t.Context(), r, admin(), k.ARN); err == nil {
 			t.Errorf("%s was answered", op.name)
 		} else {
-			want(t, err, keyops.ErrInternal, "")
+			want(t, err, keyops.ErrInternal, "the audit log takes no records now")
 		}
 	}
 	if n := len(r.Fake.Objects()); n != objects {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/audit"
 	"github.com/keyferry/keyferry/keyops/ciphertext"
 	"github.com/keyferry/keyferry/keyops/keystate"
 	"github.com/keyferry/keyferry/keyops/store"
@@ -41,6 +42,8 @@ var answers = []struct {
 	{hsm.ErrTokenFull, ErrLimitExceeded, "the token has no room for another key"},
 	{hsm.ErrNotSupported, ErrUnsupportedOperation, "this Region's token cannot do that"},
 	{store.ErrFull, ErrLimitExceeded, "this Region's store is full; the call can be repeated once its operator has made room"},
+	{store.ErrLeaseLost, ErrInternal, "this daemon is not the Region's writer any more; another one serves, or will"},
+	{audit.ErrUnavailable, ErrInternal, "the audit log takes no records now, so the call is refused; it can be repeated once the operator has made room for the log"},
 	{ErrPeerUnreachable, ErrDependencyTimeout, "the other Region did not answer; the call can be repeated"},
 }
 

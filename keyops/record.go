@@ -54,7 +54,7 @@ func (s *Service) begin(c *call, t target) {
 	c.record.Record = audit.Record{
 		Type:          audit.APICall,
 		Event:         c.name,
-		Principal:     c.caller.Principal.String(),
+		Principal:     c.asker.arn,
 		Account:       string(c.caller.Principal.Account),
 		SourceAddress: c.caller.SourceIP,
 		ReadOnly:      !c.op.mutates,

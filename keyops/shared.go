@@ -105,9 +105,10 @@ func (s *Service) checkReplica(claim ReplicaClaim) error {
 	if len(claim.Tags) > 0 {
 		actions = append(actions, "kms:TagResource")
 	}
-	a := &asker{principal: p, says: saysOfNew(claim.Spec, claim.Usage, claim.Origin, true, Replica)}
+	a := askerFor(p)
+	a.says = saysOfNew(claim.Spec, claim.Usage, claim.Origin, true, Replica)
 	for _, action := range actions {
-		if d := s.decide(a, action, "*", nil); !d.Allowed {
+		if d := s.decide(&a, action, "*", nil); !d.Allowed {
 			return refuse(ErrAccessDenied, "User: %s is not authorized to perform: %s in Region %s: %s.", p, action, s.self.Region, d.Missing)
 		}
 	}
@@ -120,7 +121,7 @@ func (s *Service) checkReplica(claim ReplicaClaim) error {
 	if err := s.possible(claim.Spec, claim.Usage, claim.Origin, true); err != nil {
 		return err
 	}
-	if _, err := s.words(a, string(claim.Policy), claim.Description, claim.Tags, true); err != nil {
+	if _, err := s.words(&a, string(claim.Policy), claim.Description, claim.Tags, true); err != nil {
 		return err
 	}
 	return s.underQuota(claim.Account)
@@ -143,7 +144,8 @@ func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk
 		st.Spec != string(claim.Spec) || st.Usage != string(claim.Usage) || st.Origin != string(claim.Origin) {
 		return fmt.Errorf("admitting a replica of key %s: %w", claim.Key, mrk.ErrRequest)
 	}
-	w, err := s.words(&asker{principal: claim.Principal}, string(claim.Policy), claim.Description, claim.Tags, true)
+	a := askerFor(claim.Principal)
+	w, err := s.words(&a, string(claim.Policy), claim.Description, claim.Tags, true)
 	if err != nil {
 		return err
 	}

@@ -544,7 +544,11 @@ func TestMaterialThatIsNotHere(t *testing.T) {
 	unknown := bytes.Clone(enc.CiphertextBlob)
 	unknown[20] ^= 1
 	want(t, decrypt(w.paris, unknown), keyops.ErrInvalidCiphertext, "")
-	want(t, decrypt(w.tokyo, unknown), keyops.ErrKeyUnavailable, "") // no contact within the bound
+	want(t, decrypt(w.tokyo, unknown), keyops.ErrKeyUnavailable, "") // never in contact
+	w.net.SetContact("eu-paris-1", time.Now().Add(-61*time.Second))
+	want(t, decrypt(w.tokyo, unknown), keyops.ErrKeyUnavailable, "") // not lately
+	w.net.SetContact("eu-paris-1", time.Now())
+	want(t, decrypt(w.tokyo, unknown), keyops.ErrInvalidCiphertext, "")
 
 	// The peer hears of it and sends the material again.
 	w.tell(t, k.KeyID, w.tokyo, w.paris)

@@ -85,13 +85,17 @@ type Network struct {
 	mu      sync.Mutex
 	regions map[region.Name]*Region
 	dark    map[region.Name]bool
+	contact map[region.Name]time.Time
 }
 
-var _ keyops.Peers = (*Network)(nil)
+var (
+	_ keyops.Peers    = (*Network)(nil)
+	_ keyops.Contacts = (*Network)(nil)
+)
 
 // NewNetwork returns a network without Regions.
 func NewNetwork() *Network {
-	return &Network{regions: map[region.Name]*Region{}, dark: map[region.Name]bool{}}
+	return &Network{regions: map[region.Name]*Region{}, dark: map[region.Name]bool{}, contact: map[region.Name]time.Time{}}
 }
 
 // Add makes Regions known to each other.
@@ -108,6 +112,20 @@ func (n *Network) SetDark(name region.Name, dark bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.dark[name] = dark
+}
+
+// SetContact says when the last exchange with a Region ended.
+func (n *Network) SetContact(name region.Name, at time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.contact[name] = at
+}
+
+// LastContact returns what SetContact said.
+func (n *Network) LastContact(name region.Name) time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.contact[name]
 }
 
 func (n *Network) find(name region.Name) (r *Region, dark bool) {
