@@ -95,6 +95,13 @@ func (f *faulty) OpenSession(slot uint) (pkcs11.SessionHandle, error) {
 	return f.driver.OpenSession(slot)
 }
 
+func (f *faulty) Login(s pkcs11.SessionHandle, user uint, p pin) error {
+	if err := f.ask("C_Login"); err != nil {
+		return err
+	}
+	return f.driver.Login(s, user, p)
+}
+
 func (f *faulty) TokenInfo(slot uint) (pkcs11.TokenInfo, error) {
 	if err := f.ask("C_GetTokenInfo"); err != nil {
 		return pkcs11.TokenInfo{}, err

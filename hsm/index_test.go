@@ -121,6 +121,44 @@ func TestQuarantine(t *testing.T) {
 	}
 }
 
+// TestAnotherCurve plants a P-384 key under the label of a P-256 key. No attribute of the
+// template says what curve it is.
+func TestAnotherCurve(t *testing.T) {
+	k, _ := openFaulty(t, 1)
+	for curve, taken := range map[Algorithm]bool{ECP256: true, ECP384: false} {
+		id := NewID()
+		scalar := make([]byte, map[Algorithm]int{ECP256: 32, ECP384: 48}[curve])
+		scalar[len(scalar)-1] = 7
+		plant(t, k, known(t, testEC, id, octets(pkcs11.CKA_EC_PARAMS, curves[curve]), octets(pkcs11.CKA_VALUE, scalar)))
+		if err := k.Rescan(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := k.index.get(id); ok != taken {
+			t.Errorf("%s labelled %s: in the index %v, want %v; reason %q", curve, testEC.Algorithm, ok, taken, reasonFor(k, id))
+		}
+	}
+}
+
+// TestOnlyTransportKeysAreTrusted looks at what is expected, since only the security officer
+// could plant a trusted key.
+func TestOnlyTransportKeysAreTrusted(t *testing.T) {
+	k := &Token{cfg: Config{Profile: SoftHSM2()}}
+	for _, spec := range everySpec() {
+		if spec.Role == RoleEstablishment || spec.Role == RoleImportWrapping || !spec.Algorithm.secret() {
+			continue
+		}
+		for _, local := range []bool{true, false} {
+			want, _, err := k.expected(Object{Spec: spec, Local: local})
+			if err != nil {
+				continue // not made in this way
+			}
+			if trusted := isTrue(want[pkcs11.CKA_TRUSTED]); trusted != (spec.Role == RoleTransportSource) || want[pkcs11.CKA_TRUSTED] == nil {
+				t.Errorf("role %q, local %v: CKA_TRUSTED is expected to be %x", spec.Role, local, want[pkcs11.CKA_TRUSTED])
+			}
+		}
+	}
+}
+
 // TestDuplicateID makes a second key under the ID of a good one.
 func TestDuplicateID(t *testing.T) {
 	k, _ := openFaulty(t, 1)

@@ -198,6 +198,48 @@ func TestTokenGoesAwayAndComesBack(t *testing.T) {
 	}
 }
 
+// TestEveryCallNoticesThatTheTokenIsAway lets each method be the first to meet a token that
+// is away. SoftHSM reports "no such object" or nothing at all, and none of that may reach a
+// caller as the loss of a key.
+func TestEveryCallNoticesThatTheTokenIsAway(t *testing.T) {
+	if !child(t, "one") {
+		return
+	}
+	tok := openWith(t, config(own(t, "one")))
+	ctx := t.Context()
+	id, _ := generate(t, tok, hsm.Spec{Role: hsm.RoleMaterial, Algorithm: hsm.AES256, Name: "test"})
+	mac, _ := generate(t, tok, hsm.Spec{Role: hsm.RoleMaterial, Algorithm: hsm.HMACSHA256, Name: "test"})
+	store := filepath.Join(filepath.Dir(os.Getenv(softhsm.ConfEnv)), "tokens")
+	for name, call := range map[string]func() error{
+		"EncryptGCM":         func() error { _, _, err := tok.EncryptGCM(ctx, id, []byte("aad"), nil); return err },
+		"MAC":                func() error { _, err := tok.MAC(ctx, mac, nil); return err },
+		"Health":             func() error { return tok.Health(ctx) },
+		"Rescan":             func() error { return tok.Rescan(ctx) },
+		"Destroy":            func() error { return tok.Destroy(ctx, id) },
+		"Destroy of nothing": func() error { return tok.Destroy(ctx, hsm.NewID()) },
+		"Lookup of nothing":  func() error { _, err := tok.Lookup(ctx, hsm.NewID()); return err },
+		"MAC with nothing":   func() error { _, err := tok.MAC(ctx, hsm.NewID(), nil); return err },
+		"Generate": func() error {
+			_, err := tok.Generate(ctx, hsm.Spec{Role: hsm.RoleMaterial, Algorithm: hsm.AES256}, hsm.NewID())
+			return err
+		},
+	} {
+		if err := os.Rename(store, store+"-away"); err != nil {
+			t.Fatal(err)
+		}
+		if err := call(); !errors.Is(err, hsm.ErrUnavailable) || errors.Is(err, hsm.ErrCaller) {
+			t.Errorf("%s: got %v, want %v", name, err, hsm.ErrUnavailable)
+		}
+		if err := os.Rename(store+"-away", store); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, "the token after "+name, func() bool { return tok.Health(ctx) == nil })
+		if got := len(tok.Objects()); got != 2 {
+			t.Fatalf("%d objects after %s, want 2", got, name)
+		}
+	}
+}
+
 // TestOneTokenGoesAway takes one of two tokens away. The other must not notice, although
 // SoftHSM needs C_Finalize to believe in the first one again.
 func TestOneTokenGoesAway(t *testing.T) {

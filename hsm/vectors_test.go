@@ -7,6 +7,7 @@ import (
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
+	"errors"
 	"testing"
 
 	"github.com/miekg/pkcs11"
@@ -59,6 +60,15 @@ func TestAgainstStandardLibrary(t *testing.T) {
 	nonce := []byte("twelve bytes")
 	if got, err := k.DecryptGCM(ctx, id, nonce, aad, g.Seal(nil, nonce, text, aad)); err != nil || !bytes.Equal(got, text) {
 		t.Errorf("the token opens the standard library's GCM as %q, %v", got, err)
+	}
+
+	// SoftHSM takes an empty IV for sixteen zero bytes, so this would open.
+	zeros, err := cipher.NewGCMWithNonceSize(block, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := k.DecryptGCM(ctx, id, nil, aad, zeros.Seal(nil, make([]byte, 16), text, aad)); !errors.Is(err, ErrDataInvalid) {
+		t.Errorf("with an empty IV the token opens %q, %v", got, err)
 	}
 
 	blocks, want := []byte("two blocks of sixteen, 32 bytes."), make([]byte, 32)
