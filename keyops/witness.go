@@ -1,7 +1,9 @@
 package keyops
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,6 +11,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/seal"
 	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/store"
 	"github.com/keyferry/keyferry/keyops/wire"
 )
 
@@ -62,14 +65,31 @@ func decodeWitness(peer string, body []byte) (Witness, error) {
 // there is none yet.
 func (s *Service) AuditHead() (audit.SignedCheckpoint, bool) { return s.audit.Last() }
 
-// SaveWitness keeps what a peer has shown, in place of what it showed before. The caller
-// has verified the checkpoint's signature.
+// SaveWitness keeps what a peer has shown, in place of what it showed before, and its
+// checkpoint in the audit log, where all of them stay. The caller has verified the
+// checkpoint's signature.
 func (s *Service) SaveWitness(ctx context.Context, w Witness) error {
-	err := s.update(ctx, func(tx *seal.Tx) error { return tx.Put(kindWitness, string(w.Peer), w.encode()) })
-	if err != nil {
+	if err := s.saveWitness(ctx, w); err != nil {
 		return fmt.Errorf("keeping the witness of %s: %w", w.Peer, err)
 	}
 	return nil
+}
+
+func (s *Service) saveWitness(ctx context.Context, w Witness) error {
+	c, err := audit.ParseCheckpoint(w.Checkpoint)
+	if err != nil {
+		return err
+	}
+	before, err := s.Witness(ctx, w.Peer)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if !bytes.Equal(before.Checkpoint.Payload, w.Checkpoint.Payload) {
+		if err := s.audit.Append(ctx, audit.WitnessRecord(c)); err != nil {
+			return err
+		}
+	}
+	return s.update(ctx, func(tx *seal.Tx) error { return tx.Put(kindWitness, string(w.Peer), w.encode()) })
 }
 
 // Witness returns what is kept of a peer, or store.ErrNotFound.

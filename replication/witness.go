@@ -7,12 +7,14 @@ import (
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/audit"
-	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/store"
 )
 
-// witnessInterval is how often what a peer shows is made durable.
-const witnessInterval = time.Minute
+// How often what a peer shows is made durable, at most: always, and while keys are managed.
+const (
+	witnessInterval     = time.Minute
+	witnessBusyInterval = time.Second // as often as checkpoints are made
+)
 
 // saw keeps what a verified message shows of the peer's audit log and store. A peer that
 // shows less than before was rolled back, or its log was cut.
@@ -32,7 +34,7 @@ func (p *peer) saw(ctx context.Context, keys Keys, e envelope) {
 	w := keyops.Witness{
 		Peer: p.pin.Region, Instance: p.pin.Instance, Checkpoint: e.checkpoint, Store: e.store, Seen: p.r.cfg.Clock(),
 	}
-	if !p.witnesses(ctx, keys, w, shown, e.session) {
+	if !p.witnesses(ctx, keys, w, shown, e) {
 		return
 	}
 	if err := keys.SaveWitness(ctx, w); err != nil {
@@ -43,22 +45,26 @@ func (p *peer) saw(ctx context.Context, keys Keys, e envelope) {
 // witnesses compares what a peer shows with what it has shown, and reports whether to keep
 // it. Messages of one run may overtake each other, so only a new run that shows less is an
 // alarm.
-func (p *peer) witnesses(ctx context.Context, keys Keys, w keyops.Witness, shown audit.SignedCheckpoint, session mrk.Nonce) bool {
+func (p *peer) witnesses(ctx context.Context, keys Keys, w keyops.Witness, shown audit.SignedCheckpoint, e envelope) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.witness == nil {
 		p.recall(ctx, keys)
 	}
 	if before := p.witness; before != nil && before.Instance == w.Instance {
-		if p.witnessRun == session && before.Store.Version > w.Store.Version {
+		if p.witnessRun == e.session && before.Store.Version > w.Store.Version {
 			return false
 		}
-		if p.witnessRun != session {
+		if p.witnessRun != e.session {
 			p.compareWitness(*before, w, shown)
 		}
 	}
-	p.witness, p.witnessRun = &w, session
-	if w.Seen.Sub(p.witnessKept) < witnessInterval {
+	p.witness, p.witnessRun = &w, e.session
+	interval := witnessInterval
+	if e.kind == kindFacts {
+		interval = witnessBusyInterval
+	}
+	if since := w.Seen.Sub(p.witnessKept); since >= 0 && since < interval { // a clock that went back delays nothing
 		return false
 	}
 	p.witnessKept = w.Seen

@@ -40,21 +40,27 @@ type Report struct {
 	LastSeq  uint64
 
 	Checkpoints uint64
-	Last        Checkpoint // Number 0 if there is none
-	Covered     uint64     // the last line that a checkpoint covers
-	Uncovered   uint64     // lines after it: whoever can write the file could have changed them
-	Rollbacks   []uint64   // checkpoints at which the store was older than before: a restore, or a rollback
-	Torn        int64      // bytes after the last line break: being written, or left by a crash
+	Last        SignedCheckpoint // Number 0 if there is none
+	Covered     uint64           // the last line that a checkpoint covers
+	Uncovered   uint64           // lines after it: whoever can write the file could have changed them
+	Rollbacks   []uint64         // checkpoints at which the store was older than before: a restore, or a rollback
+	Torn        int64            // bytes after the last line break: being written, or left by a crash
+
+	Witnesses         int    // witnesses whose checkpoint is here as they saw it
+	Witnessed         uint64 // the last line that one of them vouches for
+	WitnessesUnsigned int    // witnesses of what none of the keys has signed, which prove nothing
+
+	Seen []Witness // checkpoints of other logs, which records of this one keep
 }
 
 // Verify checks a whole log: that each line is in its form and names the one before, that
-// checkpoints are numbered, signed by one of the keys and true, and that the witnesses'
-// checkpoints of this log are in it. The error is a *Problem for the first line that does
+// checkpoints are numbered, signed by one of the keys and true, and that the checkpoints of
+// this log that witnesses saw are in it; those of other logs are ignored. The error is a *Problem for the first line that does
 // not hold; the Report is then about the lines before it.
 //
 // Without witnesses, a log that was cut off behind a checkpoint looks like one that ended
 // there; who has the signing key's PIN could have written all of it.
-func Verify(fsys fs.FS, keys []crypto.PublicKey, witnesses ...Checkpoint) (Report, error) {
+func Verify(fsys fs.FS, keys []crypto.PublicKey, witnesses ...Witness) (Report, error) {
 	if len(keys) == 0 {
 		return Report{}, errors.New("verifying the audit log: no public key given")
 	}
@@ -65,13 +71,7 @@ func Verify(fsys fs.FS, keys []crypto.PublicKey, witnesses ...Checkpoint) (Repor
 	if len(numbers) == 0 {
 		return Report{}, fmt.Errorf("verifying the audit log: no file %s: %w", fileName(1), fs.ErrNotExist)
 	}
-	v := &verifier{keys: keys, enc: newEncoder(), witnesses: map[uint64]Checkpoint{}}
-	for _, c := range witnesses {
-		if other, twice := v.witnesses[c.Number]; twice && !same(other, c) {
-			return Report{}, fmt.Errorf("verifying the audit log: two witnesses disagree on checkpoint %d", c.Number)
-		}
-		v.witnesses[c.Number] = c
-	}
+	v := &verifier{keys: keys, enc: newEncoder(), called: witnesses}
 	for i, n := range numbers {
 		v.file, v.line = fileName(n), 0
 		if n != numbers[0]+i {
@@ -89,7 +89,8 @@ func same(a, b Checkpoint) bool { return bytes.Equal(a.payload(), b.payload()) }
 // verifier follows one log.
 type verifier struct {
 	keys      []crypto.PublicKey
-	witnesses map[uint64]Checkpoint
+	called    []Witness // for this and other logs
+	witnesses witnesses // of this log
 	enc       *encoder
 	report    Report
 
@@ -153,6 +154,9 @@ func (v *verifier) check(text []byte) error {
 			r.LastSeq, v.prev = l.Seq-1, hash(l.Prev)
 		}
 		r.Covered, v.base = l.Seq-1, l.Seq-1
+		if v.witnesses, err = witnessesOf(v.called, r, v.keys); err != nil {
+			return err
+		}
 	}
 	if err := l.follows(r.LastSeq, v.prev); err != nil {
 		return err
@@ -167,6 +171,9 @@ func (v *verifier) check(text []byte) error {
 		}
 	} else {
 		r.Records++
+		if w, ok := l.witness(); ok {
+			r.Seen = append(r.Seen, w)
+		}
 	}
 	v.prev = sha256.Sum256(text)
 	v.open = append(v.open, v.prev)
@@ -197,14 +204,14 @@ func (v *verifier) checkpoint(c SignedCheckpoint) error {
 	if err := c.verifyAny(v.keys); err != nil {
 		return fmt.Errorf("checkpoint %d: %w", c.Number, err)
 	}
-	if w, ok := v.witnesses[c.Number]; ok && !same(w, c.Checkpoint) {
-		return fmt.Errorf("checkpoint %d is not the one that was witnessed", c.Number)
+	if err := v.witnesses.compare(c, r); err != nil {
+		return err
 	}
 	if c.Store.Version < r.Last.Store.Version {
 		r.Rollbacks = append(r.Rollbacks, c.Number)
 	}
 	r.Checkpoints++
-	r.Last = c.Checkpoint
+	r.Last = c
 	if c.Seq >= r.FirstSeq {
 		r.Covered = c.Seq
 		v.open = slices.Clone(v.open[c.Seq-v.base:])
@@ -216,10 +223,8 @@ func (v *verifier) checkpoint(c SignedCheckpoint) error {
 // end looks for what witnesses saw and the log does not have.
 func (v *verifier) end() error {
 	v.line++
-	for n := range v.witnesses {
-		if n > v.report.Last.Number {
-			return v.problem(fmt.Errorf("the log ends at checkpoint %d, a witness saw checkpoint %d", v.report.Last.Number, n))
-		}
+	if err := v.witnesses.missing(v.report.Last.Checkpoint); err != nil {
+		return v.problem(err)
 	}
 	return nil
 }
