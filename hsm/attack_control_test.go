@@ -13,23 +13,21 @@ import (
 // have a token.
 func RunOnUnprotected(t *testing.T, tok *Token) []Attempt {
 	t.Helper()
-	attempts, err := do(context.Background(), tok, call{op: "control"}, func(c *connection, s pkcs11.SessionHandle) (all []Attempt, err error) {
-		raw := rawSession{ctx: tok.module.ctx, list: tok.module.list, slot: c.slot, s: s}
-		for _, a := range attacks {
+	attempts, err := onOwnSession(context.Background(), tok, "control", func(raw rawSession) (all []Attempt, err error) {
+		changes := func(a attack) bool { return a.name == "set-attribute" || a.name == "copy-attribute" }
+		for _, changing := range []bool{false, true} {
+			rows := slices.DeleteFunc(slices.Clone(attacks), func(a attack) bool { return changes(a) != changing })
+			slices.Reverse(rows) // copies first: what is set stays set
 			b := &bench{c: raw, p: tok.cfg.Profile}
-			scene := unprotected(b, a.name == "set-attribute" || a.name == "copy-attribute")
+			scene := unprotected(b, changing)
 			if scene.own, err = arm(raw); err != nil {
 				return nil, err
 			}
-			plan, err := a.plan(scene, raw)
+			some, err := scene.try(raw, rows)
 			if err != nil {
 				return nil, err
 			}
-			for _, trial := range plan {
-				all = append(all, trial.run(raw, a.name))
-			}
-			scene.own.drop(raw)
-			b.clear()
+			all = append(all, some...)
 		}
 		return all, nil
 	})

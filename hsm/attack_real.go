@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/miekg/pkcs11"
 )
 
 // Record wraps one shared material of each class under every source transport key of the
@@ -39,8 +37,7 @@ func (t *Token) Record(ctx context.Context) (Blobs, error) {
 // token's destination keys in the way they are meant to, since refusals would prove
 // nothing then.
 func (t *Token) Attack(ctx context.Context, blobs Blobs, packages [][]byte) ([]Attempt, error) {
-	return do(ctx, t, call{op: "Attack"}, func(c *connection, s pkcs11.SessionHandle) ([]Attempt, error) {
-		raw := rawSession{ctx: t.module.ctx, list: t.module.list, slot: c.slot, s: s}
+	return onOwnSession(ctx, t, "Attack", func(raw rawSession) ([]Attempt, error) {
 		scene := scene{p: t.cfg.Profile, blobs: blobs, packages: packages}
 		for _, o := range t.Objects() {
 			if e, ok := t.index.get(o.ID); ok {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
 
 // hopeless lists the attacks that SoftHSM refuses even on keys without any protection, and
@@ -75,6 +76,11 @@ func TestSelfTest(t *testing.T) {
 	if b := tok.Capabilities().Boundary; b != hsm.BoundaryNone {
 		t.Errorf("boundary before the self-test is %s, want none", b)
 	}
+	th := thief(t, softhsmtest.Named(source))
+	sessionBefore, err := th.SessionObjects()
+	if err != nil {
+		t.Fatal(err)
+	}
 	before := len(tok.Objects())
 	r, err := tok.SelfTest(t.Context())
 	if err != nil {
@@ -94,6 +100,9 @@ func TestSelfTest(t *testing.T) {
 	}
 	if after := len(tok.Objects()); after != before || len(tok.Quarantined()) != 0 {
 		t.Errorf("%d objects before and %d after, %d in quarantine: stand-ins were left behind", before, after, len(tok.Quarantined()))
+	}
+	if after, err := th.SessionObjects(); err != nil || after != sessionBefore {
+		t.Errorf("%d session objects before and %d after (%v)", sessionBefore, after, err)
 	}
 	t.Logf("%d attempts in %s", len(r.Attempts), r.Took)
 }

@@ -3,6 +3,8 @@ package hsm_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -93,6 +95,55 @@ func TestNothingIsPublic(t *testing.T) {
 	th := thief(t, tok) // and with login all three are there
 	if n, err := th.Objects(); err != nil || n != 3 {
 		t.Errorf("%d token objects (%v), want the three private keys alone", n, err)
+	}
+}
+
+// Not refused: without any PIN, public objects under a known ID and label. The daemon's
+// keys go on working, before and after it looks at the token again.
+func TestPublicImpostors(t *testing.T) {
+	if !child(t, "one") {
+		return
+	}
+	tok := own(t, "one")
+	if word := os.Getenv(stageEnv); word != "" {
+		id, err := hsm.ParseID(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		th := thief(t, tok)
+		for _, key := range []bool{false, true} {
+			if err := th.CreatePublic(anEC, id, key); err != nil {
+				t.Fatalf("a session without login cannot create a public object: %v", err)
+			}
+		}
+		return
+	}
+	h := openWith(t, config(tok))
+	id := hsm.NewID()
+	spki, err := h.Generate(t.Context(), anEC, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stage(t, id.String())
+	for _, when := range []string{"before", "after"} {
+		digest := make([]byte, 32)
+		sig, err := h.Sign(t.Context(), id, digest)
+		if err != nil {
+			t.Fatalf("%s a rescan: %v", when, err)
+		}
+		pub, err := x509.ParsePKIXPublicKey(spki)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ecdsa.VerifyASN1(pub.(*ecdsa.PublicKey), digest, sig) {
+			t.Errorf("%s a rescan: the signature is another key's", when)
+		}
+		if err := h.Rescan(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(h.Quarantined()) == 0 {
+		t.Error("nobody notices the impostors")
 	}
 }
 

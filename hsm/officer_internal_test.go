@@ -93,6 +93,12 @@ func (t *Thief) Objects() (int, error) {
 	return len(all), err
 }
 
+// SessionObjects counts the session objects of the process.
+func (t *Thief) SessionObjects() (int, error) {
+	all, err := t.raw.find(flag(pkcs11.CKA_TOKEN, false))
+	return len(all), err
+}
+
 // SetPIN changes the user PIN.
 func (t *Thief) SetPIN(from, to string) error {
 	return wrapError("C_SetPIN", t.raw.ctx.SetPIN(t.raw.s, from, to))
@@ -113,6 +119,20 @@ func (t *Thief) CreateKnown(spec Spec, id ID, p Profile) error {
 	template = without(without(template, pkcs11.CKA_VALUE_LEN), pkcs11.CKA_CHECK_VALUE)
 	template = append([]Attribute{octets(pkcs11.CKA_VALUE, make([]byte, 32))}, template...)
 	_, err = t.raw.createObject(template)
+	return wrapError("C_CreateObject", err)
+}
+
+// CreatePublic creates a public token object, a data object or a key of known bytes, with
+// another object's ID and label. It takes no login.
+func (t *Thief) CreatePublic(spec Spec, id ID, key bool) error {
+	template := []Attribute{number(pkcs11.CKA_CLASS, pkcs11.CKO_DATA), octets(pkcs11.CKA_VALUE, make([]byte, 32))}
+	if key {
+		template = []Attribute{number(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), number(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
+			octets(pkcs11.CKA_MODULUS, append([]byte{0x80}, make([]byte, 255)...)), octets(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
+			octets(pkcs11.CKA_ID, id[:])}
+	}
+	template = append(template, flag(pkcs11.CKA_TOKEN, true), flag(pkcs11.CKA_PRIVATE, false), octets(pkcs11.CKA_LABEL, []byte(spec.Label())))
+	_, err := t.raw.createObject(template)
 	return wrapError("C_CreateObject", err)
 }
 

@@ -44,9 +44,8 @@ func (r Report) Err() error {
 // with BoundaryNone.
 func (t *Token) SelfTest(ctx context.Context) (Report, error) {
 	start := time.Now()
-	report, err := do(ctx, t, call{op: "SelfTest"}, func(c *connection, s pkcs11.SessionHandle) (Report, error) {
-		raw := rawSession{ctx: t.module.ctx, list: t.module.list, slot: c.slot, s: s}
-		return selfTest(raw, t.cfg.Profile, t.established(), func(h pkcs11.ObjectHandle) error { return t.roundTripGCM(s, h) })
+	report, err := onOwnSession(ctx, t, "SelfTest", func(raw rawSession) (Report, error) {
+		return selfTest(raw, t.cfg.Profile, t.established(), func(h pkcs11.ObjectHandle) error { return t.roundTripGCM(raw.s, h) })
 	})
 	if err != nil {
 		t.setBoundary(false)
@@ -55,6 +54,19 @@ func (t *Token) SelfTest(ctx context.Context) (Report, error) {
 	report.Took = time.Since(start)
 	report.Boundary = t.setBoundary(report.Err() == nil)
 	return report, nil
+}
+
+// onOwnSession runs fn on a session that is closed afterwards and takes its objects with
+// it: a refused C_UnwrapKey leaves an empty object behind in SoftHSM, whose handle nobody has.
+func onOwnSession[T any](ctx context.Context, t *Token, op string, fn func(raw rawSession) (T, error)) (T, error) {
+	return do(ctx, t, call{op: op}, func(c *connection, _ pkcs11.SessionHandle) (v T, err error) {
+		s, err := t.driver.OpenSession(c.slot)
+		if err != nil {
+			return v, err
+		}
+		defer func() { err = errors.Join(err, t.driver.CloseSession(s)) }()
+		return fn(rawSession{ctx: t.module.ctx, list: t.module.list, slot: c.slot, s: s})
+	})
 }
 
 // roundTripGCM encrypts as requests do, with the profile's source of IVs, and decrypts.

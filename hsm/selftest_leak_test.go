@@ -18,8 +18,7 @@ type Leaked struct {
 // last attempt, with a module that answers that one with success.
 func RunLeaky(t *testing.T, tok *Token) []Leaked {
 	t.Helper()
-	leaks, err := do(context.Background(), tok, call{op: "leaky"}, func(c *connection, s pkcs11.SessionHandle) ([]Leaked, error) {
-		raw := rawSession{ctx: tok.module.ctx, list: tok.module.list, slot: c.slot, s: s}
+	leaks, err := onOwnSession(context.Background(), tok, "leaky", func(raw rawSession) ([]Leaked, error) {
 		b := &bench{c: raw, p: tok.cfg.Profile}
 		defer b.clear()
 		scene, err := b.build()

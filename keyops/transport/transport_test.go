@@ -127,7 +127,7 @@ func TestTranscriptSurvivesItsFile(t *testing.T) {
 	if _, err := transport.Open(f, east.desc.Descriptor); err == nil {
 		t.Error("another Region took the transcript for its own")
 	}
-	for i := range f.Payload {
+	for i := 0; i < len(f.Payload); i += 7 {
 		f.Payload[i] ^= 1
 		if _, err := transport.Open(f, paris.desc.Descriptor); err == nil {
 			t.Errorf("accepted with byte %d changed", i)
