@@ -14,7 +14,7 @@ import (
 func aliasTarget(name, ref string) target {
 	t := target{ref: ref, alias: name}
 	if !strings.HasPrefix(name, "alias/") {
-		t.invalid = refuse(ErrValidation, "Alias must start with the prefix \"alias/\". Please see the documentation of CreateAlias.")
+		t.invalid = refuse(ErrValidation, "Alias must start with the prefix \"alias/\".")
 	} else if _, err := arn.ParseAliasName(name); err != nil {
 		t.invalid = &Error{Reason: ErrInvalidAliasName, Message: err.Error(), cause: err}
 	}
@@ -87,7 +87,7 @@ func (s *Service) aliasHolder(c *call, name string) (*Key, error) {
 	id, ok := s.view.target(account, name)
 	if k := s.view.key(id); ok && k != nil {
 		if d := s.decide(&c.asker, c.action(), k.arn, k); !d.Allowed {
-			return nil, s.denied(c, s.aliasARN(account, name), d)
+			return nil, s.denied(c, c.action(), s.aliasARN(account, name), d)
 		}
 		return k, nil
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -43,7 +42,12 @@ func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to re
 	if m == nil || m.Lost {
 		return mrk.Blob{}, fmt.Errorf("material %s: %w", mid, ErrNotHeld)
 	}
-	// What is not the material that it is called never leaves under its name.
+	// Whoever asks: material goes to members only, and what is not the material that it is
+	// called never leaves under its name.
+	entry := k.Set.Entry(to.Region)
+	if !entry.Status.In() && k.Set.Primary() != to.Region {
+		return mrk.Blob{}, fmt.Errorf("wrapping material %s for %s: %w", mid, to.Region, mrk.ErrNotMember)
+	}
 	if err := s.prove(ctx, k, m); err != nil {
 		return mrk.Blob{}, err
 	}
@@ -58,7 +62,7 @@ func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to re
 	}
 	blob := mrk.Blob{
 		Key: id, Material: mid, Source: s.self.Region, Instance: s.self.Instance,
-		Destination: to.Region, ToInstance: to.Instance, Incarnation: k.Set.Entry(to.Region).Incarnation,
+		Destination: to.Region, ToInstance: to.Instance, Incarnation: entry.Incarnation,
 		Class: string(class), Epoch: key.Name.Epoch, Algorithm: wrapAlgorithm, Wrapped: wrapped,
 	}
 	if class != hsm.ClassPrivate {
@@ -148,9 +152,7 @@ func (s *Service) holdInstalled(ctx context.Context, i intent) error {
 		}
 		m := Material{ID: i.want, Object: i.object, SPKI: i.spki, Created: s.clock().UTC(), Reserved: countStep, watch: &watch{}}
 		m.watch.proven.Store(true) // its ID was recomputed just before
-		// A lost material that was delivered again is the same material in another object.
-		k.Materials = slices.DeleteFunc(k.Materials, func(x Material) bool { return x.ID == i.want })
-		k.Materials = append(k.Materials, m)
+		k.hold(m)
 		return nil
 	}, func(tx *seal.Tx) error {
 		return tx.Delete(kindIntent, i.object.String())

@@ -59,7 +59,7 @@ func (s *Service) newKey(c *call, in CreateKeyInput) (*Key, error) {
 	}
 	if len(in.Tags) > 0 {
 		if d := s.decide(&c.asker, "kms:TagResource", "*", nil); !d.Allowed {
-			return nil, s.denied(c, "*", d)
+			return nil, s.denied(c, "kms:TagResource", "*", d)
 		}
 	}
 	return &Key{

@@ -70,7 +70,7 @@ func (s *Service) admit(ctx context.Context, caller Caller, name string, t targe
 		return c, t.invalid
 	}
 	if !slices.Contains(s.accounts, caller.Principal.Account) || caller.Principal.Partition != s.partition {
-		return c, s.denied(c, c.asker.arn, policy.Decision{})
+		return c, s.denied(c, c.action(), c.asker.arn, policy.Decision{})
 	}
 	switch op.scope {
 	case anyone:
@@ -109,7 +109,7 @@ func (s *Service) admitKey(c *call, t target) error {
 		return s.missing(c, r)
 	}
 	if d := s.decide(&c.asker, c.action(), key.arn, key); !d.Allowed {
-		return s.denied(c, r.named, d)
+		return s.denied(c, c.action(), r.named, d)
 	}
 	c.record.resource(key.arn, key.ID)
 	c.key = key
@@ -128,18 +128,18 @@ func (c *call) action() string { return "kms:" + c.name }
 // authorise decides on a resource that has no policy of its own: an alias, or everything.
 func (s *Service) authorise(c *call, resource string) error {
 	if d := s.decide(&c.asker, c.action(), resource, nil); !d.Allowed {
-		return s.denied(c, resource, d)
+		return s.denied(c, c.action(), resource, d)
 	}
 	return nil
 }
 
 // denied is the one refusal. It says the same whether the resource exists, has a policy
 // that does not allow the call, or has one that denies it; the record says which.
-func (s *Service) denied(c *call, resource string, d policy.Decision) error {
+func (s *Service) denied(c *call, action, resource string, d policy.Decision) error {
 	c.record.decision(d)
 	return refuse(ErrAccessDenied,
-		"User: %s is not authorized to perform: kms:%s on resource: %s, because no policy allows it, a policy denies it, or there is no such resource. Request ID: %s; \"keyferry policy explain\" says what is missing.",
-		c.asker.arn, c.name, resource, c.caller.RequestID)
+		"User: %s is not authorized to perform: %s on resource: %s, because no policy allows it, a policy denies it, or there is no such resource. Request ID: %s; \"keyferry policy explain\" says what is missing.",
+		c.asker.arn, action, resource, c.caller.RequestID)
 }
 
 // missing answers for a key that is not there, or cannot be read. Only a caller that may
@@ -151,7 +151,7 @@ func (s *Service) missing(c *call, r resolved) error {
 	}
 	d := s.decide(&c.asker, list, "*", nil)
 	if !d.Allowed || r.account != c.caller.Principal.Account {
-		return s.denied(c, r.named, d)
+		return s.denied(c, c.action(), r.named, d)
 	}
 	if r.fromBlob {
 		return fromBlob(errors.New("no such key"))

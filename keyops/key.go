@@ -103,6 +103,17 @@ func (k *Key) Held() []material.ID {
 	return ids
 }
 
+// hold adds a material. One that was lost and is here again is the same material in another
+// object; what it has encrypted still counts.
+func (k *Key) hold(m Material) {
+	if old := k.Material(m.ID); old != nil {
+		m.Reserved += old.Reserved
+		m.watch.count.Store(old.Reserved)
+	}
+	k.Materials = slices.DeleteFunc(k.Materials, func(x Material) bool { return x.ID == m.ID })
+	k.Materials = append(k.Materials, m)
+}
+
 // use returns the table row of the key's spec and usage.
 func (k *Key) use() use {
 	row, _ := k.Spec.find(k.Usage)

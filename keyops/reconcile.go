@@ -238,8 +238,7 @@ func (s *Service) takeBack(ctx context.Context, o hsm.Object) error {
 	}
 	_, err = s.change(ctx, keyID, func(k *Key) error {
 		m := Material{ID: id, Object: o.ID, SPKI: spki, Created: s.clock().UTC(), Local: local, watch: &watch{}}
-		k.Materials = slices.DeleteFunc(k.Materials, func(x Material) bool { return x.ID == id })
-		k.Materials = append(k.Materials, m)
+		k.hold(m)
 		if !slices.Contains(k.Used, id) {
 			k.Used = append(k.Used, id)
 		}

@@ -70,8 +70,8 @@ func (s *Service) SharedKey(id arn.KeyID) (*Key, error) {
 
 // UpdateShared changes a multi-Region key in one store transaction: fn changes a copy, this
 // Region's own fact follows, the row is sealed, a mark is set for every peer that is or was
-// a member if the facts changed, and the result is published. It is audited first. If fn
-// returns an error nothing is applied; ErrUnchanged is no error.
+// a member if the facts changed, and the result is published. It is audited before this
+// returns. If fn returns an error nothing is applied; ErrUnchanged is no error.
 func (s *Service) UpdateShared(ctx context.Context, id arn.KeyID, cause Cause, fn func(*Key) error) error {
 	old, err := s.SharedKey(id)
 	if err != nil {
@@ -89,11 +89,10 @@ func (s *Service) UpdateShared(ctx context.Context, id arn.KeyID, cause Cause, f
 // quota has room, no related key is here, and the token can hold such keys. Its errors are
 // *Error.
 func (s *Service) CheckReplica(ctx context.Context, claim ReplicaClaim) error {
-	err := answer(s.checkReplica(claim))
-	if err == nil {
-		return nil
+	if err := s.checkReplica(claim); err != nil {
+		return answer(err) // not a nil *Error in an error
 	}
-	return err
+	return nil
 }
 
 func (s *Service) checkReplica(claim ReplicaClaim) error {
@@ -138,6 +137,9 @@ func (s *Service) AdmitReplica(ctx context.Context, claim ReplicaClaim, set *mrk
 func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk.Set) error {
 	if err := s.checkReplica(claim); err != nil {
 		return err
+	}
+	if set.Self() != s.me() || set.Incarnation() == 0 {
+		return fmt.Errorf("admitting a replica of key %s: %w", claim.Key, mrk.ErrForeign)
 	}
 	st := set.State()
 	if set.Key() != claim.Key || st == nil || st.Account != claim.Account ||

@@ -375,6 +375,14 @@ func TestInstallRefusals(t *testing.T) {
 	if _, err := w.tokyo.WrapMaterial(t.Context(), b.KeyID, other.Material, w.paris.Descriptor.Descriptor); !errors.Is(err, keyops.ErrNotHeld) {
 		t.Errorf("wrapping what is not held: %v", err)
 	}
+	alone := create(t, w.paris, keyops.CreateKeyInput{MultiRegion: true})
+	id, err := material.Parse(alone.CurrentKeyMaterialID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.paris.WrapMaterial(t.Context(), alone.KeyID, id, w.tokyo.Descriptor.Descriptor); !errors.Is(err, mrk.ErrNotMember) {
+		t.Errorf("wrapping for a Region that is no member: %v", err)
+	}
 	unknown := w.tokyo.Descriptor.Descriptor
 	unknown.Instance = "kfi-000000000000"
 	if _, err := w.paris.WrapMaterial(t.Context(), a.KeyID, good.Material, unknown); !errors.Is(err, keyops.ErrNoTransportKey) {
@@ -416,6 +424,16 @@ func TestAdmitReplicaBoundsTheClaim(t *testing.T) {
 				t.Errorf("error %v, want %v", err, tc.want)
 			}
 		})
+	}
+	elsewhere, err := mrk.Join(mrk.Self{Region: "ap-tokyo-1", Instance: w.tokyo.Descriptor.Instance}, w.net, key.Set.Facts(mrk.Hash{}), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.paris.AdmitReplica(t.Context(), good, elsewhere); err == nil {
+		t.Error("the primary key's Region admits a replica")
+	}
+	if err := w.tokyo.AdmitReplica(t.Context(), good, key.Set); !errors.Is(err, mrk.ErrForeign) {
+		t.Errorf("admitted with another Region's set: %v", err)
 	}
 	if len(w.tokyo.SharedKeys()) != 0 {
 		t.Error("a refused replica exists")
@@ -528,6 +546,7 @@ func TestMaterialThatIsNotHere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, reserved := w.tokyo.Encryptions(k.KeyID)
 	// The token of the replica loses its object.
 	if err := w.tokyo.Fake.Destroy(t.Context(), key.Materials[0].Object); err != nil {
 		t.Fatal(err)
@@ -555,5 +574,8 @@ func TestMaterialThatIsNotHere(t *testing.T) {
 	w.sync(t, k.KeyID)
 	if err := decrypt(w.tokyo, enc.CiphertextBlob); err != nil {
 		t.Error(explain(err))
+	}
+	if n, _ := w.tokyo.Encryptions(k.KeyID); n < reserved {
+		t.Errorf("the count of encryptions went back to %d from up to %d", n, reserved)
 	}
 }
