@@ -44,6 +44,7 @@ var standInSpecs = []Spec{
 	{Role: RoleSharedMaterial, Algorithm: ECP256, Usage: UsageSign, Name: "stand-in"},
 	{Role: RoleRegionSigning, Algorithm: ECP384, Usage: UsageSign, Name: "stand-in"},
 	{Role: RoleSeal, Algorithm: HMACSHA256, Name: "stand-in"},
+	{Role: RoleImportWrapping, Algorithm: RSA2048, Name: "stand-in"},
 	{Role: RoleEstablishment, Algorithm: RSA3072, Name: "stand-in"},
 }
 
