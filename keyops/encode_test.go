@@ -38,6 +38,11 @@ func TestKeyRowRoundTrip(t *testing.T) {
 	if !bytes.Equal(keyops.EncodeKey(again), body) || again.Set.Hash() != key.Set.Hash() || len(again.Aliases) != 2 || len(again.Tags) != 2 {
 		t.Errorf("read back: %+v", again)
 	}
+	open := *key
+	open.Policy = nil
+	if _, err := keyops.DecodeKey(string(k.KeyID), keyops.EncodeKey(&open)); err == nil {
+		t.Error("a row without a policy is read: a missing policy refuses, it never means a default one")
+	}
 	for n := range body {
 		if _, err := keyops.DecodeKey(string(k.KeyID), body[:n]); err == nil {
 			t.Fatalf("a row cut short at %d is read", n)

@@ -327,6 +327,29 @@ func TestLateTokenWrite(t *testing.T) {
 	sound(t, r)
 }
 
+// TestFullStore: a full disk refuses what would need it, with words, and nothing else.
+func TestFullStore(t *testing.T) {
+	full := false
+	r := keyopstest.New(t, keyopstest.Options{Store: func(s store.Store) store.Store {
+		return storetest.NewFaulty(s, func(p storetest.Point) error {
+			if full && p.Stage == storetest.Within {
+				return store.ErrFull
+			}
+			return nil
+		})
+	}})
+	k := create(t, r, keyops.CreateKeyInput{})
+	full = true
+	_, err := r.CreateKey(t.Context(), admin(), keyops.CreateKeyInput{})
+	want(t, err, keyops.ErrLimitExceeded, "store is full")
+	if _, err := r.Encrypt(t.Context(), admin(), keyops.EncryptInput{KeyID: k.ARN, Plaintext: x}); err != nil {
+		t.Error(explain(err))
+	}
+	full = false
+	create(t, r, keyops.CreateKeyInput{}) // there is room again, and no restart is needed
+	sound(t, r)
+}
+
 // TestFailedStopsWrites: after a transaction of unknown outcome nothing is written on a
 // guess, and what is in memory still serves.
 func TestFailedStopsWrites(t *testing.T) {

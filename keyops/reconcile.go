@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/material"
@@ -60,7 +62,10 @@ func (s *Service) reconcile(ctx context.Context) error {
 	if err := s.afterRestore(ctx); err != nil {
 		return err
 	}
-	s.log.WithField("found", s.found).Info("store and token agree")
+	s.log.WithFields(logrus.Fields{
+		"keys": len(st.keys), "finished": len(s.found.Finished), "undone": len(s.found.Undone), "takenBack": len(s.found.TakenBack),
+		"destroyed": len(s.found.Destroyed), "lost": len(s.found.Lost), "returned": len(s.found.Returned), "orphans": len(s.found.Orphans),
+	}).Info("store and token reconciled")
 	return nil
 }
 
