@@ -336,7 +336,11 @@ func TestPinComparesTheFingerprint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for answer, code := range map[string]int{"no\n": 1, "": 1, "yes\n": 0} {
+	for _, c := range []struct {
+		answer string
+		code   int
+	}{{"no\n", 1}, {"", 1}, {"yes\n", 0}} { // in this order: the last one pins
+		answer, code := c.answer, c.code
 		cmd := paris.command(t.Context(), "pin", east.dir.Own())
 		cmd.Stdin = strings.NewReader(answer)
 		out, _ := cmd.CombinedOutput()
