@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -240,3 +241,41 @@ func TestCorrelation(t *testing.T) {
 
 // nobody lets only somebody else do anything.
 const nobody = `{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::111122223333:user/nobody"}, "Action": "kms:CreateKey", "Resource": "*"}]}`
+
+// A Region that only hears what is sent to it has not heard: what arrives may be of any
+// age. It has to ask, and be answered.
+func TestOnlyAnswersAreHeard(t *testing.T) {
+	sites := deploy(t, paris, east)
+	id := sites[0].createSymmetric()
+	sites[0].mustReplicate(id, sites[1])
+	sites[0].synchronized(id, sites[1])
+	sites[0].stop()
+	sites[0].config = func(c *replication.Config) { c.Peers[0].Address = freeAddress(t) } // nobody answers there
+	sites[0].start()
+	err := sites[0].region.UpdateShared(context.Background(), id, keyops.Cause{Event: "Test"}, func(k *keyops.Key) error {
+		k.Set.DropPermit()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "us-east-1 reaches Paris", func() (bool, string) {
+		row := sites[1].repl.Peers()[0]
+		return !row.Connected.IsZero(), row.LastError
+	})
+	time.Sleep(500 * time.Millisecond) // two digests of us-east-1
+	k, err := sites[0].region.SharedKey(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sites[0].repl.Heard(east) || k.Set.Acting() {
+		t.Error("Paris took what it was sent for an answer")
+	}
+	sites[0].stop()
+	sites[0].config = nil
+	sites[0].start()
+	eventually(t, "Paris acts again", func() (bool, string) {
+		k, err := sites[0].region.SharedKey(id)
+		return err == nil && k.Set.Acting(), fmt.Sprint(err)
+	})
+}
