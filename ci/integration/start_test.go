@@ -2,6 +2,10 @@ package integration
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +17,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
 )
 
 // daemon is the command that runs keyferryd with a configuration file, in the environment
@@ -75,6 +82,7 @@ func TestStartRefused(t *testing.T) {
 	}
 	defer taken.Close()
 	empty := t.TempDir()
+	forged := forgedRegionDir(t, tokyo)
 	tests := []struct {
 		name, pattern, with string
 		code                int
@@ -86,6 +94,7 @@ func TestStartRefused(t *testing.T) {
 		{"boundary", `^    require_boundary: .*`, `    require_boundary: token`, 3, `boundary is api-only and token.require_boundary is token: use a hardware token`},
 		{"no descriptor", `^region_dir: .*`, `region_dir: ` + empty, 6, `has no descriptor: make the Region's keys with keyferry-ceremony init`},
 		{"another Region's directory", `^region_dir: .*`, `region_dir: ` + shared.in(paris, "region"), 6, `belongs to Region eu-paris-1 .* names ap-tokyo-1`},
+		{"another key's descriptor", `^region_dir: .*`, `region_dir: ` + forged, 3, `is not of this token's Region signing key: find out who replaced it`},
 		{"no store", `^    path: .*`, `    path: ` + notStore, 4, `opening the store: .*not a keyferry store.*correct it`},
 		{"another daemon's store", `^    path: .*`, `    path: ` + shared.in(paris, "store.db"), 4, `opening the store: `},
 		{"port taken", `^    grpc: .*`, `    grpc: ` + taken.Addr().String(), 5, `listening for clients: .*address already in use.*another program listens there`},
@@ -102,6 +111,36 @@ func TestStartRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// forgedRegionDir is a Region's directory as somebody would write it who has no token: the
+// same Region and instance, peers too, and a signing key of their own.
+func forgedRegionDir(t *testing.T, name string) string {
+	t.Helper()
+	own, err := region.Dir(shared.in(name, "region")).LoadOwn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own.SigningKey, err = x509.MarshalPKIXPublicKey(key.Public()); err != nil {
+		t.Fatal(err)
+	}
+	signed, err := own.Descriptor.Sign(t.Context(), statement.HostKey(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := region.Dir(t.TempDir())
+	if err := errors.Join(forged.Make(), signed.Save(forged.Own())); err != nil {
+		t.Fatal(err)
+	}
+	peers := filepath.Dir(forged.Peer("eu-paris-1"))
+	if err := errors.Join(os.Remove(peers), os.CopyFS(peers, os.DirFS(shared.in(name, "region", "peers")))); err != nil {
+		t.Fatal(err)
+	}
+	return string(forged)
 }
 
 func TestOneWriter(t *testing.T) {

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha512"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -148,8 +151,29 @@ func (d *daemon) openToken(ctx context.Context) error {
 	if d.signing, err = ceremony.RegionKey(d.token.Objects(), hsm.RoleRegionSigning, d.self.Instance); err != nil {
 		return err
 	}
-	d.seal, err = ceremony.RegionKey(d.token.Objects(), hsm.RoleSeal, d.self.Instance)
-	return err
+	if d.seal, err = ceremony.RegionKey(d.token.Objects(), hsm.RoleSeal, d.self.Instance); err != nil {
+		return err
+	}
+	return d.checkDescriptor(ctx)
+}
+
+// checkDescriptor proves that the descriptor is this token's. Whoever can write region_dir
+// could put another there, and with it other peers and transcripts.
+func (d *daemon) checkDescriptor(ctx context.Context) error {
+	public, err := d.self.PublicKey()
+	if err != nil {
+		return err
+	}
+	challenge := make([]byte, sha512.Size384) // random, so that it is the digest of nothing
+	rand.Read(challenge)
+	signature, err := d.token.Sign(ctx, d.signing, challenge)
+	if err != nil {
+		return fmt.Errorf("signing with the Region signing key: %w", err)
+	}
+	if !ecdsa.VerifyASN1(public, challenge, signature) {
+		return fmt.Errorf("the descriptor in %s is not of this token's Region signing key: find out who replaced it", d.config.RegionDir)
+	}
+	return nil
 }
 
 // boundaries in rising order of what they keep.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 
 	"github.com/keyferry/keyferry/gateway"
 	"github.com/keyferry/keyferry/keyops"
@@ -12,11 +13,16 @@ import (
 
 // openAudit continues the audit log, which signs its checkpoints in the token.
 func (d *daemon) openAudit(ctx context.Context) error {
+	public, err := d.self.PublicKey()
+	if err != nil {
+		return err
+	}
 	log, err := audit.Open(ctx, audit.Config{
 		Dir: d.config.Audit.Dir, Region: d.self.Region, Instance: d.self.Instance,
 		Signer: statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
 			return d.token.Sign(ctx, d.signing, digest)
 		}),
+		Keys:   []crypto.PublicKey{public},
 		Flush:  d.config.Audit.FlushInterval,
 		Logger: d.log,
 	})
