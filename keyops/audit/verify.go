@@ -61,6 +61,11 @@ type Report struct {
 // Without witnesses, a log that was cut off behind a checkpoint looks like one that ended
 // there; who has the signing key's PIN could have written all of it.
 func Verify(fsys fs.FS, keys []crypto.PublicKey, witnesses ...Witness) (Report, error) {
+	return verify(fsys, keys, witnesses, nil)
+}
+
+// verify is Verify, and gives each line that holds to each, if that is not nil.
+func verify(fsys fs.FS, keys []crypto.PublicKey, witnesses []Witness, each func(*line) error) (Report, error) {
 	if len(keys) == 0 {
 		return Report{}, errors.New("verifying the audit log: no public key given")
 	}
@@ -71,7 +76,7 @@ func Verify(fsys fs.FS, keys []crypto.PublicKey, witnesses ...Witness) (Report, 
 	if len(numbers) == 0 {
 		return Report{}, fmt.Errorf("verifying the audit log: no file %s: %w", fileName(1), fs.ErrNotExist)
 	}
-	v := &verifier{keys: keys, enc: newEncoder(), called: witnesses}
+	v := &verifier{keys: keys, enc: newEncoder(), called: witnesses, each: each}
 	for i, n := range numbers {
 		v.file, v.line = fileName(n), 0
 		if n != numbers[0]+i {
@@ -91,6 +96,7 @@ type verifier struct {
 	keys      []crypto.PublicKey
 	called    []Witness // for this and other logs
 	witnesses witnesses // of this log
+	each      func(*line) error
 	enc       *encoder
 	report    Report
 
@@ -185,6 +191,11 @@ func (v *verifier) check(text []byte) error {
 		r.First = at
 	}
 	r.Newest, r.LastSeq = at, l.Seq
+	if v.each != nil {
+		if err := v.each(&l); err != nil {
+			return err
+		}
+	}
 	r.Uncovered = r.LastSeq - r.Covered
 	return nil
 }

@@ -39,7 +39,7 @@ func sample(t *testing.T) []byte {
 	return disk.durable()
 }
 
-func verify(b []byte, witnesses ...Witness) (Report, error) {
+func verifyFile(b []byte, witnesses ...Witness) (Report, error) {
 	return Verify(fstest.MapFS{fileName(1): {Data: b}}, keys(), witnesses...)
 }
 
@@ -49,7 +49,7 @@ func seen(c SignedCheckpoint) Witness { return Witness{c, "us-east-1", 7} }
 // it is in the last line break, which leaves a line that was never finished.
 func TestEveryByteCounts(t *testing.T) {
 	b := sample(t)
-	good, err := verify(b)
+	good, err := verifyFile(b)
 	if err != nil || good.Covered != 9 || good.LastSeq != 10 {
 		t.Fatalf("the sample itself: %+v, error %v", good, err)
 	}
@@ -60,7 +60,7 @@ func TestEveryByteCounts(t *testing.T) {
 			}
 			changed := bytes.Clone(b)
 			changed[i] ^= flip
-			r, err := verify(changed)
+			r, err := verifyFile(changed)
 			var p *Problem
 			switch {
 			case errors.As(err, &p):
@@ -89,7 +89,7 @@ func TestRewritten(t *testing.T) {
 		return c
 	}
 	without := func(i int) [][]byte { return slices.Delete(slices.Clone(whole), i, i+1) }
-	if r, err := verify(forge(whole...)); err != nil || r.LastSeq != 10 {
+	if r, err := verifyFile(forge(whole...)); err != nil || r.LastSeq != 10 {
 		t.Fatalf("the forger's tool spoils the log: %+v, error %v", r, err)
 	}
 	for _, tc := range []struct {
@@ -118,7 +118,7 @@ func TestRewritten(t *testing.T) {
 		{"a line that is too long", append(slices.Concat(whole[:3]...), bytes.Repeat([]byte("x"), 2*maxLine)...), "longer than"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r, err := verify(tc.log)
+			r, err := verifyFile(tc.log)
 			var p *Problem
 			if !errors.As(err, &p) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %+v, error %v, want a problem with %q", r, err, tc.want)
@@ -151,18 +151,18 @@ func rechain(t *testing.T, lines [][]byte) []byte {
 func TestTruncated(t *testing.T) {
 	b := sample(t)
 	lines := slices.Collect(bytes.Lines(b))
-	whole, err := verify(b)
+	whole, err := verifyFile(b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	covered := map[int]uint64{3: 0, 4: 3, 6: 3, 7: 6, 9: 6, 10: 9}
 	for n, want := range covered {
 		cut := slices.Concat(lines[:n]...)
-		r, err := verify(cut)
+		r, err := verifyFile(cut)
 		if err != nil || r.Covered != want || r.Uncovered != uint64(n)-want {
 			t.Errorf("%d lines: got %+v, error %v, want %d covered and the rest not", n, r, err, want)
 		}
-		_, err = verify(cut, seen(whole.Last))
+		_, err = verifyFile(cut, seen(whole.Last))
 		var p *Problem
 		if (n < 10) != errors.As(err, &p) || p != nil && !strings.Contains(p.Error(), "a witness saw checkpoint 3") {
 			t.Errorf("%d lines with a witness of checkpoint 3: got %v", n, err)
@@ -173,21 +173,21 @@ func TestTruncated(t *testing.T) {
 // TestSignedAnew has somebody with the PIN write another history.
 func TestSignedAnew(t *testing.T) {
 	first, second := sample(t), sample(t)
-	r, err := verify(first)
+	r, err := verifyFile(first)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := verify(second); err != nil {
+	if _, err := verifyFile(second); err != nil {
 		t.Fatalf("without a witness both hold: %v", err)
 	}
-	if _, err := verify(second, seen(r.Last)); err == nil || !strings.Contains(err.Error(), "not the one that was witnessed") {
+	if _, err := verifyFile(second, seen(r.Last)); err == nil || !strings.Contains(err.Error(), "not the one that was witnessed") {
 		t.Errorf("got %v, want the witness to disagree", err)
 	}
-	other, err := verify(second)
+	other, err := verifyFile(second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := verify(first, seen(r.Last), seen(other.Last)); err == nil || !strings.Contains(err.Error(), "two logs were signed") {
+	if _, err := verifyFile(first, seen(r.Last), seen(other.Last)); err == nil || !strings.Contains(err.Error(), "two logs were signed") {
 		t.Errorf("got %v, want the witnesses to disagree", err)
 	}
 }

@@ -86,7 +86,7 @@ func TestPeersLog(t *testing.T) {
 		{"signed anew after what was seen twice", rewritten, all, "the log was written anew"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r, err := verify(tc.log, kept(t, tc.kept...)...)
+			r, err := verifyFile(tc.log, kept(t, tc.kept...)...)
 			var p *Problem
 			switch {
 			case tc.want == "":
@@ -108,7 +108,7 @@ func TestTornCheckpoint(t *testing.T) {
 	for i := bytes.LastIndexByte(b[:len(b)-1], '\n'); i < len(b); i++ {
 		changed := bytes.Clone(b)
 		changed[i] ^= 1
-		if r, err := verify(changed, witnesses...); err == nil {
+		if r, err := verifyFile(changed, witnesses...); err == nil {
 			t.Fatalf("byte %d changed: got %+v, want a problem", i, r)
 		}
 	}
@@ -134,7 +134,7 @@ func TestWitnessesProveNothingElse(t *testing.T) {
 	forged := made(func(c *Checkpoint) { c.Number = 9 }, stranger)
 	other := made(func(c *Checkpoint) { c.Number, c.Region = 9, "ap-tokyo-1" }, testKey())
 	earlier := made(func(c *Checkpoint) { c.Number, c.Instance = 9, region.InstanceID("kfi-ffffffffffff") }, testKey())
-	r, err := verify(b, kept(t, forged, other, earlier, last)...)
+	r, err := verifyFile(b, kept(t, forged, other, earlier, last)...)
 	if err != nil || r.WitnessesUnsigned != 1 || r.Witnesses != 1 {
 		t.Errorf("got %+v, error %v, want one witness that counts and one that is not signed", r, err)
 	}
