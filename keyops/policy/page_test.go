@@ -39,7 +39,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("example of unknown kind %q", kind)
 		}
 	}
-	want := map[string]int{"json keypolicy": 3, "json identities": 1, "json refused": 1, "text refusal": 1}
+	want := map[string]int{"json keypolicy": 5, "json identities": 1, "json refused": 1, "text refusal": 1}
 	if diff := cmp.Diff(want, seen); diff != "" {
 		t.Errorf("examples (-want +got):\n%s", diff)
 	}

@@ -2,8 +2,7 @@ package policy_test
 
 import (
 	"encoding/json"
-	"errors"
-	"regexp"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +19,7 @@ var (
 		"arn:aws:iam::444455556666:root", "arn:aws:iam::444455556666:user/bob",
 	}
 	someStatementPrincipals = append([]string{"*", "111122223333", "444455556666"}, somePrincipals...)
-	someActions             = []string{"kms:Encrypt", "kms:Decrypt", "kms:PutKeyPolicy", "kms:CreateKey", "kms:CreateAlias", "kms:ReEncryptFrom"}
+	someActions             = []string{"kms:Encrypt", "kms:Decrypt", "kms:PutKeyPolicy", "kms:CreateKey", "kms:CreateAlias", "kms:ReEncryptFrom", "kms:EnableKeyRotation", "kms:CreateGrant"}
 	someActionPatterns      = append([]string{"*", "kms:*", "KMS:*crypt*", "kms:Create*", "kms:?ncrypt"}, someActions...)
 	someResources           = []string{
 		"*", "arn:aws:kms:eu-paris-1:111122223333:key/mrk-a", "arn:aws:kms:eu-paris-1:444455556666:key/mrk-a",
@@ -31,10 +30,57 @@ var (
 
 // plain is a statement as it is written.
 type plain struct {
-	Effect    string
-	Principal map[string][]string `json:",omitempty"`
-	Action    []string
-	Resource  []string
+	Effect       string
+	Principal    map[string][]string            `json:",omitempty"`
+	NotPrincipal map[string][]string            `json:",omitempty"`
+	Action       []string                       `json:",omitempty"`
+	NotAction    []string                       `json:",omitempty"`
+	Resource     []string                       `json:",omitempty"`
+	NotResource  []string                       `json:",omitempty"`
+	Condition    map[string]map[string][]string `json:",omitempty"`
+}
+
+// someConditions maps operators to keys to values, those that match among them.
+var someConditions = map[string]map[string][]string{
+	"StringEquals":                     {"kms:KeySpec": {"RSA_2048", "HMAC_256"}, "kms:EncryptionContext:env": {"prod", "test", ""}, "kms:CallerAccount": {"111122223333"}},
+	"StringNotEquals":                  {"kms:KeySpec": {"RSA_2048", "HMAC_256"}, "kms:EncryptionContext:env": {"prod", "test"}},
+	"StringEqualsIgnoreCase":           {"kms:KeySpec": {"rsa_2048"}, "kms:EncryptionContext:ENV": {"PROD"}},
+	"StringNotEqualsIgnoreCase":        {"kms:KeySpec": {"rsa_2048"}},
+	"StringLike":                       {"kms:KeySpec": {"RSA*", "?MAC_256", "*"}, "aws:PrincipalArn": {"*:user/*", "*bob"}},
+	"StringNotLikeIfExists":            {"kms:KeySpec": {"RSA*"}, "kms:EncryptionContext:env": {"p*"}},
+	"Bool":                             {"kms:MultiRegion": {"true", "false"}},
+	"BoolIfExists":                     {"kms:MultiRegion": {"true"}},
+	"Null":                             {"kms:MultiRegion": {"true", "false"}, "kms:ResourceAliases": {"true", "false"}, "kms:EncryptionContext:env": {"true", "false"}},
+	"NumericLessThan":                  {"kms:RotationPeriodInDays": {"90", "365.5"}},
+	"NumericNotEquals":                 {"kms:RotationPeriodInDays": {"90", "90.0"}},
+	"NumericGreaterThanEquals":         {"kms:RotationPeriodInDays": {"365", "-1"}},
+	"DateGreaterThan":                  {"aws:CurrentTime": {"2030-01-01", "2029-12-31T23:59:59Z"}},
+	"DateLessThanEquals":               {"aws:CurrentTime": {"2030-01-01T01:00:00+01:00"}},
+	"IpAddress":                        {"aws:SourceIp": {"10.0.0.0/8", "192.0.2.1"}},
+	"NotIpAddress":                     {"aws:SourceIp": {"10.0.0.0/8", "2001:db8::/32"}},
+	"ArnLike":                          {"aws:PrincipalArn": {"arn:aws:iam::*:user/*", "arn:aws:iam::111122223333:*"}},
+	"ArnNotEquals":                     {"aws:PrincipalArn": {"arn:aws:iam::111122223333:user/alice"}},
+	"ForAllValues:StringEquals":        {"kms:ResourceAliases": {"alias/a", "alias/b"}, "kms:EncryptionContextKeys": {"env", "app"}},
+	"ForAnyValue:StringLike":           {"kms:ResourceAliases": {"alias/a*", "*"}, "kms:EncryptionContextKeys": {"e*"}},
+	"ForAnyValue:StringNotEquals":      {"kms:ResourceAliases": {"alias/a"}},
+	"ForAllValues:StringNotLike":       {"kms:ResourceAliases": {"alias/b*"}, "kms:KeySpec": {"RSA*"}},
+	"ForAnyValue:BoolIfExists":         {"kms:MultiRegion": {"true"}},
+	"ForAllValues:NumericLessThan":     {"kms:RotationPeriodInDays": {"365"}},
+	"ForAnyValue:StringEqualsIfExists": {"kms:ResourceAliases": {"alias/b"}},
+}
+
+func drawCondition(t *rapid.T) map[string]map[string][]string {
+	c := map[string]map[string][]string{}
+	for range rapid.IntRange(0, 2).Draw(t, "conditions") {
+		operator := rapid.SampledFrom(slices.Sorted(maps.Keys(someConditions))).Draw(t, "operator")
+		keys := someConditions[operator]
+		key := rapid.SampledFrom(slices.Sorted(maps.Keys(keys))).Draw(t, "key")
+		if c[operator] == nil {
+			c[operator] = map[string][]string{}
+		}
+		c[operator][key] = rapid.SliceOfNDistinct(rapid.SampledFrom(keys[key]), 1, len(keys[key]), rapid.ID).Draw(t, "values")
+	}
+	return c
 }
 
 func drawStatement(effects []string, principal bool) *rapid.Generator[plain] {
@@ -42,12 +88,25 @@ func drawStatement(effects []string, principal bool) *rapid.Generator[plain] {
 		some := func(from []string, name string) []string {
 			return rapid.SliceOfN(rapid.SampledFrom(from), 1, 3).Draw(t, name)
 		}
-		s := plain{
-			Effect: rapid.SampledFrom(effects).Draw(t, "effect"),
-			Action: some(someActionPatterns, "action"), Resource: some(someResourcePatterns, "resource"),
+		rarely := func(name string) bool { return rapid.IntRange(0, 3).Draw(t, name) == 0 }
+		s := plain{Effect: rapid.SampledFrom(effects).Draw(t, "effect"), Condition: drawCondition(t)}
+		if actions := some(someActionPatterns, "action"); rarely("not these actions") {
+			s.NotAction = actions
+		} else {
+			s.Action = actions
 		}
-		if principal {
-			s.Principal = map[string][]string{"AWS": some(someStatementPrincipals, "principal")}
+		if resources := some(someResourcePatterns, "resource"); rarely("not these resources") {
+			s.NotResource = resources
+		} else {
+			s.Resource = resources
+		}
+		if !principal {
+			return s
+		}
+		if who := map[string][]string{"AWS": some(someStatementPrincipals, "principal")}; s.Effect == "Deny" && rarely("not these principals") {
+			s.NotPrincipal = who
+		} else {
+			s.Principal = who
 		}
 		return s
 	})
@@ -77,6 +136,7 @@ type world struct {
 	req      policy.Request
 	key      []plain // nil for a call without a key
 	identity []plain
+	grants   []policy.Grant
 }
 
 func drawWorld(t *rapid.T) world {
@@ -85,19 +145,64 @@ func drawWorld(t *rapid.T) world {
 		Action:    rapid.SampledFrom(someActions).Draw(t, "action"),
 		Resource:  rapid.SampledFrom(someResources).Draw(t, "resource"),
 	}}
+	w.req.EncryptionContext = drawPairs(t, "encryption context")
+	w.req.Context = drawContext(t)
 	if strings.Contains(w.req.Resource, ":key/") {
 		w.key = drawStatements(t, true, "key policy")
+		w.grants = rapid.SliceOfN(rapid.Custom(drawGrant), 0, 2).Draw(t, "grants")
 	}
 	w.identity = drawStatements(t, false, "identity policy")
 	return w
 }
 
-func (w world) decide(t *rapid.T) policy.Decision {
-	var identity []*policy.Policy
+func drawPairs(t *rapid.T, name string) map[string]string {
+	return rapid.MapOfN(rapid.SampledFrom([]string{"env", "Env", "app"}), rapid.SampledFrom([]string{"prod", "test", ""}), 0, 2).Draw(t, name)
+}
+
+// drawContext leaves keys out as well, or all of it, and has values that cannot be read.
+func drawContext(t *rapid.T) map[string][]string {
+	if rapid.IntRange(0, 9).Draw(t, "without context") == 0 {
+		return nil
+	}
+	c := map[string][]string{}
+	for key, values := range map[string][]string{
+		"kms:KeySpec": {"RSA_2048", "HMAC_256"}, "kms:MultiRegion": {"true", "false", "perhaps"}, "kms:RotationPeriodInDays": {"90", "365", "x"},
+		"aws:CurrentTime": {"2030-01-01T00:00:00Z", "2031-05-05T00:00:00Z", "now"}, "aws:SourceIp": {"10.9.8.7", "192.0.2.1", "2001:db8::1", "here"},
+		"kms:GrantOperations": {"Encrypt", "Decrypt"}, "kms:GrantConstraintType": {"EncryptionContextEquals", "EncryptionContextSubset"},
+	} {
+		if rapid.IntRange(0, 3).Draw(t, key+" is there") > 0 {
+			c[key] = []string{rapid.SampledFrom(values).Draw(t, key)}
+		}
+	}
+	c["kms:ResourceAliases"] = rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"alias/a", "alias/b"}), 0, 2, rapid.ID).Draw(t, "aliases")
+	return c
+}
+
+func drawGrant(t *rapid.T) policy.Grant {
+	g := policy.Grant{
+		ID: "g", Grantee: rapid.SampledFrom(somePrincipals).Draw(t, "grantee"),
+		Operations: rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"Encrypt", "Decrypt", "ReEncryptFrom", "CreateGrant"}), 1, 3, rapid.ID).Draw(t, "operations"),
+	}
+	switch pairs := drawPairs(t, "constraint"); rapid.IntRange(0, 2).Draw(t, "constrained") {
+	case 1:
+		g.EncryptionContextSubset = pairs
+	case 2:
+		g.EncryptionContextEquals = pairs
+	}
+	return g
+}
+
+// documents compiles the policies.
+func (w world) documents(t *rapid.T) (key *policy.Policy, identity []*policy.Policy) {
 	if p := compile(t, w.identity, policy.IdentityPolicy); p != nil {
 		identity = append(identity, p)
 	}
-	return policy.Decide(w.req, compile(t, w.key, policy.KeyPolicy), identity)
+	return compile(t, w.key, policy.KeyPolicy), identity
+}
+
+func (w world) decide(t *rapid.T) policy.Decision {
+	key, identity := w.documents(t)
+	return policy.Decide(w.req, key, identity, w.grants...)
 }
 
 // TestDenyAlwaysWins adds a statement that denies the request, anywhere in either document.
@@ -137,6 +242,76 @@ func TestRemovingAnAllowNeverAllows(t *testing.T) {
 				*list = whole
 			}
 		}
+		whole := w.grants
+		for i := range whole {
+			w.grants = slices.Delete(slices.Clone(whole), i, i+1)
+			if after := w.decide(t); after.Allowed && !before.Allowed {
+				t.Fatalf("without grant %d: got %+v, before %+v", i, after, before)
+			}
+		}
+	})
+}
+
+// TestAddingAConditionNeverWidens makes one allowing statement conditional, or more so.
+func TestAddingAConditionNeverWidens(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		before := w.decide(t)
+		for _, list := range []*[]plain{&w.key, &w.identity} {
+			for i := range *list {
+				s := (*list)[i]
+				if s.Effect != "Allow" {
+					continue
+				}
+				more := maps.Clone(s.Condition)
+				for operator, keys := range drawCondition(t) {
+					if _, has := more[operator]; !has { // a value added beside others would be an alternative
+						more[operator] = keys
+					}
+				}
+				(*list)[i].Condition = more
+				if after := w.decide(t); after.Allowed && !before.Allowed {
+					t.Fatalf("with %+v: got %+v, before %+v", more, after, before)
+				}
+				(*list)[i] = s
+			}
+		}
+	})
+}
+
+// TestExplainSaysWhatDecideDoes compares the two, and looks into the explanation.
+func TestExplainSaysWhatDecideDoes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		key, identity := w.documents(t)
+		d, e := policy.Decide(w.req, key, identity, w.grants...), policy.Explain(w.req, key, identity, w.grants...)
+		if e.Allowed != d.Allowed || e.Reason != d.Reason.String() || e.Allowed == (len(e.Advice) > 0) {
+			t.Fatalf("got %+v, Decide says %+v", e, d)
+		}
+		if d.Reason == policy.InvalidRequest {
+			return
+		}
+		if want := len(w.key) + len(w.identity) + len(w.grants); len(e.Considered) != want {
+			t.Fatalf("got %d statements and grants considered, want %d", len(e.Considered), want)
+		}
+		denied, decider := false, e.Statement == ""
+		for _, c := range e.Considered {
+			every := true
+			for _, el := range c.Elements {
+				every = every && el.Matches
+				if el.Why == "" {
+					t.Fatalf("%s: no reason for %s", c.Statement, el.Name)
+				}
+			}
+			if c.Applies != every {
+				t.Fatalf("%s: applies is %t, elements are %+v", c.Statement, c.Applies, c.Elements)
+			}
+			denied = denied || c.Applies && c.Effect == policy.Denies
+			decider = decider || c.Applies && c.Statement == e.Statement
+		}
+		if denied != (d.Reason == policy.ExplicitDeny) || !decider {
+			t.Fatalf("a deny applies: %t, the decider applies: %t; got %s", denied, decider, e)
+		}
 	})
 }
 
@@ -162,163 +337,12 @@ func TestOrderDoesNotCount(t *testing.T) {
 		before := w.decide(t)
 		slices.Reverse(w.key)
 		slices.Reverse(w.identity)
+		slices.Reverse(w.grants)
+		for _, values := range w.req.Context {
+			slices.Reverse(values)
+		}
 		if after := w.decide(t); after.Allowed != before.Allowed || after.Reason != before.Reason {
 			t.Fatalf("got %+v, before %+v", after, before)
 		}
 	})
-}
-
-// TestAgainstReference compares with an evaluator that is written from the rules, over the
-// documents as text, with regular expressions and without any thought of speed.
-func TestAgainstReference(t *testing.T) {
-	allowed := 0
-	rapid.Check(t, func(t *rapid.T) {
-		w := drawWorld(t)
-		got, want := w.decide(t), w.reference()
-		if got.Allowed != want {
-			t.Fatalf("%+v\ngot %+v, want allowed %t", w, got, want)
-		}
-		if want {
-			allowed++
-		}
-	})
-	if allowed == 0 {
-		t.Error("no request was allowed: the comparison says nothing")
-	}
-}
-
-func matches(pattern, text string, fold bool) bool {
-	re := regexp.QuoteMeta(pattern)
-	re = strings.ReplaceAll(strings.ReplaceAll(re, `\*`, `.*`), `\?`, `.`)
-	if fold {
-		re = "(?i)" + re
-	}
-	return regexp.MustCompile(`^(?s:` + re + `)$`).MatchString(text)
-}
-
-func (s plain) matchesRequest(req policy.Request) bool {
-	action := slices.ContainsFunc(s.Action, func(p string) bool { return matches(p, req.Action, true) })
-	return action && slices.ContainsFunc(s.Resource, func(p string) bool {
-		if p == "*" {
-			return true
-		}
-		want, have := strings.SplitN(p, ":", 6), strings.SplitN(req.Resource, ":", 6)
-		if len(want) != len(have) {
-			return false
-		}
-		for i := range want {
-			if !matches(want[i], have[i], false) {
-				return false
-			}
-		}
-		return true
-	})
-}
-
-func (w world) reference() bool {
-	account := strings.Split(w.req.Principal, ":")[4]
-	root := "arn:aws:iam::" + account + ":root"
-	onKey := strings.Contains(w.req.Resource, ":key/")
-	alias := strings.Contains(w.req.Resource, ":alias/")
-	crossAccount := slices.Contains([]string{"kms:Encrypt", "kms:Decrypt", "kms:ReEncryptFrom"}, w.req.Action)
-	switch w.req.Action {
-	case "kms:CreateKey":
-		if onKey || alias {
-			return false
-		}
-	case "kms:CreateAlias":
-		if !onKey && !alias {
-			return false
-		}
-	default:
-		if !onKey {
-			return false
-		}
-	}
-	named, trusted, byIdentity := false, false, w.req.Principal == root
-	for _, s := range w.key {
-		who := s.Principal["AWS"]
-		direct := slices.Contains(who, "*") || slices.Contains(who, w.req.Principal)
-		through := slices.Contains(who, account) || slices.Contains(who, root)
-		if !(direct || through) || !s.matchesRequest(w.req) {
-			continue
-		}
-		if s.Effect == "Deny" {
-			return false
-		}
-		named = named || direct || w.req.Principal == root
-		trusted = trusted || through
-	}
-	for _, s := range w.identity {
-		if !s.matchesRequest(w.req) {
-			continue
-		}
-		if s.Effect == "Deny" {
-			return false
-		}
-		byIdentity = true
-	}
-	owner := account
-	if onKey || alias {
-		owner = strings.Split(w.req.Resource, ":")[4]
-	}
-	switch {
-	case owner != account && !crossAccount:
-		return false
-	case !onKey:
-		return byIdentity
-	case owner != account:
-		return (named || trusted) && byIdentity
-	}
-	return named || trusted && byIdentity
-}
-
-func FuzzParse(f *testing.F) {
-	d := mustDecisions(f)
-	for _, p := range d.KeyPolicies {
-		f.Add([]byte(p))
-	}
-	for _, p := range d.Identities {
-		f.Add([]byte(p))
-	}
-	f.Add([]byte(with(who, rest, `"Condition": {}`)))
-	f.Add([]byte("\xef\xbb\xbf{}"))
-	req := policy.Request{
-		Principal: "arn:aws:iam::111122223333:user/alice", Action: "kms:Encrypt",
-		Resource: "arn:aws:kms:eu-paris-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab",
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		key, err := policy.Parse(data, policy.KeyPolicy)
-		checkError(t, err)
-		if err == nil {
-			d := policy.Decide(req, key, nil)
-			if d.Allowed && !strings.Contains(string(data), "Allow") && !strings.Contains(string(data), `\u`) {
-				t.Errorf("got %+v from a document that nowhere says Allow", d)
-			}
-			if !json.Valid(data) {
-				t.Error("accepted what is no JSON")
-			}
-		}
-		identity, err := policy.Parse(data, policy.IdentityPolicy)
-		checkError(t, err)
-		if err == nil {
-			policy.Decide(req, key, []*policy.Policy{identity})
-			if key != nil {
-				t.Error("one document is both a key policy and an identity policy")
-			}
-		}
-		ids, err := policy.ParseIdentities(data)
-		checkError(t, err)
-		if err == nil {
-			policy.Decide(req, key, ids.For(req.Principal))
-		}
-	})
-}
-
-func checkError(t *testing.T, err error) {
-	t.Helper()
-	var e *policy.Error
-	if err != nil && (!errors.Is(err, policy.ErrMalformed) || !errors.As(err, &e) || e.Problem == "") {
-		t.Errorf("got %v, want an *Error that wraps ErrMalformed", err)
-	}
 }
