@@ -2,6 +2,7 @@ package cli
 
 import (
 	"crypto"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,48 +16,153 @@ import (
 	"github.com/keyferry/keyferry/keyops/region"
 )
 
-// auditVerify checks a log where it lies: it needs the files and the Region's public
-// descriptor, and no Region.
+// The audit commands work where the logs lie, or on copies of them: they need the files and
+// the Regions' public descriptors, and no Region.
+
 func (a *app) auditVerify() *cobra.Command {
-	var descriptor, fingerprint string
+	var descriptors, peers, peerDescriptors []string
+	var fingerprint string
 	c := &cobra.Command{
-		Use: "verify DIR --descriptor FILE", Short: "Check that an audit log is whole, unchanged and signed by its Region", Args: cobra.ExactArgs(1),
+		Use: "verify DIR --descriptor FILE", Args: cobra.ExactArgs(1),
+		Short: "Check that an audit log is whole, unchanged and signed by its Region, and with peers' logs that nothing was cut off or written anew",
 		RunE: func(_ *cobra.Command, args []string) error {
-			d, err := region.Load(descriptor)
-			if err != nil {
-				return usagef("reading the Region's descriptor: %w", err)
-			}
-			if fingerprint != "" && fingerprint != d.Fingerprint() {
-				return fmt.Errorf("%s is not the descriptor with that fingerprint; its own is %s", descriptor, d.Fingerprint())
-			}
-			key, err := d.PublicKey()
+			own, err := auditSource(args[0], descriptors)
 			if err != nil {
 				return err
 			}
-			r, err := audit.Verify(os.DirFS(args[0]), []crypto.PublicKey{key})
-			if err == nil && (r.Region != string(d.Region) || r.Instance != string(d.Instance)) {
-				err = fmt.Errorf("the log is that of %s in %s, the descriptor that of %s in %s", r.Instance, r.Region, d.Instance, d.Region)
+			if fingerprint != "" && fingerprint != own.fingerprint {
+				return fmt.Errorf("%s is not the descriptor with that fingerprint; its own is %s", descriptors[0], own.fingerprint)
 			}
-			if a.json {
-				if e := json.NewEncoder(a.Out).Encode(r); e != nil {
-					return errors.Join(err, e)
-				}
-			} else if e := a.auditReport(r); e != nil {
-				return errors.Join(err, e)
+			if len(peers) != len(peerDescriptors) {
+				return usagef("%d logs of peers with %d descriptors: give a --peer-descriptor for each --peer, in the same order", len(peers), len(peerDescriptors))
+			}
+			var witnesses []audit.Witness
+			var problems []error
+			for i, dir := range peers {
+				seen, err := peerWitnesses(dir, peerDescriptors[i], own.Region)
+				witnesses = append(witnesses, seen...)
+				problems = append(problems, err)
+			}
+			r, err := audit.Verify(own.FS, own.Keys, witnesses...)
+			if err == nil {
+				err = own.owns(r)
 			}
 			if err != nil {
-				return fmt.Errorf("the log does not hold: %w", err)
+				err = fmt.Errorf("the log does not hold: %w", err)
 			}
-			return nil
+			return errors.Join(append([]error{a.showVerified(r, len(peers) > 0), err}, problems...)...)
 		},
 	}
-	c.Flags().StringVar(&descriptor, "descriptor", "", "`FILE` with the Region's public descriptor, region.json")
+	f := c.Flags()
+	f.StringArrayVar(&descriptors, "descriptor", nil, "`FILE` with the Region's public descriptor, region.json; once more for each earlier one, after a change of its signing key")
 	cobra.CheckErr(c.MarkFlagRequired("descriptor"))
-	c.Flags().StringVar(&fingerprint, "fingerprint", "", "demand the descriptor with this `FINGERPRINT`, learnt from the Region's operators")
+	f.StringVar(&fingerprint, "fingerprint", "", "demand the descriptor with this `FINGERPRINT`, learnt from the Region's operators")
+	f.StringArrayVar(&peers, "peer", nil, "`DIR` with a copy of a peer's audit log, whose records of this log must be true; may be repeated")
+	f.StringArrayVar(&peerDescriptors, "peer-descriptor", nil, "`FILE` with that peer's public descriptor")
 	return c
 }
 
-func (a *app) auditReport(r audit.Report) error {
+// source is a log with what its Region's descriptor says.
+type source struct {
+	audit.Source
+	fingerprint string
+}
+
+// auditSource reads the descriptors of one instance, the newest first.
+func auditSource(dir string, descriptors []string) (source, error) {
+	s := source{Source: audit.Source{FS: os.DirFS(dir)}}
+	for _, path := range descriptors {
+		d, err := region.Load(path)
+		if err != nil {
+			return s, usagef("reading the descriptor of the Region: %w", err)
+		}
+		if s.Keys == nil {
+			s.Region, s.Instance, s.fingerprint = d.Region, d.Instance, d.Fingerprint()
+		}
+		if d.Region != s.Region || d.Instance != s.Instance {
+			return s, usagef("%s is the descriptor of %s in %s, not of %s in %s", path, d.Instance, d.Region, s.Instance, s.Region)
+		}
+		key, err := d.PublicKey()
+		if err != nil {
+			return s, err
+		}
+		s.Keys = append(s.Keys, crypto.PublicKey(key))
+	}
+	return s, nil
+}
+
+// owns refuses a report that is about another instance's log.
+func (s source) owns(r audit.Report) error {
+	if r.Region == string(s.Region) && r.Instance == string(s.Instance) {
+		return nil
+	}
+	return fmt.Errorf("the log is that of %s in %s, the descriptor that of %s in %s", r.Instance, r.Region, s.Instance, s.Region)
+}
+
+// peerWitnesses returns what a peer's log keeps of other logs. A log that does not hold may
+// lack some; the others, being signed, are worth what they were.
+func peerWitnesses(dir, descriptor string, own region.Name) ([]audit.Witness, error) {
+	s, err := auditSource(dir, []string{descriptor})
+	if err != nil {
+		return nil, err
+	}
+	if s.Region == own {
+		return nil, usagef("%s is the descriptor of %s itself: nobody is a witness for itself", descriptor, own)
+	}
+	r, err := audit.Verify(s.FS, s.Keys)
+	if err == nil {
+		err = s.owns(r)
+	}
+	if err != nil {
+		return r.Seen, fmt.Errorf("the log of the peer %s does not hold: %w", s.Region, err)
+	}
+	return r.Seen, nil
+}
+
+// auditReport is a log's report as it is printed.
+type auditReport struct {
+	Region    string    `json:"region"`
+	Instance  string    `json:"instance"`
+	Files     int       `json:"files"`
+	Records   uint64    `json:"records"`
+	First     time.Time `json:"first"`
+	Newest    time.Time `json:"newest"`
+	FirstSeq  uint64    `json:"firstSeq"`
+	LastSeq   uint64    `json:"lastSeq"`
+	Covered   uint64    `json:"covered"`
+	Uncovered uint64    `json:"uncovered"`
+	Torn      int64     `json:"tornBytes"`
+	Rollbacks []uint64  `json:"storeRollbacks"`
+
+	Checkpoints    uint64 `json:"checkpoints"`
+	LastCheckpoint uint64 `json:"lastCheckpoint"`
+	LastHash       string `json:"lastCheckpointHash"`
+
+	Witnesses         int    `json:"witnesses"`
+	Witnessed         uint64 `json:"witnessed"`
+	WitnessesUnsigned int    `json:"witnessesUnsigned"`
+}
+
+func reportOf(r audit.Report) auditReport {
+	return auditReport{
+		Region: r.Region, Instance: r.Instance, Files: r.Files, Records: r.Records,
+		First: r.First, Newest: r.Newest, FirstSeq: r.FirstSeq, LastSeq: r.LastSeq,
+		Covered: r.Covered, Uncovered: r.Uncovered, Torn: r.Torn, Rollbacks: r.Rollbacks,
+		Checkpoints: r.Checkpoints, LastCheckpoint: r.Last.Number, LastHash: hex.EncodeToString(r.Last.Hash[:]),
+		Witnesses: r.Witnesses, Witnessed: r.Witnessed, WitnessesUnsigned: r.WitnessesUnsigned,
+	}
+}
+
+func (a *app) printJSON(v any) error {
+	e := json.NewEncoder(a.Out)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func (a *app) showVerified(r audit.Report, withPeers bool) error {
+	if a.json {
+		return a.printJSON(reportOf(r))
+	}
 	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "region\t%s, instance %s\n", r.Region, r.Instance)
 	fmt.Fprintf(w, "records\t%d in %d files, sequence numbers %d to %d\n", r.Records, r.Files, r.FirstSeq, r.LastSeq)
@@ -65,6 +171,12 @@ func (a *app) auditReport(r audit.Report) error {
 	}
 	fmt.Fprintf(w, "checkpoints\t%d, the last covers line %d\n", r.Checkpoints, r.Covered)
 	fmt.Fprintf(w, "not covered yet\t%d\n", r.Uncovered)
+	if withPeers {
+		fmt.Fprintf(w, "witnessed by peers\t%d checkpoints, the last covers line %d\n", r.Witnesses, r.Witnessed)
+	}
+	if r.WitnessesUnsigned > 0 {
+		fmt.Fprintf(w, "witnesses ignored\t%d of checkpoints that no given descriptor's key has signed\n", r.WitnessesUnsigned)
+	}
 	if r.Torn > 0 {
 		fmt.Fprintf(w, "after the last line\t%d bytes of a line that is being written or was left by a crash\n", r.Torn)
 	}

@@ -78,7 +78,7 @@ signature or MAC does not hold.`,
 	reg := &cobra.Command{Use: "region", Short: "Show what a Region is and whom it knows"}
 	reg.AddCommand(a.regionShow("show"), a.regionPeers("peers"))
 	audit := &cobra.Command{Use: "audit", Short: "Check audit logs"}
-	audit.AddCommand(a.auditVerify())
+	audit.AddCommand(a.auditVerify(), a.auditReconcile())
 
 	root.AddCommand(key, alias, policy, reg, audit,
 		a.encrypt("encrypt KEY"), a.decrypt("decrypt [KEY]"), a.generateDataKey("generate-data-key KEY"),
