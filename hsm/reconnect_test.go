@@ -78,6 +78,7 @@ func TestReinitialiseDropsConnections(t *testing.T) {
 	b, _ := openFaulty(t, 1)
 	id := material(t, a, testAES)
 	oldA, oldB := a.conn.Load(), b.conn.Load()
+	closed := a.Calls()["C_CloseSession"] + b.Calls()["C_CloseSession"]
 	if err := a.module.reinitialise(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +90,9 @@ func TestReinitialiseDropsConnections(t *testing.T) {
 			_, _, err := k.EncryptGCM(t.Context(), id, []byte("aad"), nil)
 			return err == nil
 		})
+	}
+	if got := a.Calls()["C_CloseSession"] + b.Calls()["C_CloseSession"] - closed; got != 0 {
+		t.Errorf("%d sessions closed by numbers that are somebody else's by now", got)
 	}
 }
 
