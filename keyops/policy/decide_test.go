@@ -161,6 +161,64 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// TestConditionsDoNotAllocate has a condition of every kind, all of which hold.
+func TestConditionsDoNotAllocate(t *testing.T) {
+	key := mustParse(t, []byte(with(`"Principal": "*"`, `"Effect": "Allow", "Action": "kms:*"`, resource, `"Condition": {
+		"StringLike": {"kms:EncryptionContext:env": "p*"}, "ForAllValues:StringEquals": {"kms:EncryptionContextKeys": ["env", "app"]},
+		"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::111122223333:user/*"}, "Bool": {"kms:MultiRegion": "true"}, "Null": {"kms:RequestAlias": "true"},
+		"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}, "DateGreaterThan": {"aws:CurrentTime": "2020-01-01"},
+		"StringEqualsIgnoreCase": {"kms:KeySpec": "symmetric_default"}, "ForAnyValue:StringLike": {"kms:ResourceAliases": "alias/pay*"}
+	}`)), policy.KeyPolicy)
+	req := policy.Request{
+		Principal: alice, Action: "kms:Encrypt", Resource: aKey, EncryptionContext: map[string]string{"env": "prod", "app": "x"},
+		Context: map[string][]string{
+			policy.MultiRegion: {"true"}, policy.SourceIP: {"10.1.2.3"}, policy.CurrentTime: {"2030-01-01T00:00:00Z"},
+			policy.KeySpec: {"SYMMETRIC_DEFAULT"}, policy.ResourceAliases: {"alias/a", "alias/payroll"},
+		},
+	}
+	grant := policy.Grant{Grantee: alice, Operations: []string{"Decrypt"}, EncryptionContextSubset: map[string]string{"env": "prod"}}
+	if d := policy.Decide(req, key, nil, grant); d.Reason != policy.KeyPolicyAllow {
+		t.Fatalf("the measured request is decided by %s", d.Reason)
+	}
+	if got := testing.AllocsPerRun(100, func() { policy.Decide(req, key, nil, grant) }); got != 0 {
+		t.Errorf("got %.0f allocations per decision by conditions, want none", got)
+	}
+	req.Action = "kms:Decrypt"
+	if got := testing.AllocsPerRun(100, func() { policy.Decide(req, mustNot, nil, grant) }); got != 0 {
+		t.Errorf("got %.0f allocations per decision by a grant, want none", got)
+	}
+	if d := policy.Decide(req, mustNot, nil, grant); d.Reason != policy.GrantAllow {
+		t.Errorf("the measured grant: got %s, want GrantAllow", d.Reason)
+	}
+}
+
+// mustNot allows alice nothing.
+var mustNot = func() *policy.Policy {
+	p, err := policy.Parse(policy.DefaultKeyPolicy("aws", "444455556666"), policy.KeyPolicy)
+	if err != nil {
+		panic(err)
+	}
+	return p
+}()
+
+func TestConditional(t *testing.T) {
+	var none *policy.Policy
+	plain, conditional := mustNot, mustParse(t, []byte(condition(`"Bool": {"kms:MultiRegion": "true"}`)), policy.KeyPolicy)
+	if none.Conditional() || plain.Conditional() || !conditional.Conditional() {
+		t.Errorf("got %t, %t and %t, want false, false and true", none.Conditional(), plain.Conditional(), conditional.Conditional())
+	}
+	ids := mustIdentities(t, []byte(`{"Version": "2012-10-17", "Statement": [
+		{"Effect": "Allow", "Principal": {"AWS": "`+alice+`"}, `+action+", "+resource+`, "Condition": {"Bool": {"kms:MultiRegion": "true"}}},
+		{"Effect": "Allow", "Principal": {"AWS": "111122223333"}, `+action+", "+resource+`}]}`))
+	got := []bool{}
+	for _, p := range ids.For(alice) {
+		got = append(got, p.Conditional())
+	}
+	if diff := cmp.Diff([]bool{true, false}, got); diff != "" {
+		t.Errorf("identity policies (-want +got):\n%s", diff)
+	}
+}
+
 // benchmarkInput is a common case: delegation to the account, ten identity statements.
 func benchmarkInput(t testing.TB) (*policy.Policy, *policy.Identities, policy.Request) {
 	t.Helper()

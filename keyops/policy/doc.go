@@ -1,13 +1,15 @@
 // Package policy decides who may do what, by documents in the AWS policy grammar.
 //
 // Parse compiles a document once; Decide evaluates compiled documents against one request.
-// A call on a key is decided by that key's policy, and by the caller's identity policies
-// where the key policy trusts the caller's account; a call without a key by identity
-// policies alone. An explicit deny wins over everything; what nothing allows is refused.
+// A call on a key is decided by that key's policy, by the caller's identity policies where
+// the key policy trusts the caller's account, and by grants; a call without a key by
+// identity policies alone. An explicit deny wins over everything; what nothing allows is
+// refused. Explain says why, and Lint says what in a document is probably a mistake.
 //
 // What is not understood is refused when it is parsed, never ignored: an unknown element,
 // a misspelt action or a condition that nobody evaluates would otherwise widen a policy in
-// silence. Documents come from administrators and are bounded in size and depth.
+// silence. Documents come from administrators and are bounded in size and depth. What a
+// request leaves in doubt counts against the caller.
 //
 // The package knows nothing else of the product. A *Policy never changes after it was
 // parsed; all functions are safe for concurrent use. Decide does not allocate.

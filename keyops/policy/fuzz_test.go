@@ -17,11 +17,16 @@ func FuzzParse(f *testing.F) {
 	for _, p := range d.Identities {
 		f.Add([]byte(p))
 	}
-	f.Add([]byte(with(who, rest, `"Condition": {}`)))
+	for _, members := range lints {
+		f.Add([]byte(with(members.members)))
+	}
+	f.Add([]byte(condition(`"ForAnyValue:StringLikeIfExists": {"kms:EncryptionContextKeys": ["a*", "?"]}, "Null": {"kms:EncryptionContext:a": true}`)))
+	f.Add([]byte(condition(`"NumericLessThan": {"kms:RotationPeriodInDays": 1.5}, "DateEquals": {"aws:CurrentTime": 1900000000}, "NotIpAddress": {"aws:SourceIp": "::/0"}`)))
 	f.Add([]byte("\xef\xbb\xbf{}"))
 	req := policy.Request{
 		Principal: "arn:aws:iam::111122223333:user/alice", Action: "kms:Encrypt",
-		Resource: "arn:aws:kms:eu-paris-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab",
+		Resource:          "arn:aws:kms:eu-paris-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab",
+		EncryptionContext: map[string]string{"a": "b"}, Context: map[string][]string{policy.SourceIP: {"10.0.0.1"}, policy.KeySpec: {"HMAC_256"}},
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		key, err := policy.Parse(data, policy.KeyPolicy)
@@ -31,6 +36,10 @@ func FuzzParse(f *testing.F) {
 			if d.Allowed && !strings.Contains(string(data), "Allow") && !strings.Contains(string(data), `\u`) {
 				t.Errorf("got %+v from a document that nowhere says Allow", d)
 			}
+			if e := policy.Explain(req, key, nil); e.Allowed != d.Allowed || e.String() == "" {
+				t.Errorf("explained as %s, decided as %+v", e, d)
+			}
+			policy.Lint(key)
 			if !json.Valid(data) {
 				t.Error("accepted what is no JSON")
 			}
@@ -47,6 +56,7 @@ func FuzzParse(f *testing.F) {
 		checkError(t, err)
 		if err == nil {
 			policy.Decide(req, key, ids.For(req.Principal))
+			ids.Lint()
 		}
 	})
 }

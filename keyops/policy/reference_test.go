@@ -103,7 +103,7 @@ func (w world) holds(operator, key string, want []string, deny bool) bool {
 		have = slices.Collect(maps.Keys(w.req.EncryptionContext))
 	case isPair:
 		for k, v := range w.req.EncryptionContext {
-			if strings.ToLower(k) == strings.ToLower(pair) {
+			if strings.EqualFold(k, pair) {
 				have = append(have, v)
 			}
 		}
@@ -138,7 +138,7 @@ func one(base string, want []string, have string, negated, deny bool) bool {
 		case base == "StringEquals":
 			match, readable = v == have, true
 		case base == "StringEqualsIgnoreCase":
-			match, readable = strings.ToLower(v) == strings.ToLower(have), true
+			match, readable = strings.EqualFold(v, have), true
 		case base == "StringLike":
 			match, readable = matches(v, have, false), true
 		case strings.HasPrefix(base, "Arn"):
