@@ -21,6 +21,11 @@ func TestReplicate(t *testing.T) {
 	if owed := w.nodes[regionA].set.Owes(regionB); len(owed) != 0 {
 		t.Fatalf("A owes B %d materials before B has said what it lacks", len(owed))
 	}
+	w.sync(regionB, regionA)
+	w.sync(regionA, regionB)
+	if got := w.nodes[regionB]; len(got.held()) != 1 || got.state != "Creating" {
+		t.Fatalf("B holds %d materials and is %s before the primary Region has called it active", len(got.held()), got.state)
+	}
 	w.heal()
 	w.converged(regionA, regionB)
 	if got := w.nodes[regionB].unwraps; got != 1 {

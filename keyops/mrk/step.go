@@ -271,6 +271,8 @@ func (s *Set) proven(st *State, e Entry) bool {
 	if !held.within(m.Held) || !used.within(held) {
 		return false
 	}
+	// Demote, which came before, leaves no Active member that lacks what is held here. The
+	// rule does not rely on that order.
 	for _, y := range st.Members {
 		if y.Status != Active || y.Region == e.Region || y.Region == s.self.Region || s.gone(y) {
 			continue

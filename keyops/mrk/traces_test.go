@@ -250,6 +250,39 @@ func TestCE6dAcknowledgementOfAnEarlierEpochProvesNothing(t *testing.T) {
 	w.converged(regionA, regionB, regionC)
 }
 
+// A primary Region that lacks what a member has used does not call that member active
+// before it has got it.
+func TestCE6cPrimaryLacksWhatAMemberUsed(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	a := w.nodes[regionA]
+	backup := a.set.Marshal()
+	w.must(w.rotate(regionA))
+	w.heal()
+	w.encrypt(regionB)
+	w.restore(regionA, backup)
+	delete(a.token, testMaterial(1)) // the token was restored with the store
+	a.used, a.current = map[material.ID]bool{testMaterial(0): true}, testMaterial(0)
+	w.settle(a)
+	for range 4 { // everything arrives but the material
+		m := w.message(regionB, regionA)
+		m.blobs = nil
+		w.deliver(m)
+		w.step(regionA)
+		w.sync(regionA, regionB)
+	}
+	if !a.set.Acting() || a.current != testMaterial(0) {
+		t.Fatalf("A acts %v and uses %.8s", a.set.Acting(), a.current)
+	}
+	if got := a.set.Entry(regionB).Status; got != mrk.Rejoining {
+		t.Fatalf("B, which has used a material that A lacks, is %s", got)
+	}
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB)
+}
+
 func TestCE7NoResurrectionAndNoGhostDeletion(t *testing.T) {
 	w := withReplicas(t)
 	late := w.message(regionA, regionB)
@@ -372,6 +405,24 @@ func TestCE10RestoredPrimaryDoesNotReleaseAlone(t *testing.T) {
 	w.heal()
 	w.check()
 	w.converged(regionA, regionB)
+}
+
+func TestCE10RestoredPrimaryDoesNotRenewAlone(t *testing.T) {
+	w := withReplicas(t)
+	a := w.nodes[regionA]
+	a.set.DropPermit()
+	clear(a.heard)
+	a.heard[regionB] = true
+	if events := w.step(regionA); len(events) != 0 || a.set.Acting() {
+		t.Fatalf("A, which has not heard C, did %v", events)
+	}
+	if err := w.rotate(regionA); !errors.Is(err, mrk.ErrNotPrimary) {
+		t.Fatalf("rotating without a permit: %v", err)
+	}
+	a.heard[regionC] = true
+	if events := w.step(regionA); len(events) != 1 || events[0].Kind != mrk.EventRenewed {
+		t.Fatalf("A, which has heard all, did %v", events)
+	}
 }
 
 func TestCE12RestoredReplicaThatWasDeletedIsUnusable(t *testing.T) {
