@@ -45,7 +45,7 @@ const (
 	SecureTransport = "aws:SecureTransport" // every request: true, or false where TLS does not reach the client
 
 	MultiRegion        = "kms:MultiRegion"        // on a key and CreateKey: true or false
-	MultiRegionKeyType = "kms:MultiRegionKeyType" // the same, multi-Region keys only: PRIMARY or REPLICA
+	MultiRegionKeyType = "kms:MultiRegionKeyType" // the same, multi-Region keys only: PRIMARY or REPLICA; REPLICA when ReplicateKey asks for CreateKey
 	KeySpec            = "kms:KeySpec"            // on a key and CreateKey, defaults filled in
 	KeyUsage           = "kms:KeyUsage"           // the same
 	KeyOrigin          = "kms:KeyOrigin"          // the same

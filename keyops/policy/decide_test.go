@@ -108,6 +108,9 @@ func TestDecisions(t *testing.T) {
 			if diff := cmp.Diff(want, fmt.Sprintf("allowed %t by %s: %s", got.Allowed, got.Reason, got.Statement)); diff != "" {
 				t.Errorf("%s\ndecision (-want +got):\n%s", c.Source, diff)
 			}
+			if e := policy.Explain(c.request(), key, identity, grants...); e.Allowed != got.Allowed || e.Reason != got.Reason.String() {
+				t.Errorf("explained as %s", e)
+			}
 			if got.Allowed == (got.Missing != "") {
 				t.Errorf("Missing is %q, allowed is %t", got.Missing, got.Allowed)
 			}

@@ -153,8 +153,12 @@ func (l *linter) condition(s *statement, c *condition) {
 	if c.quantity == forAllValues && !s.deny && !s.requires(c) {
 		l.report("holds-for-none", `Condition %s: ForAllValues holds for a request without any value too; add "Null": {"%s%s": "false"}`, c.path, c.key.name, c.name)
 	}
+	literally := c.operator.takes == textual && !strings.HasSuffix(c.operator.name, "Like")
 	for i := range c.values {
-		if v := &c.values[i]; !c.possible(v) {
+		switch v := &c.values[i]; {
+		case literally && strings.ContainsAny(v.text, "*?"):
+			l.report("literal-wildcard", "Condition %s: %s takes * and ? in %q literally; write StringLike or StringNotLike", c.path, c.operator.name, v.text)
+		case !c.possible(v):
 			l.report("impossible-value", "Condition %s: no request has %q", c.path, v.text)
 		}
 	}

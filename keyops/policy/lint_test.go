@@ -33,6 +33,7 @@ var lints = []struct{ name, rule, problem, members string }{
 	{"Null of a key that no action carries", "key-not-carried", "always holds", who + ", " + rest + `, "Condition": {"Null": {"kms:ReplicaRegion": "true"}}`},
 	{"one action that does not carry the key", "key-not-carried", "kms:DescribeKey never carries", who + ", " + effect + `, "Action": ["kms:Encrypt", "kms:DescribeKey"], ` + resource + `, "Condition": {"StringEquals": {"kms:EncryptionContext:a": "b"}}`},
 	{"ForAllValues without Null", "holds-for-none", `add "Null": {"kms:EncryptionContextKeys": "false"}`, who + ", " + rest + `, "Condition": {"ForAllValues:StringEquals": {"kms:EncryptionContextKeys": "a"}}`},
+	{"a pattern under StringEquals", "literal-wildcard", `in "eu-*" literally`, `"Principal": "*", "Effect": "Deny", "Action": "kms:ReplicateKey", ` + resource + `, "Condition": {"StringNotEquals": {"kms:ReplicaRegion": "eu-*"}}`},
 	{"a misspelt role", "impossible-value", `no request has "Replica"`, who + ", " + rest + `, "Condition": {"StringEquals": {"kms:MultiRegionKeyType": "Replica"}}`},
 	{"a pattern of nothing", "impossible-value", `no request has "AWS-*"`, who + ", " + rest + `, "Condition": {"StringLike": {"kms:KeyOrigin": "AWS-*"}}`},
 	{"a Region in capitals", "impossible-value", `no request has "EU-paris-1"`, who + ", " + rest + `, "Condition": {"StringEquals": {"aws:RequestedRegion": "EU-paris-1"}}`},

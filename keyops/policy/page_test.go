@@ -26,9 +26,13 @@ func TestPage(t *testing.T) {
 		seen[kind]++
 		switch kind {
 		case "json keypolicy":
-			mustParse(t, text, policy.KeyPolicy)
+			if found := policy.Lint(mustParse(t, text, policy.KeyPolicy)); len(found) > 0 {
+				t.Errorf("example of a key policy: %+v", found)
+			}
 		case "json identities":
-			mustIdentities(t, text)
+			if found := mustIdentities(t, text).Lint(); len(found) > 0 {
+				t.Errorf("example of identity policies: %+v", found)
+			}
 		case "json refused":
 			_, refusal = policy.Parse(text, policy.KeyPolicy)
 		case "text refusal":
