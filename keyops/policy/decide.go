@@ -17,7 +17,8 @@ type Request struct {
 	// package, which say what belongs in. Only aws:PrincipalArn, aws:PrincipalAccount and
 	// kms:CallerAccount do not, since Principal says them. A key that the action does not
 	// carry is not looked at. Nil means that nobody has filled in anything: then conditions
-	// count against the caller, those on the encryption context too.
+	// count against the caller, those on the encryption context too, so that what is allowed
+	// is allowed whatever the values are.
 	Context map[string][]string
 }
 

@@ -204,24 +204,6 @@ var mustNot = func() *policy.Policy {
 	return p
 }()
 
-func TestConditional(t *testing.T) {
-	var none *policy.Policy
-	plain, conditional := mustNot, mustParse(t, []byte(condition(`"Bool": {"kms:MultiRegion": "true"}`)), policy.KeyPolicy)
-	if none.Conditional() || plain.Conditional() || !conditional.Conditional() {
-		t.Errorf("got %t, %t and %t, want false, false and true", none.Conditional(), plain.Conditional(), conditional.Conditional())
-	}
-	ids := mustIdentities(t, []byte(`{"Version": "2012-10-17", "Statement": [
-		{"Effect": "Allow", "Principal": {"AWS": "`+alice+`"}, `+action+", "+resource+`, "Condition": {"Bool": {"kms:MultiRegion": "true"}}},
-		{"Effect": "Allow", "Principal": {"AWS": "111122223333"}, `+action+", "+resource+`}]}`))
-	got := []bool{}
-	for _, p := range ids.For(alice) {
-		got = append(got, p.Conditional())
-	}
-	if diff := cmp.Diff([]bool{true, false}, got); diff != "" {
-		t.Errorf("identity policies (-want +got):\n%s", diff)
-	}
-}
-
 // benchmarkInput is a common case: delegation to the account, ten identity statements.
 func benchmarkInput(t testing.TB) (*policy.Policy, *policy.Identities, policy.Request) {
 	t.Helper()

@@ -32,7 +32,7 @@ func ParseIdentities(data []byte) (*Identities, error) {
 		if own[to] == nil {
 			own[to] = &Policy{kind: IdentityPolicy, name: file.name}
 		}
-		own[to].add(s)
+		own[to].statements = append(own[to].statements, s)
 	}
 	for _, s := range file.statements {
 		for to := range s.who.named {

@@ -12,22 +12,10 @@ const version = "2012-10-17"
 
 // Policy is a compiled document.
 type Policy struct {
-	kind        Kind
-	name        string
-	statements  []*statement
-	conditional bool
+	kind       Kind
+	name       string
+	statements []*statement
 }
-
-// add appends a statement.
-func (p *Policy) add(s *statement) {
-	p.statements = append(p.statements, s)
-	p.conditional = p.conditional || len(s.conditions) > 0
-}
-
-// Conditional reports whether any statement has conditions. Where neither the key policy nor
-// an identity policy has, nobody reads Request.Context but for CreateGrant, and a caller can
-// spare itself filling it in. A nil Policy has none.
-func (p *Policy) Conditional() bool { return p != nil && p.conditional }
 
 // statement is one compiled statement. Decisions point to it.
 type statement struct {
@@ -167,7 +155,7 @@ func (p *parser) policy(root node) (*Policy, error) {
 			return nil, p.failAt(n, "Sid %q given twice; decisions name statements by it", s.ref.Sid)
 		}
 		sids[s.ref.Sid] = true
-		result.add(s)
+		result.statements = append(result.statements, s)
 	}
 	return result, nil
 }

@@ -279,6 +279,26 @@ func TestAddingAConditionNeverWidens(t *testing.T) {
 	})
 }
 
+// TestUnknownNeverAllowsMore takes away what is known of the request. A caller may ask so
+// first, and fill in the values only if it is refused.
+func TestUnknownNeverAllowsMore(t *testing.T) {
+	early := 0
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		known := w.decide(t)
+		w.req.Context, w.req.EncryptionContext = nil, nil
+		if unknown := w.decide(t); unknown.Allowed {
+			early++
+			if !known.Allowed {
+				t.Fatalf("without values: got %+v, with them %+v", unknown, known)
+			}
+		}
+	})
+	if early == 0 {
+		t.Error("nothing was allowed without values: the comparison says nothing")
+	}
+}
+
 // TestExplainSaysWhatDecideDoes compares the two, and looks into the explanation.
 func TestExplainSaysWhatDecideDoes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
