@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -93,16 +94,15 @@ func (p *peer) digest(ctx context.Context, keys Keys) error {
 		if err != nil {
 			return err
 		}
-		more = false
+		// A key that has failed is tried again by its mark or by the next digest.
+		differ = slices.DeleteFunc(differ, func(id arn.KeyID) bool { return tried[id] })
 		for _, id := range differ {
-			if tried[id] {
-				continue // it has failed, and its mark or the next digest tries again
-			}
-			tried[id], more = true, a.more
-			if err := p.settle(ctx, keys, id); err != nil {
-				return err
-			}
+			tried[id] = true
 		}
+		if err := p.settleAll(ctx, keys, differ); err != nil {
+			return err
+		}
+		more = a.more && len(differ) > 0
 	}
 	p.mu.Lock()
 	if !p.heard {

@@ -1,0 +1,161 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+)
+
+// run drains the outbox for ever.
+func (p *peer) run(ctx context.Context) {
+	for {
+		next := p.round(ctx)
+		timer := time.NewTimer(max(next.Sub(p.r.cfg.Clock()), 5*time.Millisecond))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-p.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// round does what is due and returns when to look again at the latest.
+func (p *peer) round(ctx context.Context) time.Time {
+	now := p.r.cfg.Clock()
+	p.mu.Lock()
+	retryAt, digestAt, failing := p.retryAt, p.digestAt, p.failures > 0
+	p.mu.Unlock()
+	if now.Before(retryAt) {
+		return retryAt
+	}
+	if failing {
+		p.conn.ResetConnectBackoff()
+	}
+	keys, err := p.r.running()
+	if err != nil {
+		return now.Add(p.r.cfg.RetryMax)
+	}
+	if !now.Before(digestAt) {
+		if err := p.digest(ctx, keys); err != nil {
+			return p.giveUp(ctx, keys, err)
+		}
+	}
+	next, err := p.drain(ctx, keys)
+	if err != nil {
+		return p.giveUp(ctx, keys, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.digestAt.Before(next) {
+		next = p.digestAt
+	}
+	return next
+}
+
+// drain settles the keys whose marks are due. An error means that the peer does not answer.
+func (p *peer) drain(ctx context.Context, keys Keys) (time.Time, error) {
+	now := p.r.cfg.Clock()
+	next := now.Add(p.r.cfg.DigestInterval)
+	var due []arn.KeyID
+	for _, m := range keys.Marks() {
+		switch {
+		case m.Peer != p.pin.Region:
+		case now.Before(m.NextTry):
+			if m.NextTry.Before(next) {
+				next = m.NextTry
+			}
+		default:
+			due = append(due, m.Key)
+		}
+	}
+	return next, p.settleAll(ctx, keys, due)
+}
+
+// settleAll settles keys, a few at once, until the peer does not answer.
+func (p *peer) settleAll(ctx context.Context, keys Keys, ids []arn.KeyID) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(senders)
+	for _, id := range ids {
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error { return p.settle(ctx, keys, id) })
+	}
+	return group.Wait()
+}
+
+// giveUp notes that the peer does not answer. One mark keeps count of the tries durably;
+// the others share the fate of the connection.
+func (p *peer) giveUp(ctx context.Context, keys Keys, err error) time.Time {
+	if ctx.Err() != nil {
+		return p.r.cfg.Clock().Add(time.Hour) // closing
+	}
+	if errors.Is(err, errStale) {
+		return p.r.cfg.Clock() // a digest is due
+	}
+	p.failed(err)
+	p.mu.Lock()
+	next := p.retryAt
+	p.mu.Unlock()
+	for _, m := range keys.Marks() {
+		if m.Peer != p.pin.Region {
+			continue
+		}
+		m.Attempts++
+		m.LastTry, m.Cause, m.Text = p.r.cfg.Clock(), causeOf(err), clip(err.Error(), 512)
+		if err := keys.SaveMark(ctx, m); err != nil {
+			p.log.WithError(err).Error("a failed try could not be recorded")
+		}
+		break
+	}
+	return next
+}
+
+// settle exchanges one key and records what became of it. An error means that the peer does
+// not answer at all.
+func (p *peer) settle(ctx context.Context, keys Keys, id arn.KeyID) error {
+	p.mu.Lock()
+	if p.busy[id] {
+		p.mu.Unlock()
+		return nil
+	}
+	p.busy[id] = true
+	p.mu.Unlock()
+	err := p.syncKey(ctx, keys, id)
+	p.mu.Lock()
+	delete(p.busy, id)
+	if err == nil {
+		delete(p.unsettled, id)
+	}
+	p.mu.Unlock()
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	if errors.Is(err, keyops.ErrPeerUnreachable) || errors.Is(err, errStale) {
+		return err
+	}
+	why := failure{causeOf(err), clip(err.Error(), 512)}
+	p.mu.Lock()
+	p.unsettled[id] = why
+	p.mu.Unlock()
+	m, ok := keys.Mark(id, p.pin.Region)
+	if !ok {
+		return nil
+	}
+	m.Attempts++
+	m.LastTry, m.Cause, m.Text = p.r.cfg.Clock(), why.cause, why.text
+	m.NextTry = m.LastTry.Add(p.r.cfg.delay(m.Attempts))
+	if err := keys.SaveMark(ctx, m); err != nil {
+		p.log.WithError(err).WithField("key", id).Error("a failed try could not be recorded")
+	}
+	p.log.WithError(err).WithField("key", id).WithField("cause", why.cause).Warn("a key could not be synchronized")
+	return nil
+}
