@@ -3,6 +3,8 @@ package audit
 import (
 	"context"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -62,4 +64,43 @@ func BenchmarkAppend(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkVerify checks a log of a busy hour: records with a checkpoint after each thousand.
+func BenchmarkVerify(b *testing.B) {
+	ctx := context.Background()
+	dir := b.TempDir()
+	key := testKey()
+	l, err := Open(ctx, Config{Dir: dir, Region: testRegion, Instance: testInstance, Signer: statement.HostKey(key), Flush: DefaultFlush, CheckpointEvery: time.Hour})
+	if err != nil {
+		b.Fatal(err)
+	}
+	l.store.Store(new(func() StoreHead { return StoreHead{} }))
+	const lines = 20_000
+	for i := range lines {
+		if err := l.Queue(ctx, record("Encrypt")); err != nil {
+			b.Fatal(err)
+		}
+		if i%1000 == 999 {
+			if _, err := l.Checkpoint(ctx); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	if err := l.Close(); err != nil {
+		b.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, fileName(1)))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(info.Size())
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		if r, err := Verify(os.DirFS(dir), keys()); err != nil || r.Records < lines {
+			b.Fatal(r, err)
+		}
+	}
+	b.ReportMetric(lines/b.Elapsed().Seconds()*float64(b.N), "records/s")
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -121,7 +122,8 @@ func unsafeRune(r rune) bool {
 }
 
 func escape(b []byte) []byte {
-	if bytes.IndexFunc(b, unsafeRune) < 0 {
+	// Nearly every line is ASCII.
+	if slices.IndexFunc(b, func(c byte) bool { return c >= 0x7f }) < 0 || bytes.IndexFunc(b, unsafeRune) < 0 {
 		return b
 	}
 	var out []byte
@@ -141,9 +143,7 @@ var errForm = errors.New("not in the form in which lines are written")
 // would write, so that every byte of a line means something.
 func (e *encoder) parseLine(b []byte) (line, error) {
 	var l line
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&l); err != nil {
+	if err := json.Unmarshal(b, &l); err != nil { // unknown fields are lost here, and missed below
 		return line{}, fmt.Errorf("%w: %v", errForm, err)
 	}
 	if l.V != lineVersion {
