@@ -63,7 +63,7 @@ func routesOf(m protoreflect.MethodDescriptor) ([]route, error) {
 	for _, r := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
 		verb, pattern := verbOf(r)
 		if verb == "" || (r.GetBody() != "" && r.GetBody() != "*") {
-			return nil, fmt.Errorf("method %s: want get, post, patch or delete, and the whole body or none", name)
+			return nil, fmt.Errorf("method %s: want get, post, put, patch or delete, and the whole body or none", name)
 		}
 		out = append(out, route{verb, pattern, r.GetBody() == "*", name, row, m.Input()})
 	}
@@ -76,6 +76,8 @@ func verbOf(r *annotations.HttpRule) (verb, pattern string) {
 		return http.MethodGet, p.Get
 	case *annotations.HttpRule_Post:
 		return http.MethodPost, p.Post
+	case *annotations.HttpRule_Put:
+		return http.MethodPut, p.Put
 	case *annotations.HttpRule_Patch:
 		return http.MethodPatch, p.Patch
 	case *annotations.HttpRule_Delete:

@@ -37,7 +37,11 @@ type EncryptRequest struct {
 	// SYMMETRIC_DEFAULT, which is the default.
 	EncryptionAlgorithm string `protobuf:"bytes,4,opt,name=encryption_algorithm,json=encryptionAlgorithm,proto3" json:"encryption_algorithm,omitempty"`
 	// Checks permission and request without encrypting. Default: false.
-	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Tokens of grants that the caller relies on: at most 10, of at most 8192 bytes. Grants
+	// are in force without them; a token of a grant that is not in force, or not for this
+	// caller and key, is refused with InvalidGrantTokenException.
+	GrantTokens   []string `protobuf:"bytes,6,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -105,6 +109,13 @@ func (x *EncryptRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *EncryptRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
 }
 
 // EncryptResponse holds a ciphertext.
@@ -193,7 +204,9 @@ type DecryptRequest struct {
 	// SYMMETRIC_DEFAULT, which is the default.
 	EncryptionAlgorithm string `protobuf:"bytes,4,opt,name=encryption_algorithm,json=encryptionAlgorithm,proto3" json:"encryption_algorithm,omitempty"`
 	// Checks permission and request without returning the plaintext. Default: false.
-	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in EncryptRequest.
+	GrantTokens   []string `protobuf:"bytes,6,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,6 +274,13 @@ func (x *DecryptRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *DecryptRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
 }
 
 // DecryptResponse holds a plaintext.
@@ -348,7 +368,9 @@ type GenerateDataKeyRequest struct {
 	// As in EncryptRequest.
 	EncryptionContext map[string]string `protobuf:"bytes,4,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Checks permission and request without making a data key. Default: false.
-	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in EncryptRequest.
+	GrantTokens   []string `protobuf:"bytes,6,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -416,6 +438,13 @@ func (x *GenerateDataKeyRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *GenerateDataKeyRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
 }
 
 // GenerateDataKeyResponse holds a data key twice.
@@ -501,7 +530,9 @@ type GenerateMacRequest struct {
 	// The algorithm of the key's spec, such as HMAC_SHA_256. Required.
 	MacAlgorithm string `protobuf:"bytes,3,opt,name=mac_algorithm,json=macAlgorithm,proto3" json:"mac_algorithm,omitempty"`
 	// Checks permission and request without computing. Default: false.
-	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in EncryptRequest.
+	GrantTokens   []string `protobuf:"bytes,5,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -562,6 +593,13 @@ func (x *GenerateMacRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *GenerateMacRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
 }
 
 // GenerateMacResponse holds a message authentication code.
@@ -640,7 +678,9 @@ type VerifyMacRequest struct {
 	// The algorithm that GenerateMac used. Required.
 	MacAlgorithm string `protobuf:"bytes,4,opt,name=mac_algorithm,json=macAlgorithm,proto3" json:"mac_algorithm,omitempty"`
 	// Checks permission and request without verifying. Default: false.
-	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in EncryptRequest.
+	GrantTokens   []string `protobuf:"bytes,6,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -708,6 +748,13 @@ func (x *VerifyMacRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *VerifyMacRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
 }
 
 // VerifyMacResponse says that a code is valid.
@@ -786,7 +833,9 @@ type SignRequest struct {
 	// One of the key's signing algorithms, such as ECDSA_SHA_256. Required.
 	SigningAlgorithm string `protobuf:"bytes,4,opt,name=signing_algorithm,json=signingAlgorithm,proto3" json:"signing_algorithm,omitempty"`
 	// Checks permission and request without signing. Default: false.
-	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in EncryptRequest.
+	GrantTokens   []string `protobuf:"bytes,6,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -854,6 +903,13 @@ func (x *SignRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *SignRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
 }
 
 // SignResponse holds a signature.
@@ -934,7 +990,9 @@ type VerifyRequest struct {
 	// The algorithm that Sign used. Required.
 	SigningAlgorithm string `protobuf:"bytes,5,opt,name=signing_algorithm,json=signingAlgorithm,proto3" json:"signing_algorithm,omitempty"`
 	// Checks permission and request without verifying. Default: false.
-	DryRun        bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in EncryptRequest.
+	GrantTokens   []string `protobuf:"bytes,7,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1011,6 +1069,13 @@ func (x *VerifyRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *VerifyRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
+}
+
 // VerifyResponse says that a signature is valid.
 type VerifyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1079,7 +1144,9 @@ func (x *VerifyResponse) GetSigningAlgorithm() string {
 type GetPublicKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Key: key ID, key ARN, alias name or alias ARN. Required.
-	KeyId         string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// As in EncryptRequest.
+	GrantTokens   []string `protobuf:"bytes,2,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1119,6 +1186,13 @@ func (x *GetPublicKeyRequest) GetKeyId() string {
 		return x.KeyId
 	}
 	return ""
+}
+
+func (x *GetPublicKeyRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
 }
 
 // GetPublicKeyResponse holds a public key.
@@ -1299,13 +1373,14 @@ var File_keyferry_kms_v1_crypto_service_proto protoreflect.FileDescriptor
 
 const file_keyferry_kms_v1_crypto_service_proto_rawDesc = "" +
 	"\n" +
-	"$keyferry/kms/v1/crypto_service.proto\x12\x0fkeyferry.kms.v1\x1a\x1cgoogle/api/annotations.proto\"\xbe\x02\n" +
+	"$keyferry/kms/v1/crypto_service.proto\x12\x0fkeyferry.kms.v1\x1a\x1cgoogle/api/annotations.proto\"\xe1\x02\n" +
 	"\x0eEncryptRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1c\n" +
 	"\tplaintext\x18\x02 \x01(\fR\tplaintext\x12e\n" +
 	"\x12encryption_context\x18\x03 \x03(\v26.keyferry.kms.v1.EncryptRequest.EncryptionContextEntryR\x11encryptionContext\x121\n" +
 	"\x14encryption_algorithm\x18\x04 \x01(\tR\x13encryptionAlgorithm\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x1aD\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12!\n" +
+	"\fgrant_tokens\x18\x06 \x03(\tR\vgrantTokens\x1aD\n" +
 	"\x16EncryptionContextEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xac\x01\n" +
@@ -1313,13 +1388,14 @@ const file_keyferry_kms_v1_crypto_service_proto_rawDesc = "" +
 	"\x0fciphertext_blob\x18\x01 \x01(\fR\x0eciphertextBlob\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x121\n" +
 	"\x14encryption_algorithm\x18\x03 \x01(\tR\x13encryptionAlgorithm\x12&\n" +
-	"\x0fkey_material_id\x18\x04 \x01(\tR\rkeyMaterialId\"\xc9\x02\n" +
+	"\x0fkey_material_id\x18\x04 \x01(\tR\rkeyMaterialId\"\xec\x02\n" +
 	"\x0eDecryptRequest\x12'\n" +
 	"\x0fciphertext_blob\x18\x01 \x01(\fR\x0eciphertextBlob\x12e\n" +
 	"\x12encryption_context\x18\x02 \x03(\v26.keyferry.kms.v1.DecryptRequest.EncryptionContextEntryR\x11encryptionContext\x12\x15\n" +
 	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x121\n" +
 	"\x14encryption_algorithm\x18\x04 \x01(\tR\x13encryptionAlgorithm\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x1aD\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12!\n" +
+	"\fgrant_tokens\x18\x06 \x03(\tR\vgrantTokens\x1aD\n" +
 	"\x16EncryptionContextEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x01\n" +
@@ -1327,13 +1403,14 @@ const file_keyferry_kms_v1_crypto_service_proto_rawDesc = "" +
 	"\tplaintext\x18\x01 \x01(\fR\tplaintext\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x121\n" +
 	"\x14encryption_algorithm\x18\x03 \x01(\tR\x13encryptionAlgorithm\x12&\n" +
-	"\x0fkey_material_id\x18\x04 \x01(\tR\rkeyMaterialId\"\xc0\x02\n" +
+	"\x0fkey_material_id\x18\x04 \x01(\tR\rkeyMaterialId\"\xe3\x02\n" +
 	"\x16GenerateDataKeyRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x19\n" +
 	"\bkey_spec\x18\x02 \x01(\tR\akeySpec\x12&\n" +
 	"\x0fnumber_of_bytes\x18\x03 \x01(\rR\rnumberOfBytes\x12m\n" +
 	"\x12encryption_context\x18\x04 \x03(\v2>.keyferry.kms.v1.GenerateDataKeyRequest.EncryptionContextEntryR\x11encryptionContext\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x1aD\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12!\n" +
+	"\fgrant_tokens\x18\x06 \x03(\tR\vgrantTokens\x1aD\n" +
 	"\x16EncryptionContextEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9f\x01\n" +
@@ -1341,49 +1418,54 @@ const file_keyferry_kms_v1_crypto_service_proto_rawDesc = "" +
 	"\x0fciphertext_blob\x18\x01 \x01(\fR\x0eciphertextBlob\x12\x1c\n" +
 	"\tplaintext\x18\x02 \x01(\fR\tplaintext\x12\x15\n" +
 	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x12&\n" +
-	"\x0fkey_material_id\x18\x04 \x01(\tR\rkeyMaterialId\"\x83\x01\n" +
+	"\x0fkey_material_id\x18\x04 \x01(\tR\rkeyMaterialId\"\xa6\x01\n" +
 	"\x12GenerateMacRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\fR\amessage\x12#\n" +
 	"\rmac_algorithm\x18\x03 \x01(\tR\fmacAlgorithm\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"c\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12!\n" +
+	"\fgrant_tokens\x18\x05 \x03(\tR\vgrantTokens\"c\n" +
 	"\x13GenerateMacResponse\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\fR\x03mac\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12#\n" +
-	"\rmac_algorithm\x18\x03 \x01(\tR\fmacAlgorithm\"\x93\x01\n" +
+	"\rmac_algorithm\x18\x03 \x01(\tR\fmacAlgorithm\"\xb6\x01\n" +
 	"\x10VerifyMacRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\fR\amessage\x12\x10\n" +
 	"\x03mac\x18\x03 \x01(\fR\x03mac\x12#\n" +
 	"\rmac_algorithm\x18\x04 \x01(\tR\fmacAlgorithm\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"l\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12!\n" +
+	"\fgrant_tokens\x18\x06 \x03(\tR\vgrantTokens\"l\n" +
 	"\x11VerifyMacResponse\x12\x1b\n" +
 	"\tmac_valid\x18\x01 \x01(\bR\bmacValid\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12#\n" +
-	"\rmac_algorithm\x18\x03 \x01(\tR\fmacAlgorithm\"\xa7\x01\n" +
+	"\rmac_algorithm\x18\x03 \x01(\tR\fmacAlgorithm\"\xca\x01\n" +
 	"\vSignRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\fR\amessage\x12!\n" +
 	"\fmessage_type\x18\x03 \x01(\tR\vmessageType\x12+\n" +
 	"\x11signing_algorithm\x18\x04 \x01(\tR\x10signingAlgorithm\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"p\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12!\n" +
+	"\fgrant_tokens\x18\x06 \x03(\tR\vgrantTokens\"p\n" +
 	"\fSignResponse\x12\x1c\n" +
 	"\tsignature\x18\x01 \x01(\fR\tsignature\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12+\n" +
-	"\x11signing_algorithm\x18\x03 \x01(\tR\x10signingAlgorithm\"\xc7\x01\n" +
+	"\x11signing_algorithm\x18\x03 \x01(\tR\x10signingAlgorithm\"\xea\x01\n" +
 	"\rVerifyRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\fR\amessage\x12!\n" +
 	"\fmessage_type\x18\x03 \x01(\tR\vmessageType\x12\x1c\n" +
 	"\tsignature\x18\x04 \x01(\fR\tsignature\x12+\n" +
 	"\x11signing_algorithm\x18\x05 \x01(\tR\x10signingAlgorithm\x12\x17\n" +
-	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"}\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x12!\n" +
+	"\fgrant_tokens\x18\a \x03(\tR\vgrantTokens\"}\n" +
 	"\x0eVerifyResponse\x12'\n" +
 	"\x0fsignature_valid\x18\x01 \x01(\bR\x0esignatureValid\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12+\n" +
-	"\x11signing_algorithm\x18\x03 \x01(\tR\x10signingAlgorithm\",\n" +
+	"\x11signing_algorithm\x18\x03 \x01(\tR\x10signingAlgorithm\"O\n" +
 	"\x13GetPublicKeyRequest\x12\x15\n" +
-	"\x06key_id\x18\x01 \x01(\tR\x05keyId\"\xb3\x01\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12!\n" +
+	"\fgrant_tokens\x18\x02 \x03(\tR\vgrantTokens\"\xb3\x01\n" +
 	"\x14GetPublicKeyResponse\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fR\tpublicKey\x12\x15\n" +

@@ -42,8 +42,8 @@ const (
 // A key is named by key ID, key ARN, alias name or alias ARN. Every operation on a key can
 // fail with NotFoundException, InvalidArnException, AccessDeniedException, DisabledException,
 // KMSInvalidStateException, KeyUnavailableException (this Region does not hold the material
-// yet; retry), InvalidKeyUsageException, DependencyTimeoutException, ValidationException and
-// KMSInternalException, and with DryRunOperationException if dry_run is set and the request
+// yet; retry), InvalidKeyUsageException, InvalidGrantTokenException,
+// DependencyTimeoutException, ValidationException and KMSInternalException, and with DryRunOperationException if dry_run is set and the request
 // would have succeeded. A request is at most 64 KiB.
 type CryptoServiceClient interface {
 	// Encrypt encrypts up to 4096 bytes. The ciphertext names its key and material, so that
@@ -183,8 +183,8 @@ func (c *cryptoServiceClient) GenerateRandom(ctx context.Context, in *GenerateRa
 // A key is named by key ID, key ARN, alias name or alias ARN. Every operation on a key can
 // fail with NotFoundException, InvalidArnException, AccessDeniedException, DisabledException,
 // KMSInvalidStateException, KeyUnavailableException (this Region does not hold the material
-// yet; retry), InvalidKeyUsageException, DependencyTimeoutException, ValidationException and
-// KMSInternalException, and with DryRunOperationException if dry_run is set and the request
+// yet; retry), InvalidKeyUsageException, InvalidGrantTokenException,
+// DependencyTimeoutException, ValidationException and KMSInternalException, and with DryRunOperationException if dry_run is set and the request
 // would have succeeded. A request is at most 64 KiB.
 type CryptoServiceServer interface {
 	// Encrypt encrypts up to 4096 bytes. The ciphertext names its key and material, so that

@@ -187,7 +187,11 @@ func (x *CreateKeyResponse) GetKeyMetadata() *KeyMetadata {
 type DescribeKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Key ID, key ARN, alias name or alias ARN. Required.
-	KeyId         string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Tokens of grants that the caller relies on: at most 10, of at most 8192 bytes. Grants
+	// are in force without them; a token of a grant that is not in force, or not for this
+	// caller and key, is refused with InvalidGrantTokenException.
+	GrantTokens   []string `protobuf:"bytes,2,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -227,6 +231,13 @@ func (x *DescribeKeyRequest) GetKeyId() string {
 		return x.KeyId
 	}
 	return ""
+}
+
+func (x *DescribeKeyRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
 }
 
 // DescribeKeyResponse describes a key.
@@ -1315,6 +1326,1473 @@ func (x *GetKeyPolicyResponse) GetPolicyName() string {
 	return ""
 }
 
+// PutKeyPolicyRequest holds a key's new policy.
+type PutKeyPolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Name of the policy. Only `default` exists, which is the default.
+	PolicyName string `protobuf:"bytes,2,opt,name=policy_name,json=policyName,proto3" json:"policy_name,omitempty"`
+	// The policy, a JSON document in the AWS policy grammar of at most 32 KiB. Required.
+	Policy string `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Whether to accept a policy that does not let the caller change the policy again.
+	// Default: false.
+	BypassPolicyLockoutSafetyCheck bool `protobuf:"varint,4,opt,name=bypass_policy_lockout_safety_check,json=bypassPolicyLockoutSafetyCheck,proto3" json:"bypass_policy_lockout_safety_check,omitempty"`
+	unknownFields                  protoimpl.UnknownFields
+	sizeCache                      protoimpl.SizeCache
+}
+
+func (x *PutKeyPolicyRequest) Reset() {
+	*x = PutKeyPolicyRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutKeyPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutKeyPolicyRequest) ProtoMessage() {}
+
+func (x *PutKeyPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutKeyPolicyRequest.ProtoReflect.Descriptor instead.
+func (*PutKeyPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PutKeyPolicyRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *PutKeyPolicyRequest) GetPolicyName() string {
+	if x != nil {
+		return x.PolicyName
+	}
+	return ""
+}
+
+func (x *PutKeyPolicyRequest) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *PutKeyPolicyRequest) GetBypassPolicyLockoutSafetyCheck() bool {
+	if x != nil {
+		return x.BypassPolicyLockoutSafetyCheck
+	}
+	return false
+}
+
+// PutKeyPolicyResponse is empty.
+type PutKeyPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutKeyPolicyResponse) Reset() {
+	*x = PutKeyPolicyResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutKeyPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutKeyPolicyResponse) ProtoMessage() {}
+
+func (x *PutKeyPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutKeyPolicyResponse.ProtoReflect.Descriptor instead.
+func (*PutKeyPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{25}
+}
+
+// ListKeyPoliciesRequest names the key whose policies to list.
+type ListKeyPoliciesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Largest number of names to return, 1 to 1000. Default: 100.
+	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// next_marker of the page before. There is never a second page.
+	Marker        string `protobuf:"bytes,3,opt,name=marker,proto3" json:"marker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeyPoliciesRequest) Reset() {
+	*x = ListKeyPoliciesRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeyPoliciesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeyPoliciesRequest) ProtoMessage() {}
+
+func (x *ListKeyPoliciesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeyPoliciesRequest.ProtoReflect.Descriptor instead.
+func (*ListKeyPoliciesRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListKeyPoliciesRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ListKeyPoliciesRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListKeyPoliciesRequest) GetMarker() string {
+	if x != nil {
+		return x.Marker
+	}
+	return ""
+}
+
+// ListKeyPoliciesResponse names a key's policies.
+type ListKeyPoliciesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Always `default` alone.
+	PolicyNames []string `protobuf:"bytes,1,rep,name=policy_names,json=policyNames,proto3" json:"policy_names,omitempty"`
+	// Always empty.
+	NextMarker string `protobuf:"bytes,2,opt,name=next_marker,json=nextMarker,proto3" json:"next_marker,omitempty"`
+	// Always false.
+	Truncated     bool `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeyPoliciesResponse) Reset() {
+	*x = ListKeyPoliciesResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeyPoliciesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeyPoliciesResponse) ProtoMessage() {}
+
+func (x *ListKeyPoliciesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeyPoliciesResponse.ProtoReflect.Descriptor instead.
+func (*ListKeyPoliciesResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListKeyPoliciesResponse) GetPolicyNames() []string {
+	if x != nil {
+		return x.PolicyNames
+	}
+	return nil
+}
+
+func (x *ListKeyPoliciesResponse) GetNextMarker() string {
+	if x != nil {
+		return x.NextMarker
+	}
+	return ""
+}
+
+func (x *ListKeyPoliciesResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// ExplainAccessRequest is one question: may this principal take this action?
+type ExplainAccessRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ARN of the principal. Default: the caller.
+	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	// Action, such as kms:Decrypt. Required.
+	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	// Key ID, key ARN, alias name or alias ARN. Required for actions on a key.
+	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Alias name that an action on an alias changes, such as alias/payroll. Required for those.
+	AliasName string `protobuf:"bytes,4,opt,name=alias_name,json=aliasName,proto3" json:"alias_name,omitempty"`
+	// Encryption context of the call; for kms:CreateGrant the pairs of the new grant's
+	// constraint.
+	EncryptionContext map[string]string `protobuf:"bytes,5,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// For kms:ReplicateKey, the Region of the replica, which is asked for its part. Required
+	// for that action.
+	ReplicaRegion string `protobuf:"bytes,6,opt,name=replica_region,json=replicaRegion,proto3" json:"replica_region,omitempty"`
+	// Values of condition keys that the call would have, such as kms:GrantOperations. What is
+	// not given has the operation's default. The caller's address and the time are the
+	// present ones, unless they are given; for another principal the address is unknown.
+	Conditions []*ConditionValues `protobuf:"bytes,7,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// Decide as if this were the key policy, to try it before PutKeyPolicy. Needs
+	// kms:GetKeyPolicy. Default: the key's policy.
+	Policy        string `protobuf:"bytes,8,opt,name=policy,proto3" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainAccessRequest) Reset() {
+	*x = ExplainAccessRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainAccessRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainAccessRequest) ProtoMessage() {}
+
+func (x *ExplainAccessRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainAccessRequest.ProtoReflect.Descriptor instead.
+func (*ExplainAccessRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ExplainAccessRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *ExplainAccessRequest) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *ExplainAccessRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ExplainAccessRequest) GetAliasName() string {
+	if x != nil {
+		return x.AliasName
+	}
+	return ""
+}
+
+func (x *ExplainAccessRequest) GetEncryptionContext() map[string]string {
+	if x != nil {
+		return x.EncryptionContext
+	}
+	return nil
+}
+
+func (x *ExplainAccessRequest) GetReplicaRegion() string {
+	if x != nil {
+		return x.ReplicaRegion
+	}
+	return ""
+}
+
+func (x *ExplainAccessRequest) GetConditions() []*ConditionValues {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *ExplainAccessRequest) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+// ExplainAccessResponse is the answer, with the reasons that the caller may know.
+type ExplainAccessResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether all decisions allow, and so the call.
+	Allowed bool `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// Every decision that the call needs: one, but for aliases (the alias and the key) and
+	// kms:ReplicateKey (the key here, and the replica there).
+	Decisions     []*AccessDecision `protobuf:"bytes,2,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainAccessResponse) Reset() {
+	*x = ExplainAccessResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainAccessResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainAccessResponse) ProtoMessage() {}
+
+func (x *ExplainAccessResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainAccessResponse.ProtoReflect.Descriptor instead.
+func (*ExplainAccessResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ExplainAccessResponse) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *ExplainAccessResponse) GetDecisions() []*AccessDecision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+// CreateGrantRequest says whom to allow what.
+type CreateGrantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// ARN of the principal that is allowed. Required.
+	GranteePrincipal string `protobuf:"bytes,2,opt,name=grantee_principal,json=granteePrincipal,proto3" json:"grantee_principal,omitempty"`
+	// ARN of a principal that may retire the grant. Default: none.
+	RetiringPrincipal string `protobuf:"bytes,3,opt,name=retiring_principal,json=retiringPrincipal,proto3" json:"retiring_principal,omitempty"`
+	// Operations that fit the key's usage, such as Decrypt: Encrypt, Decrypt, ReEncryptFrom,
+	// ReEncryptTo, GenerateDataKey, GenerateDataKeyWithoutPlaintext, GenerateDataKeyPair,
+	// GenerateDataKeyPairWithoutPlaintext, Sign, Verify, GenerateMac, VerifyMac,
+	// DeriveSharedSecret, GetPublicKey, DescribeKey, CreateGrant, RetireGrant. Required.
+	Operations []string `protobuf:"bytes,4,rep,name=operations,proto3" json:"operations,omitempty"`
+	// What the encryption context of calls must be. Default: anything.
+	Constraints *GrantConstraints `protobuf:"bytes,5,opt,name=constraints,proto3" json:"constraints,omitempty"`
+	// As in DescribeKeyRequest.
+	GrantTokens []string `protobuf:"bytes,6,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
+	// 1 to 256 letters, digits, `:`, `/`, `_` or `-`. A request with the name and all else of
+	// an existing grant returns that grant. Default: none.
+	Name string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	// Checks permission and request without making a grant. Default: false.
+	DryRun        bool `protobuf:"varint,8,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateGrantRequest) Reset() {
+	*x = CreateGrantRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateGrantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateGrantRequest) ProtoMessage() {}
+
+func (x *CreateGrantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateGrantRequest.ProtoReflect.Descriptor instead.
+func (*CreateGrantRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CreateGrantRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *CreateGrantRequest) GetGranteePrincipal() string {
+	if x != nil {
+		return x.GranteePrincipal
+	}
+	return ""
+}
+
+func (x *CreateGrantRequest) GetRetiringPrincipal() string {
+	if x != nil {
+		return x.RetiringPrincipal
+	}
+	return ""
+}
+
+func (x *CreateGrantRequest) GetOperations() []string {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *CreateGrantRequest) GetConstraints() *GrantConstraints {
+	if x != nil {
+		return x.Constraints
+	}
+	return nil
+}
+
+func (x *CreateGrantRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
+}
+
+func (x *CreateGrantRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateGrantRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// CreateGrantResponse names the grant.
+type CreateGrantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Identity of the grant: 64 hexadecimal digits.
+	GrantId string `protobuf:"bytes,1,opt,name=grant_id,json=grantId,proto3" json:"grant_id,omitempty"`
+	// Names the grant to the operations that take grant tokens. It is no secret and gives no
+	// permission to anybody but the grantee.
+	GrantToken    string `protobuf:"bytes,2,opt,name=grant_token,json=grantToken,proto3" json:"grant_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateGrantResponse) Reset() {
+	*x = CreateGrantResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateGrantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateGrantResponse) ProtoMessage() {}
+
+func (x *CreateGrantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateGrantResponse.ProtoReflect.Descriptor instead.
+func (*CreateGrantResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *CreateGrantResponse) GetGrantId() string {
+	if x != nil {
+		return x.GrantId
+	}
+	return ""
+}
+
+func (x *CreateGrantResponse) GetGrantToken() string {
+	if x != nil {
+		return x.GrantToken
+	}
+	return ""
+}
+
+// ListGrantsRequest asks for one page of a key's grants.
+type ListGrantsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Only the grant with this ID. Default: all.
+	GrantId string `protobuf:"bytes,2,opt,name=grant_id,json=grantId,proto3" json:"grant_id,omitempty"`
+	// Only grants to this principal. Default: all.
+	GranteePrincipal string `protobuf:"bytes,3,opt,name=grantee_principal,json=granteePrincipal,proto3" json:"grantee_principal,omitempty"`
+	// Largest number of grants to return, 1 to 100. Default: 50.
+	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// next_marker of the page before; empty for the first page.
+	Marker        string `protobuf:"bytes,5,opt,name=marker,proto3" json:"marker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGrantsRequest) Reset() {
+	*x = ListGrantsRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGrantsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGrantsRequest) ProtoMessage() {}
+
+func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
+func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListGrantsRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ListGrantsRequest) GetGrantId() string {
+	if x != nil {
+		return x.GrantId
+	}
+	return ""
+}
+
+func (x *ListGrantsRequest) GetGranteePrincipal() string {
+	if x != nil {
+		return x.GranteePrincipal
+	}
+	return ""
+}
+
+func (x *ListGrantsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListGrantsRequest) GetMarker() string {
+	if x != nil {
+		return x.Marker
+	}
+	return ""
+}
+
+// ListGrantsResponse is one page of grants.
+type ListGrantsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grants of the page.
+	Grants []*GrantListEntry `protobuf:"bytes,1,rep,name=grants,proto3" json:"grants,omitempty"`
+	// Marker of the next page; empty on the last page.
+	NextMarker string `protobuf:"bytes,2,opt,name=next_marker,json=nextMarker,proto3" json:"next_marker,omitempty"`
+	// Whether there is a next page.
+	Truncated     bool `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGrantsResponse) Reset() {
+	*x = ListGrantsResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGrantsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGrantsResponse) ProtoMessage() {}
+
+func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
+func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListGrantsResponse) GetGrants() []*GrantListEntry {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+func (x *ListGrantsResponse) GetNextMarker() string {
+	if x != nil {
+		return x.NextMarker
+	}
+	return ""
+}
+
+func (x *ListGrantsResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// ListRetirableGrantsRequest asks for one page of the grants that a principal may retire.
+type ListRetirableGrantsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ARN of the retiring principal, which is of the caller's account. Required.
+	RetiringPrincipal string `protobuf:"bytes,1,opt,name=retiring_principal,json=retiringPrincipal,proto3" json:"retiring_principal,omitempty"`
+	// Largest number of grants to return, 1 to 100. Default: 50.
+	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// next_marker of the page before; empty for the first page.
+	Marker        string `protobuf:"bytes,3,opt,name=marker,proto3" json:"marker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRetirableGrantsRequest) Reset() {
+	*x = ListRetirableGrantsRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRetirableGrantsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRetirableGrantsRequest) ProtoMessage() {}
+
+func (x *ListRetirableGrantsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRetirableGrantsRequest.ProtoReflect.Descriptor instead.
+func (*ListRetirableGrantsRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListRetirableGrantsRequest) GetRetiringPrincipal() string {
+	if x != nil {
+		return x.RetiringPrincipal
+	}
+	return ""
+}
+
+func (x *ListRetirableGrantsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListRetirableGrantsRequest) GetMarker() string {
+	if x != nil {
+		return x.Marker
+	}
+	return ""
+}
+
+// ListRetirableGrantsResponse is one page of grants.
+type ListRetirableGrantsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grants of the page.
+	Grants []*GrantListEntry `protobuf:"bytes,1,rep,name=grants,proto3" json:"grants,omitempty"`
+	// Marker of the next page; empty on the last page.
+	NextMarker string `protobuf:"bytes,2,opt,name=next_marker,json=nextMarker,proto3" json:"next_marker,omitempty"`
+	// Whether there is a next page.
+	Truncated     bool `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRetirableGrantsResponse) Reset() {
+	*x = ListRetirableGrantsResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRetirableGrantsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRetirableGrantsResponse) ProtoMessage() {}
+
+func (x *ListRetirableGrantsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRetirableGrantsResponse.ProtoReflect.Descriptor instead.
+func (*ListRetirableGrantsResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListRetirableGrantsResponse) GetGrants() []*GrantListEntry {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+func (x *ListRetirableGrantsResponse) GetNextMarker() string {
+	if x != nil {
+		return x.NextMarker
+	}
+	return ""
+}
+
+func (x *ListRetirableGrantsResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// RetireGrantRequest names the grant to end: by its token, or by key and grant ID.
+type RetireGrantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// grant_token that CreateGrant returned. Either this or the next two.
+	GrantToken string `protobuf:"bytes,1,opt,name=grant_token,json=grantToken,proto3" json:"grant_token,omitempty"`
+	// Key ARN, or key ID of a key of the caller's account.
+	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Identity of the grant.
+	GrantId string `protobuf:"bytes,3,opt,name=grant_id,json=grantId,proto3" json:"grant_id,omitempty"`
+	// Checks permission and request without retiring. Default: false.
+	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireGrantRequest) Reset() {
+	*x = RetireGrantRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireGrantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireGrantRequest) ProtoMessage() {}
+
+func (x *RetireGrantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireGrantRequest.ProtoReflect.Descriptor instead.
+func (*RetireGrantRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *RetireGrantRequest) GetGrantToken() string {
+	if x != nil {
+		return x.GrantToken
+	}
+	return ""
+}
+
+func (x *RetireGrantRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *RetireGrantRequest) GetGrantId() string {
+	if x != nil {
+		return x.GrantId
+	}
+	return ""
+}
+
+func (x *RetireGrantRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// RetireGrantResponse is empty.
+type RetireGrantResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireGrantResponse) Reset() {
+	*x = RetireGrantResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireGrantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireGrantResponse) ProtoMessage() {}
+
+func (x *RetireGrantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireGrantResponse.ProtoReflect.Descriptor instead.
+func (*RetireGrantResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{37}
+}
+
+// RevokeGrantRequest names the grant to take away.
+type RevokeGrantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Identity of the grant. Required.
+	GrantId string `protobuf:"bytes,2,opt,name=grant_id,json=grantId,proto3" json:"grant_id,omitempty"`
+	// Checks permission and request without revoking. Default: false.
+	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeGrantRequest) Reset() {
+	*x = RevokeGrantRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeGrantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeGrantRequest) ProtoMessage() {}
+
+func (x *RevokeGrantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeGrantRequest.ProtoReflect.Descriptor instead.
+func (*RevokeGrantRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RevokeGrantRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *RevokeGrantRequest) GetGrantId() string {
+	if x != nil {
+		return x.GrantId
+	}
+	return ""
+}
+
+func (x *RevokeGrantRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// RevokeGrantResponse is empty.
+type RevokeGrantResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeGrantResponse) Reset() {
+	*x = RevokeGrantResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeGrantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeGrantResponse) ProtoMessage() {}
+
+func (x *RevokeGrantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeGrantResponse.ProtoReflect.Descriptor instead.
+func (*RevokeGrantResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{39}
+}
+
+// TagResourceRequest holds tags to give to a key.
+type TagResourceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Tags with different names. The key has at most 50 afterwards. Required.
+	Tags          []*Tag `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TagResourceRequest) Reset() {
+	*x = TagResourceRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TagResourceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TagResourceRequest) ProtoMessage() {}
+
+func (x *TagResourceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TagResourceRequest.ProtoReflect.Descriptor instead.
+func (*TagResourceRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *TagResourceRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *TagResourceRequest) GetTags() []*Tag {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+// TagResourceResponse is empty.
+type TagResourceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TagResourceResponse) Reset() {
+	*x = TagResourceResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TagResourceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TagResourceResponse) ProtoMessage() {}
+
+func (x *TagResourceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TagResourceResponse.ProtoReflect.Descriptor instead.
+func (*TagResourceResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{41}
+}
+
+// UntagResourceRequest names tags to take from a key.
+type UntagResourceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Names of tags. Required.
+	TagKeys       []string `protobuf:"bytes,2,rep,name=tag_keys,json=tagKeys,proto3" json:"tag_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UntagResourceRequest) Reset() {
+	*x = UntagResourceRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UntagResourceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UntagResourceRequest) ProtoMessage() {}
+
+func (x *UntagResourceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UntagResourceRequest.ProtoReflect.Descriptor instead.
+func (*UntagResourceRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *UntagResourceRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *UntagResourceRequest) GetTagKeys() []string {
+	if x != nil {
+		return x.TagKeys
+	}
+	return nil
+}
+
+// UntagResourceResponse is empty.
+type UntagResourceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UntagResourceResponse) Reset() {
+	*x = UntagResourceResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UntagResourceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UntagResourceResponse) ProtoMessage() {}
+
+func (x *UntagResourceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UntagResourceResponse.ProtoReflect.Descriptor instead.
+func (*UntagResourceResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{43}
+}
+
+// ListResourceTagsRequest asks for one page of a key's tags.
+type ListResourceTagsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Largest number of tags to return, 1 to 50. Default: 50.
+	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// next_marker of the page before; empty for the first page.
+	Marker        string `protobuf:"bytes,3,opt,name=marker,proto3" json:"marker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListResourceTagsRequest) Reset() {
+	*x = ListResourceTagsRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListResourceTagsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListResourceTagsRequest) ProtoMessage() {}
+
+func (x *ListResourceTagsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListResourceTagsRequest.ProtoReflect.Descriptor instead.
+func (*ListResourceTagsRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ListResourceTagsRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ListResourceTagsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListResourceTagsRequest) GetMarker() string {
+	if x != nil {
+		return x.Marker
+	}
+	return ""
+}
+
+// ListResourceTagsResponse is one page of tags.
+type ListResourceTagsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tags of the page.
+	Tags []*Tag `protobuf:"bytes,1,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Marker of the next page; empty on the last page.
+	NextMarker string `protobuf:"bytes,2,opt,name=next_marker,json=nextMarker,proto3" json:"next_marker,omitempty"`
+	// Whether there is a next page.
+	Truncated     bool `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListResourceTagsResponse) Reset() {
+	*x = ListResourceTagsResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListResourceTagsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListResourceTagsResponse) ProtoMessage() {}
+
+func (x *ListResourceTagsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListResourceTagsResponse.ProtoReflect.Descriptor instead.
+func (*ListResourceTagsResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ListResourceTagsResponse) GetTags() []*Tag {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *ListResourceTagsResponse) GetNextMarker() string {
+	if x != nil {
+		return x.NextMarker
+	}
+	return ""
+}
+
+func (x *ListResourceTagsResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// UpdateKeyDescriptionRequest holds a key's new description.
+type UpdateKeyDescriptionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Free text, at most 8192 characters. Empty removes the description.
+	Description   string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateKeyDescriptionRequest) Reset() {
+	*x = UpdateKeyDescriptionRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateKeyDescriptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateKeyDescriptionRequest) ProtoMessage() {}
+
+func (x *UpdateKeyDescriptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateKeyDescriptionRequest.ProtoReflect.Descriptor instead.
+func (*UpdateKeyDescriptionRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *UpdateKeyDescriptionRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *UpdateKeyDescriptionRequest) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+// UpdateKeyDescriptionResponse is empty.
+type UpdateKeyDescriptionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateKeyDescriptionResponse) Reset() {
+	*x = UpdateKeyDescriptionResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateKeyDescriptionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateKeyDescriptionResponse) ProtoMessage() {}
+
+func (x *UpdateKeyDescriptionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateKeyDescriptionResponse.ProtoReflect.Descriptor instead.
+func (*UpdateKeyDescriptionResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{47}
+}
+
 var File_keyferry_kms_v1_key_service_proto protoreflect.FileDescriptor
 
 const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
@@ -1330,9 +2808,10 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\x04tags\x18\a \x03(\v2\x14.keyferry.kms.v1.TagR\x04tags\x12J\n" +
 	"\"bypass_policy_lockout_safety_check\x18\b \x01(\bR\x1ebypassPolicyLockoutSafetyCheck\"T\n" +
 	"\x11CreateKeyResponse\x12?\n" +
-	"\fkey_metadata\x18\x01 \x01(\v2\x1c.keyferry.kms.v1.KeyMetadataR\vkeyMetadata\"+\n" +
+	"\fkey_metadata\x18\x01 \x01(\v2\x1c.keyferry.kms.v1.KeyMetadataR\vkeyMetadata\"N\n" +
 	"\x12DescribeKeyRequest\x12\x15\n" +
-	"\x06key_id\x18\x01 \x01(\tR\x05keyId\"V\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12!\n" +
+	"\fgrant_tokens\x18\x02 \x03(\tR\vgrantTokens\"V\n" +
 	"\x13DescribeKeyResponse\x12?\n" +
 	"\fkey_metadata\x18\x01 \x01(\v2\x1c.keyferry.kms.v1.KeyMetadataR\vkeyMetadata\"?\n" +
 	"\x0fListKeysRequest\x12\x14\n" +
@@ -1394,7 +2873,109 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\x14GetKeyPolicyResponse\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1f\n" +
 	"\vpolicy_name\x18\x02 \x01(\tR\n" +
-	"policyName2\xed\v\n" +
+	"policyName\"\xb1\x01\n" +
+	"\x13PutKeyPolicyRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1f\n" +
+	"\vpolicy_name\x18\x02 \x01(\tR\n" +
+	"policyName\x12\x16\n" +
+	"\x06policy\x18\x03 \x01(\tR\x06policy\x12J\n" +
+	"\"bypass_policy_lockout_safety_check\x18\x04 \x01(\bR\x1ebypassPolicyLockoutSafetyCheck\"\x16\n" +
+	"\x14PutKeyPolicyResponse\"]\n" +
+	"\x16ListKeyPoliciesRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06marker\x18\x03 \x01(\tR\x06marker\"{\n" +
+	"\x17ListKeyPoliciesResponse\x12!\n" +
+	"\fpolicy_names\x18\x01 \x03(\tR\vpolicyNames\x12\x1f\n" +
+	"\vnext_marker\x18\x02 \x01(\tR\n" +
+	"nextMarker\x12\x1c\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\"\xb6\x03\n" +
+	"\x14ExplainAccessRequest\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x15\n" +
+	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x12\x1d\n" +
+	"\n" +
+	"alias_name\x18\x04 \x01(\tR\taliasName\x12k\n" +
+	"\x12encryption_context\x18\x05 \x03(\v2<.keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntryR\x11encryptionContext\x12%\n" +
+	"\x0ereplica_region\x18\x06 \x01(\tR\rreplicaRegion\x12@\n" +
+	"\n" +
+	"conditions\x18\a \x03(\v2 .keyferry.kms.v1.ConditionValuesR\n" +
+	"conditions\x12\x16\n" +
+	"\x06policy\x18\b \x01(\tR\x06policy\x1aD\n" +
+	"\x16EncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +
+	"\x15ExplainAccessResponse\x12\x18\n" +
+	"\aallowed\x18\x01 \x01(\bR\aallowed\x12=\n" +
+	"\tdecisions\x18\x02 \x03(\v2\x1f.keyferry.kms.v1.AccessDecisionR\tdecisions\"\xbc\x02\n" +
+	"\x12CreateGrantRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12+\n" +
+	"\x11grantee_principal\x18\x02 \x01(\tR\x10granteePrincipal\x12-\n" +
+	"\x12retiring_principal\x18\x03 \x01(\tR\x11retiringPrincipal\x12\x1e\n" +
+	"\n" +
+	"operations\x18\x04 \x03(\tR\n" +
+	"operations\x12C\n" +
+	"\vconstraints\x18\x05 \x01(\v2!.keyferry.kms.v1.GrantConstraintsR\vconstraints\x12!\n" +
+	"\fgrant_tokens\x18\x06 \x03(\tR\vgrantTokens\x12\x12\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x12\x17\n" +
+	"\adry_run\x18\b \x01(\bR\x06dryRun\"Q\n" +
+	"\x13CreateGrantResponse\x12\x19\n" +
+	"\bgrant_id\x18\x01 \x01(\tR\agrantId\x12\x1f\n" +
+	"\vgrant_token\x18\x02 \x01(\tR\n" +
+	"grantToken\"\xa0\x01\n" +
+	"\x11ListGrantsRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x19\n" +
+	"\bgrant_id\x18\x02 \x01(\tR\agrantId\x12+\n" +
+	"\x11grantee_principal\x18\x03 \x01(\tR\x10granteePrincipal\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06marker\x18\x05 \x01(\tR\x06marker\"\x8c\x01\n" +
+	"\x12ListGrantsResponse\x127\n" +
+	"\x06grants\x18\x01 \x03(\v2\x1f.keyferry.kms.v1.GrantListEntryR\x06grants\x12\x1f\n" +
+	"\vnext_marker\x18\x02 \x01(\tR\n" +
+	"nextMarker\x12\x1c\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\"y\n" +
+	"\x1aListRetirableGrantsRequest\x12-\n" +
+	"\x12retiring_principal\x18\x01 \x01(\tR\x11retiringPrincipal\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06marker\x18\x03 \x01(\tR\x06marker\"\x95\x01\n" +
+	"\x1bListRetirableGrantsResponse\x127\n" +
+	"\x06grants\x18\x01 \x03(\v2\x1f.keyferry.kms.v1.GrantListEntryR\x06grants\x12\x1f\n" +
+	"\vnext_marker\x18\x02 \x01(\tR\n" +
+	"nextMarker\x12\x1c\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\"\x80\x01\n" +
+	"\x12RetireGrantRequest\x12\x1f\n" +
+	"\vgrant_token\x18\x01 \x01(\tR\n" +
+	"grantToken\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x19\n" +
+	"\bgrant_id\x18\x03 \x01(\tR\agrantId\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x15\n" +
+	"\x13RetireGrantResponse\"_\n" +
+	"\x12RevokeGrantRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x19\n" +
+	"\bgrant_id\x18\x02 \x01(\tR\agrantId\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x15\n" +
+	"\x13RevokeGrantResponse\"U\n" +
+	"\x12TagResourceRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12(\n" +
+	"\x04tags\x18\x02 \x03(\v2\x14.keyferry.kms.v1.TagR\x04tags\"\x15\n" +
+	"\x13TagResourceResponse\"H\n" +
+	"\x14UntagResourceRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x19\n" +
+	"\btag_keys\x18\x02 \x03(\tR\atagKeys\"\x17\n" +
+	"\x15UntagResourceResponse\"^\n" +
+	"\x17ListResourceTagsRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06marker\x18\x03 \x01(\tR\x06marker\"\x83\x01\n" +
+	"\x18ListResourceTagsResponse\x12(\n" +
+	"\x04tags\x18\x01 \x03(\v2\x14.keyferry.kms.v1.TagR\x04tags\x12\x1f\n" +
+	"\vnext_marker\x18\x02 \x01(\tR\n" +
+	"nextMarker\x12\x1c\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\"V\n" +
+	"\x1bUpdateKeyDescriptionRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\"\x1e\n" +
+	"\x1cUpdateKeyDescriptionResponse2\xa1\x18\n" +
 	"\n" +
 	"KeyService\x12g\n" +
 	"\tCreateKey\x12!.keyferry.kms.v1.CreateKeyRequest\x1a\".keyferry.kms.v1.CreateKeyResponse\"\x13\x82\xd3\xe4\x93\x02\r:\x01*\"\b/v1/keys\x12\x8c\x01\n" +
@@ -1410,7 +2991,20 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\vUpdateAlias\x12#.keyferry.kms.v1.UpdateAliasRequest\x1a$.keyferry.kms.v1.UpdateAliasResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*2\x19/v1/{alias_name=alias/**}\x12{\n" +
 	"\vDeleteAlias\x12#.keyferry.kms.v1.DeleteAliasRequest\x1a$.keyferry.kms.v1.DeleteAliasResponse\"!\x82\xd3\xe4\x93\x02\x1b*\x19/v1/{alias_name=alias/**}\x12\x8a\x01\n" +
 	"\vListAliases\x12#.keyferry.kms.v1.ListAliasesRequest\x1a$.keyferry.kms.v1.ListAliasesResponse\"0\x82\xd3\xe4\x93\x02*Z\x1b\x12\x19/v1/keys/{key_id}/aliases\x12\v/v1/aliases\x12}\n" +
-	"\fGetKeyPolicy\x12$.keyferry.kms.v1.GetKeyPolicyRequest\x1a%.keyferry.kms.v1.GetKeyPolicyResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/keys/{key_id}/policyB:Z8github.com/keyferry/keyferry/proto/keyferry/kms/v1;kmsv1b\x06proto3"
+	"\fGetKeyPolicy\x12$.keyferry.kms.v1.GetKeyPolicyRequest\x1a%.keyferry.kms.v1.GetKeyPolicyResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/keys/{key_id}/policy\x12\x80\x01\n" +
+	"\fPutKeyPolicy\x12$.keyferry.kms.v1.PutKeyPolicyRequest\x1a%.keyferry.kms.v1.PutKeyPolicyResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\x1a\x18/v1/keys/{key_id}/policy\x12\x88\x01\n" +
+	"\x0fListKeyPolicies\x12'.keyferry.kms.v1.ListKeyPoliciesRequest\x1a(.keyferry.kms.v1.ListKeyPoliciesResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/keys/{key_id}/policies\x12}\n" +
+	"\rExplainAccess\x12%.keyferry.kms.v1.ExplainAccessRequest\x1a&.keyferry.kms.v1.ExplainAccessResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/explain-access\x12}\n" +
+	"\vCreateGrant\x12#.keyferry.kms.v1.CreateGrantRequest\x1a$.keyferry.kms.v1.CreateGrantResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/keys/{key_id}/grants\x12w\n" +
+	"\n" +
+	"ListGrants\x12\".keyferry.kms.v1.ListGrantsRequest\x1a#.keyferry.kms.v1.ListGrantsResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/keys/{key_id}/grants\x12\x8e\x01\n" +
+	"\x13ListRetirableGrants\x12+.keyferry.kms.v1.ListRetirableGrantsRequest\x1a,.keyferry.kms.v1.ListRetirableGrantsResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/retirable-grants\x12u\n" +
+	"\vRetireGrant\x12#.keyferry.kms.v1.RetireGrantRequest\x1a$.keyferry.kms.v1.RetireGrantResponse\"\x1b\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/retire-grant\x12\x85\x01\n" +
+	"\vRevokeGrant\x12#.keyferry.kms.v1.RevokeGrantRequest\x1a$.keyferry.kms.v1.RevokeGrantResponse\"+\x82\xd3\xe4\x93\x02%*#/v1/keys/{key_id}/grants/{grant_id}\x12z\n" +
+	"\vTagResource\x12#.keyferry.kms.v1.TagResourceRequest\x1a$.keyferry.kms.v1.TagResourceResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/keys/{key_id}:tag\x12\x82\x01\n" +
+	"\rUntagResource\x12%.keyferry.kms.v1.UntagResourceRequest\x1a&.keyferry.kms.v1.UntagResourceResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/keys/{key_id}:untag\x12\x87\x01\n" +
+	"\x10ListResourceTags\x12(.keyferry.kms.v1.ListResourceTagsRequest\x1a).keyferry.kms.v1.ListResourceTagsResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/keys/{key_id}/tags\x12\x91\x01\n" +
+	"\x14UpdateKeyDescription\x12,.keyferry.kms.v1.UpdateKeyDescriptionRequest\x1a-.keyferry.kms.v1.UpdateKeyDescriptionResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*2\x11/v1/keys/{key_id}B:Z8github.com/keyferry/keyferry/proto/keyferry/kms/v1;kmsv1b\x06proto3"
 
 var (
 	file_keyferry_kms_v1_key_service_proto_rawDescOnce sync.Once
@@ -1424,77 +3018,138 @@ func file_keyferry_kms_v1_key_service_proto_rawDescGZIP() []byte {
 	return file_keyferry_kms_v1_key_service_proto_rawDescData
 }
 
-var file_keyferry_kms_v1_key_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_keyferry_kms_v1_key_service_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_keyferry_kms_v1_key_service_proto_goTypes = []any{
-	(*CreateKeyRequest)(nil),     // 0: keyferry.kms.v1.CreateKeyRequest
-	(*CreateKeyResponse)(nil),    // 1: keyferry.kms.v1.CreateKeyResponse
-	(*DescribeKeyRequest)(nil),   // 2: keyferry.kms.v1.DescribeKeyRequest
-	(*DescribeKeyResponse)(nil),  // 3: keyferry.kms.v1.DescribeKeyResponse
-	(*ListKeysRequest)(nil),      // 4: keyferry.kms.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),     // 5: keyferry.kms.v1.ListKeysResponse
-	(*EnableKeyRequest)(nil),     // 6: keyferry.kms.v1.EnableKeyRequest
-	(*EnableKeyResponse)(nil),    // 7: keyferry.kms.v1.EnableKeyResponse
-	(*DisableKeyRequest)(nil),    // 8: keyferry.kms.v1.DisableKeyRequest
-	(*DisableKeyResponse)(nil),   // 9: keyferry.kms.v1.DisableKeyResponse
-	(*ReplicateKeyRequest)(nil),  // 10: keyferry.kms.v1.ReplicateKeyRequest
-	(*ReplicateKeyResponse)(nil), // 11: keyferry.kms.v1.ReplicateKeyResponse
-	(*ListReplicasRequest)(nil),  // 12: keyferry.kms.v1.ListReplicasRequest
-	(*ListReplicasResponse)(nil), // 13: keyferry.kms.v1.ListReplicasResponse
-	(*CreateAliasRequest)(nil),   // 14: keyferry.kms.v1.CreateAliasRequest
-	(*CreateAliasResponse)(nil),  // 15: keyferry.kms.v1.CreateAliasResponse
-	(*UpdateAliasRequest)(nil),   // 16: keyferry.kms.v1.UpdateAliasRequest
-	(*UpdateAliasResponse)(nil),  // 17: keyferry.kms.v1.UpdateAliasResponse
-	(*DeleteAliasRequest)(nil),   // 18: keyferry.kms.v1.DeleteAliasRequest
-	(*DeleteAliasResponse)(nil),  // 19: keyferry.kms.v1.DeleteAliasResponse
-	(*ListAliasesRequest)(nil),   // 20: keyferry.kms.v1.ListAliasesRequest
-	(*ListAliasesResponse)(nil),  // 21: keyferry.kms.v1.ListAliasesResponse
-	(*GetKeyPolicyRequest)(nil),  // 22: keyferry.kms.v1.GetKeyPolicyRequest
-	(*GetKeyPolicyResponse)(nil), // 23: keyferry.kms.v1.GetKeyPolicyResponse
-	(*Tag)(nil),                  // 24: keyferry.kms.v1.Tag
-	(*KeyMetadata)(nil),          // 25: keyferry.kms.v1.KeyMetadata
-	(*KeyListEntry)(nil),         // 26: keyferry.kms.v1.KeyListEntry
-	(*Replica)(nil),              // 27: keyferry.kms.v1.Replica
-	(*AliasListEntry)(nil),       // 28: keyferry.kms.v1.AliasListEntry
+	(*CreateKeyRequest)(nil),             // 0: keyferry.kms.v1.CreateKeyRequest
+	(*CreateKeyResponse)(nil),            // 1: keyferry.kms.v1.CreateKeyResponse
+	(*DescribeKeyRequest)(nil),           // 2: keyferry.kms.v1.DescribeKeyRequest
+	(*DescribeKeyResponse)(nil),          // 3: keyferry.kms.v1.DescribeKeyResponse
+	(*ListKeysRequest)(nil),              // 4: keyferry.kms.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),             // 5: keyferry.kms.v1.ListKeysResponse
+	(*EnableKeyRequest)(nil),             // 6: keyferry.kms.v1.EnableKeyRequest
+	(*EnableKeyResponse)(nil),            // 7: keyferry.kms.v1.EnableKeyResponse
+	(*DisableKeyRequest)(nil),            // 8: keyferry.kms.v1.DisableKeyRequest
+	(*DisableKeyResponse)(nil),           // 9: keyferry.kms.v1.DisableKeyResponse
+	(*ReplicateKeyRequest)(nil),          // 10: keyferry.kms.v1.ReplicateKeyRequest
+	(*ReplicateKeyResponse)(nil),         // 11: keyferry.kms.v1.ReplicateKeyResponse
+	(*ListReplicasRequest)(nil),          // 12: keyferry.kms.v1.ListReplicasRequest
+	(*ListReplicasResponse)(nil),         // 13: keyferry.kms.v1.ListReplicasResponse
+	(*CreateAliasRequest)(nil),           // 14: keyferry.kms.v1.CreateAliasRequest
+	(*CreateAliasResponse)(nil),          // 15: keyferry.kms.v1.CreateAliasResponse
+	(*UpdateAliasRequest)(nil),           // 16: keyferry.kms.v1.UpdateAliasRequest
+	(*UpdateAliasResponse)(nil),          // 17: keyferry.kms.v1.UpdateAliasResponse
+	(*DeleteAliasRequest)(nil),           // 18: keyferry.kms.v1.DeleteAliasRequest
+	(*DeleteAliasResponse)(nil),          // 19: keyferry.kms.v1.DeleteAliasResponse
+	(*ListAliasesRequest)(nil),           // 20: keyferry.kms.v1.ListAliasesRequest
+	(*ListAliasesResponse)(nil),          // 21: keyferry.kms.v1.ListAliasesResponse
+	(*GetKeyPolicyRequest)(nil),          // 22: keyferry.kms.v1.GetKeyPolicyRequest
+	(*GetKeyPolicyResponse)(nil),         // 23: keyferry.kms.v1.GetKeyPolicyResponse
+	(*PutKeyPolicyRequest)(nil),          // 24: keyferry.kms.v1.PutKeyPolicyRequest
+	(*PutKeyPolicyResponse)(nil),         // 25: keyferry.kms.v1.PutKeyPolicyResponse
+	(*ListKeyPoliciesRequest)(nil),       // 26: keyferry.kms.v1.ListKeyPoliciesRequest
+	(*ListKeyPoliciesResponse)(nil),      // 27: keyferry.kms.v1.ListKeyPoliciesResponse
+	(*ExplainAccessRequest)(nil),         // 28: keyferry.kms.v1.ExplainAccessRequest
+	(*ExplainAccessResponse)(nil),        // 29: keyferry.kms.v1.ExplainAccessResponse
+	(*CreateGrantRequest)(nil),           // 30: keyferry.kms.v1.CreateGrantRequest
+	(*CreateGrantResponse)(nil),          // 31: keyferry.kms.v1.CreateGrantResponse
+	(*ListGrantsRequest)(nil),            // 32: keyferry.kms.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),           // 33: keyferry.kms.v1.ListGrantsResponse
+	(*ListRetirableGrantsRequest)(nil),   // 34: keyferry.kms.v1.ListRetirableGrantsRequest
+	(*ListRetirableGrantsResponse)(nil),  // 35: keyferry.kms.v1.ListRetirableGrantsResponse
+	(*RetireGrantRequest)(nil),           // 36: keyferry.kms.v1.RetireGrantRequest
+	(*RetireGrantResponse)(nil),          // 37: keyferry.kms.v1.RetireGrantResponse
+	(*RevokeGrantRequest)(nil),           // 38: keyferry.kms.v1.RevokeGrantRequest
+	(*RevokeGrantResponse)(nil),          // 39: keyferry.kms.v1.RevokeGrantResponse
+	(*TagResourceRequest)(nil),           // 40: keyferry.kms.v1.TagResourceRequest
+	(*TagResourceResponse)(nil),          // 41: keyferry.kms.v1.TagResourceResponse
+	(*UntagResourceRequest)(nil),         // 42: keyferry.kms.v1.UntagResourceRequest
+	(*UntagResourceResponse)(nil),        // 43: keyferry.kms.v1.UntagResourceResponse
+	(*ListResourceTagsRequest)(nil),      // 44: keyferry.kms.v1.ListResourceTagsRequest
+	(*ListResourceTagsResponse)(nil),     // 45: keyferry.kms.v1.ListResourceTagsResponse
+	(*UpdateKeyDescriptionRequest)(nil),  // 46: keyferry.kms.v1.UpdateKeyDescriptionRequest
+	(*UpdateKeyDescriptionResponse)(nil), // 47: keyferry.kms.v1.UpdateKeyDescriptionResponse
+	nil,                                  // 48: keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntry
+	(*Tag)(nil),                          // 49: keyferry.kms.v1.Tag
+	(*KeyMetadata)(nil),                  // 50: keyferry.kms.v1.KeyMetadata
+	(*KeyListEntry)(nil),                 // 51: keyferry.kms.v1.KeyListEntry
+	(*Replica)(nil),                      // 52: keyferry.kms.v1.Replica
+	(*AliasListEntry)(nil),               // 53: keyferry.kms.v1.AliasListEntry
+	(*ConditionValues)(nil),              // 54: keyferry.kms.v1.ConditionValues
+	(*AccessDecision)(nil),               // 55: keyferry.kms.v1.AccessDecision
+	(*GrantConstraints)(nil),             // 56: keyferry.kms.v1.GrantConstraints
+	(*GrantListEntry)(nil),               // 57: keyferry.kms.v1.GrantListEntry
 }
 var file_keyferry_kms_v1_key_service_proto_depIdxs = []int32{
-	24, // 0: keyferry.kms.v1.CreateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
-	25, // 1: keyferry.kms.v1.CreateKeyResponse.key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
-	25, // 2: keyferry.kms.v1.DescribeKeyResponse.key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
-	26, // 3: keyferry.kms.v1.ListKeysResponse.keys:type_name -> keyferry.kms.v1.KeyListEntry
-	24, // 4: keyferry.kms.v1.ReplicateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
-	25, // 5: keyferry.kms.v1.ReplicateKeyResponse.replica_key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
-	24, // 6: keyferry.kms.v1.ReplicateKeyResponse.replica_tags:type_name -> keyferry.kms.v1.Tag
-	27, // 7: keyferry.kms.v1.ListReplicasResponse.replicas:type_name -> keyferry.kms.v1.Replica
-	28, // 8: keyferry.kms.v1.ListAliasesResponse.aliases:type_name -> keyferry.kms.v1.AliasListEntry
-	0,  // 9: keyferry.kms.v1.KeyService.CreateKey:input_type -> keyferry.kms.v1.CreateKeyRequest
-	2,  // 10: keyferry.kms.v1.KeyService.DescribeKey:input_type -> keyferry.kms.v1.DescribeKeyRequest
-	4,  // 11: keyferry.kms.v1.KeyService.ListKeys:input_type -> keyferry.kms.v1.ListKeysRequest
-	6,  // 12: keyferry.kms.v1.KeyService.EnableKey:input_type -> keyferry.kms.v1.EnableKeyRequest
-	8,  // 13: keyferry.kms.v1.KeyService.DisableKey:input_type -> keyferry.kms.v1.DisableKeyRequest
-	10, // 14: keyferry.kms.v1.KeyService.ReplicateKey:input_type -> keyferry.kms.v1.ReplicateKeyRequest
-	12, // 15: keyferry.kms.v1.KeyService.ListReplicas:input_type -> keyferry.kms.v1.ListReplicasRequest
-	14, // 16: keyferry.kms.v1.KeyService.CreateAlias:input_type -> keyferry.kms.v1.CreateAliasRequest
-	16, // 17: keyferry.kms.v1.KeyService.UpdateAlias:input_type -> keyferry.kms.v1.UpdateAliasRequest
-	18, // 18: keyferry.kms.v1.KeyService.DeleteAlias:input_type -> keyferry.kms.v1.DeleteAliasRequest
-	20, // 19: keyferry.kms.v1.KeyService.ListAliases:input_type -> keyferry.kms.v1.ListAliasesRequest
-	22, // 20: keyferry.kms.v1.KeyService.GetKeyPolicy:input_type -> keyferry.kms.v1.GetKeyPolicyRequest
-	1,  // 21: keyferry.kms.v1.KeyService.CreateKey:output_type -> keyferry.kms.v1.CreateKeyResponse
-	3,  // 22: keyferry.kms.v1.KeyService.DescribeKey:output_type -> keyferry.kms.v1.DescribeKeyResponse
-	5,  // 23: keyferry.kms.v1.KeyService.ListKeys:output_type -> keyferry.kms.v1.ListKeysResponse
-	7,  // 24: keyferry.kms.v1.KeyService.EnableKey:output_type -> keyferry.kms.v1.EnableKeyResponse
-	9,  // 25: keyferry.kms.v1.KeyService.DisableKey:output_type -> keyferry.kms.v1.DisableKeyResponse
-	11, // 26: keyferry.kms.v1.KeyService.ReplicateKey:output_type -> keyferry.kms.v1.ReplicateKeyResponse
-	13, // 27: keyferry.kms.v1.KeyService.ListReplicas:output_type -> keyferry.kms.v1.ListReplicasResponse
-	15, // 28: keyferry.kms.v1.KeyService.CreateAlias:output_type -> keyferry.kms.v1.CreateAliasResponse
-	17, // 29: keyferry.kms.v1.KeyService.UpdateAlias:output_type -> keyferry.kms.v1.UpdateAliasResponse
-	19, // 30: keyferry.kms.v1.KeyService.DeleteAlias:output_type -> keyferry.kms.v1.DeleteAliasResponse
-	21, // 31: keyferry.kms.v1.KeyService.ListAliases:output_type -> keyferry.kms.v1.ListAliasesResponse
-	23, // 32: keyferry.kms.v1.KeyService.GetKeyPolicy:output_type -> keyferry.kms.v1.GetKeyPolicyResponse
-	21, // [21:33] is the sub-list for method output_type
-	9,  // [9:21] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	49, // 0: keyferry.kms.v1.CreateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
+	50, // 1: keyferry.kms.v1.CreateKeyResponse.key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
+	50, // 2: keyferry.kms.v1.DescribeKeyResponse.key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
+	51, // 3: keyferry.kms.v1.ListKeysResponse.keys:type_name -> keyferry.kms.v1.KeyListEntry
+	49, // 4: keyferry.kms.v1.ReplicateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
+	50, // 5: keyferry.kms.v1.ReplicateKeyResponse.replica_key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
+	49, // 6: keyferry.kms.v1.ReplicateKeyResponse.replica_tags:type_name -> keyferry.kms.v1.Tag
+	52, // 7: keyferry.kms.v1.ListReplicasResponse.replicas:type_name -> keyferry.kms.v1.Replica
+	53, // 8: keyferry.kms.v1.ListAliasesResponse.aliases:type_name -> keyferry.kms.v1.AliasListEntry
+	48, // 9: keyferry.kms.v1.ExplainAccessRequest.encryption_context:type_name -> keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntry
+	54, // 10: keyferry.kms.v1.ExplainAccessRequest.conditions:type_name -> keyferry.kms.v1.ConditionValues
+	55, // 11: keyferry.kms.v1.ExplainAccessResponse.decisions:type_name -> keyferry.kms.v1.AccessDecision
+	56, // 12: keyferry.kms.v1.CreateGrantRequest.constraints:type_name -> keyferry.kms.v1.GrantConstraints
+	57, // 13: keyferry.kms.v1.ListGrantsResponse.grants:type_name -> keyferry.kms.v1.GrantListEntry
+	57, // 14: keyferry.kms.v1.ListRetirableGrantsResponse.grants:type_name -> keyferry.kms.v1.GrantListEntry
+	49, // 15: keyferry.kms.v1.TagResourceRequest.tags:type_name -> keyferry.kms.v1.Tag
+	49, // 16: keyferry.kms.v1.ListResourceTagsResponse.tags:type_name -> keyferry.kms.v1.Tag
+	0,  // 17: keyferry.kms.v1.KeyService.CreateKey:input_type -> keyferry.kms.v1.CreateKeyRequest
+	2,  // 18: keyferry.kms.v1.KeyService.DescribeKey:input_type -> keyferry.kms.v1.DescribeKeyRequest
+	4,  // 19: keyferry.kms.v1.KeyService.ListKeys:input_type -> keyferry.kms.v1.ListKeysRequest
+	6,  // 20: keyferry.kms.v1.KeyService.EnableKey:input_type -> keyferry.kms.v1.EnableKeyRequest
+	8,  // 21: keyferry.kms.v1.KeyService.DisableKey:input_type -> keyferry.kms.v1.DisableKeyRequest
+	10, // 22: keyferry.kms.v1.KeyService.ReplicateKey:input_type -> keyferry.kms.v1.ReplicateKeyRequest
+	12, // 23: keyferry.kms.v1.KeyService.ListReplicas:input_type -> keyferry.kms.v1.ListReplicasRequest
+	14, // 24: keyferry.kms.v1.KeyService.CreateAlias:input_type -> keyferry.kms.v1.CreateAliasRequest
+	16, // 25: keyferry.kms.v1.KeyService.UpdateAlias:input_type -> keyferry.kms.v1.UpdateAliasRequest
+	18, // 26: keyferry.kms.v1.KeyService.DeleteAlias:input_type -> keyferry.kms.v1.DeleteAliasRequest
+	20, // 27: keyferry.kms.v1.KeyService.ListAliases:input_type -> keyferry.kms.v1.ListAliasesRequest
+	22, // 28: keyferry.kms.v1.KeyService.GetKeyPolicy:input_type -> keyferry.kms.v1.GetKeyPolicyRequest
+	24, // 29: keyferry.kms.v1.KeyService.PutKeyPolicy:input_type -> keyferry.kms.v1.PutKeyPolicyRequest
+	26, // 30: keyferry.kms.v1.KeyService.ListKeyPolicies:input_type -> keyferry.kms.v1.ListKeyPoliciesRequest
+	28, // 31: keyferry.kms.v1.KeyService.ExplainAccess:input_type -> keyferry.kms.v1.ExplainAccessRequest
+	30, // 32: keyferry.kms.v1.KeyService.CreateGrant:input_type -> keyferry.kms.v1.CreateGrantRequest
+	32, // 33: keyferry.kms.v1.KeyService.ListGrants:input_type -> keyferry.kms.v1.ListGrantsRequest
+	34, // 34: keyferry.kms.v1.KeyService.ListRetirableGrants:input_type -> keyferry.kms.v1.ListRetirableGrantsRequest
+	36, // 35: keyferry.kms.v1.KeyService.RetireGrant:input_type -> keyferry.kms.v1.RetireGrantRequest
+	38, // 36: keyferry.kms.v1.KeyService.RevokeGrant:input_type -> keyferry.kms.v1.RevokeGrantRequest
+	40, // 37: keyferry.kms.v1.KeyService.TagResource:input_type -> keyferry.kms.v1.TagResourceRequest
+	42, // 38: keyferry.kms.v1.KeyService.UntagResource:input_type -> keyferry.kms.v1.UntagResourceRequest
+	44, // 39: keyferry.kms.v1.KeyService.ListResourceTags:input_type -> keyferry.kms.v1.ListResourceTagsRequest
+	46, // 40: keyferry.kms.v1.KeyService.UpdateKeyDescription:input_type -> keyferry.kms.v1.UpdateKeyDescriptionRequest
+	1,  // 41: keyferry.kms.v1.KeyService.CreateKey:output_type -> keyferry.kms.v1.CreateKeyResponse
+	3,  // 42: keyferry.kms.v1.KeyService.DescribeKey:output_type -> keyferry.kms.v1.DescribeKeyResponse
+	5,  // 43: keyferry.kms.v1.KeyService.ListKeys:output_type -> keyferry.kms.v1.ListKeysResponse
+	7,  // 44: keyferry.kms.v1.KeyService.EnableKey:output_type -> keyferry.kms.v1.EnableKeyResponse
+	9,  // 45: keyferry.kms.v1.KeyService.DisableKey:output_type -> keyferry.kms.v1.DisableKeyResponse
+	11, // 46: keyferry.kms.v1.KeyService.ReplicateKey:output_type -> keyferry.kms.v1.ReplicateKeyResponse
+	13, // 47: keyferry.kms.v1.KeyService.ListReplicas:output_type -> keyferry.kms.v1.ListReplicasResponse
+	15, // 48: keyferry.kms.v1.KeyService.CreateAlias:output_type -> keyferry.kms.v1.CreateAliasResponse
+	17, // 49: keyferry.kms.v1.KeyService.UpdateAlias:output_type -> keyferry.kms.v1.UpdateAliasResponse
+	19, // 50: keyferry.kms.v1.KeyService.DeleteAlias:output_type -> keyferry.kms.v1.DeleteAliasResponse
+	21, // 51: keyferry.kms.v1.KeyService.ListAliases:output_type -> keyferry.kms.v1.ListAliasesResponse
+	23, // 52: keyferry.kms.v1.KeyService.GetKeyPolicy:output_type -> keyferry.kms.v1.GetKeyPolicyResponse
+	25, // 53: keyferry.kms.v1.KeyService.PutKeyPolicy:output_type -> keyferry.kms.v1.PutKeyPolicyResponse
+	27, // 54: keyferry.kms.v1.KeyService.ListKeyPolicies:output_type -> keyferry.kms.v1.ListKeyPoliciesResponse
+	29, // 55: keyferry.kms.v1.KeyService.ExplainAccess:output_type -> keyferry.kms.v1.ExplainAccessResponse
+	31, // 56: keyferry.kms.v1.KeyService.CreateGrant:output_type -> keyferry.kms.v1.CreateGrantResponse
+	33, // 57: keyferry.kms.v1.KeyService.ListGrants:output_type -> keyferry.kms.v1.ListGrantsResponse
+	35, // 58: keyferry.kms.v1.KeyService.ListRetirableGrants:output_type -> keyferry.kms.v1.ListRetirableGrantsResponse
+	37, // 59: keyferry.kms.v1.KeyService.RetireGrant:output_type -> keyferry.kms.v1.RetireGrantResponse
+	39, // 60: keyferry.kms.v1.KeyService.RevokeGrant:output_type -> keyferry.kms.v1.RevokeGrantResponse
+	41, // 61: keyferry.kms.v1.KeyService.TagResource:output_type -> keyferry.kms.v1.TagResourceResponse
+	43, // 62: keyferry.kms.v1.KeyService.UntagResource:output_type -> keyferry.kms.v1.UntagResourceResponse
+	45, // 63: keyferry.kms.v1.KeyService.ListResourceTags:output_type -> keyferry.kms.v1.ListResourceTagsResponse
+	47, // 64: keyferry.kms.v1.KeyService.UpdateKeyDescription:output_type -> keyferry.kms.v1.UpdateKeyDescriptionResponse
+	41, // [41:65] is the sub-list for method output_type
+	17, // [17:41] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_keyferry_kms_v1_key_service_proto_init() }
@@ -1509,7 +3164,7 @@ func file_keyferry_kms_v1_key_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyferry_kms_v1_key_service_proto_rawDesc), len(file_keyferry_kms_v1_key_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,18 +21,30 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	KeyService_CreateKey_FullMethodName    = "/keyferry.kms.v1.KeyService/CreateKey"
-	KeyService_DescribeKey_FullMethodName  = "/keyferry.kms.v1.KeyService/DescribeKey"
-	KeyService_ListKeys_FullMethodName     = "/keyferry.kms.v1.KeyService/ListKeys"
-	KeyService_EnableKey_FullMethodName    = "/keyferry.kms.v1.KeyService/EnableKey"
-	KeyService_DisableKey_FullMethodName   = "/keyferry.kms.v1.KeyService/DisableKey"
-	KeyService_ReplicateKey_FullMethodName = "/keyferry.kms.v1.KeyService/ReplicateKey"
-	KeyService_ListReplicas_FullMethodName = "/keyferry.kms.v1.KeyService/ListReplicas"
-	KeyService_CreateAlias_FullMethodName  = "/keyferry.kms.v1.KeyService/CreateAlias"
-	KeyService_UpdateAlias_FullMethodName  = "/keyferry.kms.v1.KeyService/UpdateAlias"
-	KeyService_DeleteAlias_FullMethodName  = "/keyferry.kms.v1.KeyService/DeleteAlias"
-	KeyService_ListAliases_FullMethodName  = "/keyferry.kms.v1.KeyService/ListAliases"
-	KeyService_GetKeyPolicy_FullMethodName = "/keyferry.kms.v1.KeyService/GetKeyPolicy"
+	KeyService_CreateKey_FullMethodName            = "/keyferry.kms.v1.KeyService/CreateKey"
+	KeyService_DescribeKey_FullMethodName          = "/keyferry.kms.v1.KeyService/DescribeKey"
+	KeyService_ListKeys_FullMethodName             = "/keyferry.kms.v1.KeyService/ListKeys"
+	KeyService_EnableKey_FullMethodName            = "/keyferry.kms.v1.KeyService/EnableKey"
+	KeyService_DisableKey_FullMethodName           = "/keyferry.kms.v1.KeyService/DisableKey"
+	KeyService_ReplicateKey_FullMethodName         = "/keyferry.kms.v1.KeyService/ReplicateKey"
+	KeyService_ListReplicas_FullMethodName         = "/keyferry.kms.v1.KeyService/ListReplicas"
+	KeyService_CreateAlias_FullMethodName          = "/keyferry.kms.v1.KeyService/CreateAlias"
+	KeyService_UpdateAlias_FullMethodName          = "/keyferry.kms.v1.KeyService/UpdateAlias"
+	KeyService_DeleteAlias_FullMethodName          = "/keyferry.kms.v1.KeyService/DeleteAlias"
+	KeyService_ListAliases_FullMethodName          = "/keyferry.kms.v1.KeyService/ListAliases"
+	KeyService_GetKeyPolicy_FullMethodName         = "/keyferry.kms.v1.KeyService/GetKeyPolicy"
+	KeyService_PutKeyPolicy_FullMethodName         = "/keyferry.kms.v1.KeyService/PutKeyPolicy"
+	KeyService_ListKeyPolicies_FullMethodName      = "/keyferry.kms.v1.KeyService/ListKeyPolicies"
+	KeyService_ExplainAccess_FullMethodName        = "/keyferry.kms.v1.KeyService/ExplainAccess"
+	KeyService_CreateGrant_FullMethodName          = "/keyferry.kms.v1.KeyService/CreateGrant"
+	KeyService_ListGrants_FullMethodName           = "/keyferry.kms.v1.KeyService/ListGrants"
+	KeyService_ListRetirableGrants_FullMethodName  = "/keyferry.kms.v1.KeyService/ListRetirableGrants"
+	KeyService_RetireGrant_FullMethodName          = "/keyferry.kms.v1.KeyService/RetireGrant"
+	KeyService_RevokeGrant_FullMethodName          = "/keyferry.kms.v1.KeyService/RevokeGrant"
+	KeyService_TagResource_FullMethodName          = "/keyferry.kms.v1.KeyService/TagResource"
+	KeyService_UntagResource_FullMethodName        = "/keyferry.kms.v1.KeyService/UntagResource"
+	KeyService_ListResourceTags_FullMethodName     = "/keyferry.kms.v1.KeyService/ListResourceTags"
+	KeyService_UpdateKeyDescription_FullMethodName = "/keyferry.kms.v1.KeyService/UpdateKeyDescription"
 )
 
 // KeyServiceClient is the client API for KeyService service.
@@ -119,6 +131,76 @@ type KeyServiceClient interface {
 	//
 	// Errors: NotFoundException, InvalidArnException.
 	GetKeyPolicy(ctx context.Context, in *GetKeyPolicyRequest, opts ...grpc.CallOption) (*GetKeyPolicyResponse, error)
+	// PutKeyPolicy replaces the policy of a key in this Region, at once. Related keys in other
+	// Regions keep theirs.
+	//
+	// Errors: NotFoundException, InvalidArnException, MalformedPolicyDocumentException (also
+	// for a policy that would not let the caller change it again), LimitExceededException.
+	PutKeyPolicy(ctx context.Context, in *PutKeyPolicyRequest, opts ...grpc.CallOption) (*PutKeyPolicyResponse, error)
+	// ListKeyPolicies returns the names of a key's policies: always `default` alone.
+	//
+	// Errors: NotFoundException, InvalidArnException, InvalidMarkerException.
+	ListKeyPolicies(ctx context.Context, in *ListKeyPoliciesRequest, opts ...grpc.CallOption) (*ListKeyPoliciesResponse, error)
+	// ExplainAccess decides, without doing anything, whether a principal may take an action,
+	// and says why. For ReplicateKey the replica's Region is asked for its part.
+	//
+	// Everybody may ask about itself, and hears of a key no more than a call would tell: yes
+	// or no. Who may kms:GetKeyPolicy on the key hears every statement and grant that was
+	// considered, for every principal of its own account. Without a key a principal hears
+	// everything about itself, and the root of its account about everybody there.
+	//
+	// Errors: NotFoundException, InvalidArnException, ValidationException,
+	// MalformedPolicyDocumentException.
+	ExplainAccess(ctx context.Context, in *ExplainAccessRequest, opts ...grpc.CallOption) (*ExplainAccessResponse, error)
+	// CreateGrant allows one principal some operations on a key in this Region, at once. With
+	// a name, a request that is repeated returns the grant that it made the first time.
+	//
+	// Errors: NotFoundException, InvalidArnException, DisabledException,
+	// KMSInvalidStateException, InvalidGrantTokenException, LimitExceededException (more than
+	// 1000 grants on a key), ValidationException, DryRunOperationException.
+	CreateGrant(ctx context.Context, in *CreateGrantRequest, opts ...grpc.CallOption) (*CreateGrantResponse, error)
+	// ListGrants lists the grants on a key in this Region, ordered by grant ID.
+	//
+	// Errors: NotFoundException, InvalidArnException, InvalidGrantIdException,
+	// InvalidMarkerException, ValidationException.
+	ListGrants(ctx context.Context, in *ListGrantsRequest, opts ...grpc.CallOption) (*ListGrantsResponse, error)
+	// ListRetirableGrants lists the grants in this Region that name a principal of the caller's
+	// account as retiring principal, ordered by key ID and grant ID.
+	//
+	// Errors: InvalidArnException, InvalidMarkerException, ValidationException.
+	ListRetirableGrants(ctx context.Context, in *ListRetirableGrantsRequest, opts ...grpc.CallOption) (*ListRetirableGrantsResponse, error)
+	// RetireGrant ends a grant when it has done its work. The retiring principal may, a grantee
+	// with the operation RetireGrant may, and who has kms:RetireGrant by a policy.
+	//
+	// Errors: NotFoundException, InvalidArnException, InvalidGrantTokenException,
+	// InvalidGrantIdException, ValidationException, DryRunOperationException.
+	RetireGrant(ctx context.Context, in *RetireGrantRequest, opts ...grpc.CallOption) (*RetireGrantResponse, error)
+	// RevokeGrant takes a grant away, at once.
+	//
+	// Errors: NotFoundException, InvalidArnException, InvalidGrantIdException,
+	// DryRunOperationException.
+	RevokeGrant(ctx context.Context, in *RevokeGrantRequest, opts ...grpc.CallOption) (*RevokeGrantResponse, error)
+	// TagResource gives a key tags in this Region, or other values to tags that it has.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException, TagException,
+	// ValidationException.
+	TagResource(ctx context.Context, in *TagResourceRequest, opts ...grpc.CallOption) (*TagResourceResponse, error)
+	// UntagResource takes tags from a key in this Region. Tags that it does not have are no
+	// error.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException,
+	// ValidationException.
+	UntagResource(ctx context.Context, in *UntagResourceRequest, opts ...grpc.CallOption) (*UntagResourceResponse, error)
+	// ListResourceTags lists the tags of a key in this Region, ordered by name.
+	//
+	// Errors: NotFoundException, InvalidArnException, InvalidMarkerException,
+	// ValidationException.
+	ListResourceTags(ctx context.Context, in *ListResourceTagsRequest, opts ...grpc.CallOption) (*ListResourceTagsResponse, error)
+	// UpdateKeyDescription replaces a key's description in this Region.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException,
+	// ValidationException.
+	UpdateKeyDescription(ctx context.Context, in *UpdateKeyDescriptionRequest, opts ...grpc.CallOption) (*UpdateKeyDescriptionResponse, error)
 }
 
 type keyServiceClient struct {
@@ -249,6 +331,126 @@ func (c *keyServiceClient) GetKeyPolicy(ctx context.Context, in *GetKeyPolicyReq
 	return out, nil
 }
 
+func (c *keyServiceClient) PutKeyPolicy(ctx context.Context, in *PutKeyPolicyRequest, opts ...grpc.CallOption) (*PutKeyPolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PutKeyPolicyResponse)
+	err := c.cc.Invoke(ctx, KeyService_PutKeyPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) ListKeyPolicies(ctx context.Context, in *ListKeyPoliciesRequest, opts ...grpc.CallOption) (*ListKeyPoliciesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListKeyPoliciesResponse)
+	err := c.cc.Invoke(ctx, KeyService_ListKeyPolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) ExplainAccess(ctx context.Context, in *ExplainAccessRequest, opts ...grpc.CallOption) (*ExplainAccessResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainAccessResponse)
+	err := c.cc.Invoke(ctx, KeyService_ExplainAccess_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) CreateGrant(ctx context.Context, in *CreateGrantRequest, opts ...grpc.CallOption) (*CreateGrantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateGrantResponse)
+	err := c.cc.Invoke(ctx, KeyService_CreateGrant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) ListGrants(ctx context.Context, in *ListGrantsRequest, opts ...grpc.CallOption) (*ListGrantsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListGrantsResponse)
+	err := c.cc.Invoke(ctx, KeyService_ListGrants_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) ListRetirableGrants(ctx context.Context, in *ListRetirableGrantsRequest, opts ...grpc.CallOption) (*ListRetirableGrantsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRetirableGrantsResponse)
+	err := c.cc.Invoke(ctx, KeyService_ListRetirableGrants_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) RetireGrant(ctx context.Context, in *RetireGrantRequest, opts ...grpc.CallOption) (*RetireGrantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RetireGrantResponse)
+	err := c.cc.Invoke(ctx, KeyService_RetireGrant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) RevokeGrant(ctx context.Context, in *RevokeGrantRequest, opts ...grpc.CallOption) (*RevokeGrantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeGrantResponse)
+	err := c.cc.Invoke(ctx, KeyService_RevokeGrant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) TagResource(ctx context.Context, in *TagResourceRequest, opts ...grpc.CallOption) (*TagResourceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TagResourceResponse)
+	err := c.cc.Invoke(ctx, KeyService_TagResource_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) UntagResource(ctx context.Context, in *UntagResourceRequest, opts ...grpc.CallOption) (*UntagResourceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UntagResourceResponse)
+	err := c.cc.Invoke(ctx, KeyService_UntagResource_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) ListResourceTags(ctx context.Context, in *ListResourceTagsRequest, opts ...grpc.CallOption) (*ListResourceTagsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListResourceTagsResponse)
+	err := c.cc.Invoke(ctx, KeyService_ListResourceTags_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) UpdateKeyDescription(ctx context.Context, in *UpdateKeyDescriptionRequest, opts ...grpc.CallOption) (*UpdateKeyDescriptionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateKeyDescriptionResponse)
+	err := c.cc.Invoke(ctx, KeyService_UpdateKeyDescription_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // KeyServiceServer is the server API for KeyService service.
 // All implementations must embed UnimplementedKeyServiceServer
 // for forward compatibility.
@@ -333,6 +535,76 @@ type KeyServiceServer interface {
 	//
 	// Errors: NotFoundException, InvalidArnException.
 	GetKeyPolicy(context.Context, *GetKeyPolicyRequest) (*GetKeyPolicyResponse, error)
+	// PutKeyPolicy replaces the policy of a key in this Region, at once. Related keys in other
+	// Regions keep theirs.
+	//
+	// Errors: NotFoundException, InvalidArnException, MalformedPolicyDocumentException (also
+	// for a policy that would not let the caller change it again), LimitExceededException.
+	PutKeyPolicy(context.Context, *PutKeyPolicyRequest) (*PutKeyPolicyResponse, error)
+	// ListKeyPolicies returns the names of a key's policies: always `default` alone.
+	//
+	// Errors: NotFoundException, InvalidArnException, InvalidMarkerException.
+	ListKeyPolicies(context.Context, *ListKeyPoliciesRequest) (*ListKeyPoliciesResponse, error)
+	// ExplainAccess decides, without doing anything, whether a principal may take an action,
+	// and says why. For ReplicateKey the replica's Region is asked for its part.
+	//
+	// Everybody may ask about itself, and hears of a key no more than a call would tell: yes
+	// or no. Who may kms:GetKeyPolicy on the key hears every statement and grant that was
+	// considered, for every principal of its own account. Without a key a principal hears
+	// everything about itself, and the root of its account about everybody there.
+	//
+	// Errors: NotFoundException, InvalidArnException, ValidationException,
+	// MalformedPolicyDocumentException.
+	ExplainAccess(context.Context, *ExplainAccessRequest) (*ExplainAccessResponse, error)
+	// CreateGrant allows one principal some operations on a key in this Region, at once. With
+	// a name, a request that is repeated returns the grant that it made the first time.
+	//
+	// Errors: NotFoundException, InvalidArnException, DisabledException,
+	// KMSInvalidStateException, InvalidGrantTokenException, LimitExceededException (more than
+	// 1000 grants on a key), ValidationException, DryRunOperationException.
+	CreateGrant(context.Context, *CreateGrantRequest) (*CreateGrantResponse, error)
+	// ListGrants lists the grants on a key in this Region, ordered by grant ID.
+	//
+	// Errors: NotFoundException, InvalidArnException, InvalidGrantIdException,
+	// InvalidMarkerException, ValidationException.
+	ListGrants(context.Context, *ListGrantsRequest) (*ListGrantsResponse, error)
+	// ListRetirableGrants lists the grants in this Region that name a principal of the caller's
+	// account as retiring principal, ordered by key ID and grant ID.
+	//
+	// Errors: InvalidArnException, InvalidMarkerException, ValidationException.
+	ListRetirableGrants(context.Context, *ListRetirableGrantsRequest) (*ListRetirableGrantsResponse, error)
+	// RetireGrant ends a grant when it has done its work. The retiring principal may, a grantee
+	// with the operation RetireGrant may, and who has kms:RetireGrant by a policy.
+	//
+	// Errors: NotFoundException, InvalidArnException, InvalidGrantTokenException,
+	// InvalidGrantIdException, ValidationException, DryRunOperationException.
+	RetireGrant(context.Context, *RetireGrantRequest) (*RetireGrantResponse, error)
+	// RevokeGrant takes a grant away, at once.
+	//
+	// Errors: NotFoundException, InvalidArnException, InvalidGrantIdException,
+	// DryRunOperationException.
+	RevokeGrant(context.Context, *RevokeGrantRequest) (*RevokeGrantResponse, error)
+	// TagResource gives a key tags in this Region, or other values to tags that it has.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException, TagException,
+	// ValidationException.
+	TagResource(context.Context, *TagResourceRequest) (*TagResourceResponse, error)
+	// UntagResource takes tags from a key in this Region. Tags that it does not have are no
+	// error.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException,
+	// ValidationException.
+	UntagResource(context.Context, *UntagResourceRequest) (*UntagResourceResponse, error)
+	// ListResourceTags lists the tags of a key in this Region, ordered by name.
+	//
+	// Errors: NotFoundException, InvalidArnException, InvalidMarkerException,
+	// ValidationException.
+	ListResourceTags(context.Context, *ListResourceTagsRequest) (*ListResourceTagsResponse, error)
+	// UpdateKeyDescription replaces a key's description in this Region.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException,
+	// ValidationException.
+	UpdateKeyDescription(context.Context, *UpdateKeyDescriptionRequest) (*UpdateKeyDescriptionResponse, error)
 	mustEmbedUnimplementedKeyServiceServer()
 }
 
@@ -378,6 +650,42 @@ func (UnimplementedKeyServiceServer) ListAliases(context.Context, *ListAliasesRe
 }
 func (UnimplementedKeyServiceServer) GetKeyPolicy(context.Context, *GetKeyPolicyRequest) (*GetKeyPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetKeyPolicy not implemented")
+}
+func (UnimplementedKeyServiceServer) PutKeyPolicy(context.Context, *PutKeyPolicyRequest) (*PutKeyPolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PutKeyPolicy not implemented")
+}
+func (UnimplementedKeyServiceServer) ListKeyPolicies(context.Context, *ListKeyPoliciesRequest) (*ListKeyPoliciesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListKeyPolicies not implemented")
+}
+func (UnimplementedKeyServiceServer) ExplainAccess(context.Context, *ExplainAccessRequest) (*ExplainAccessResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainAccess not implemented")
+}
+func (UnimplementedKeyServiceServer) CreateGrant(context.Context, *CreateGrantRequest) (*CreateGrantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateGrant not implemented")
+}
+func (UnimplementedKeyServiceServer) ListGrants(context.Context, *ListGrantsRequest) (*ListGrantsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListGrants not implemented")
+}
+func (UnimplementedKeyServiceServer) ListRetirableGrants(context.Context, *ListRetirableGrantsRequest) (*ListRetirableGrantsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRetirableGrants not implemented")
+}
+func (UnimplementedKeyServiceServer) RetireGrant(context.Context, *RetireGrantRequest) (*RetireGrantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetireGrant not implemented")
+}
+func (UnimplementedKeyServiceServer) RevokeGrant(context.Context, *RevokeGrantRequest) (*RevokeGrantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeGrant not implemented")
+}
+func (UnimplementedKeyServiceServer) TagResource(context.Context, *TagResourceRequest) (*TagResourceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TagResource not implemented")
+}
+func (UnimplementedKeyServiceServer) UntagResource(context.Context, *UntagResourceRequest) (*UntagResourceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UntagResource not implemented")
+}
+func (UnimplementedKeyServiceServer) ListResourceTags(context.Context, *ListResourceTagsRequest) (*ListResourceTagsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListResourceTags not implemented")
+}
+func (UnimplementedKeyServiceServer) UpdateKeyDescription(context.Context, *UpdateKeyDescriptionRequest) (*UpdateKeyDescriptionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateKeyDescription not implemented")
 }
 func (UnimplementedKeyServiceServer) mustEmbedUnimplementedKeyServiceServer() {}
 func (UnimplementedKeyServiceServer) testEmbeddedByValue()                    {}
@@ -616,6 +924,222 @@ func _KeyService_GetKeyPolicy_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KeyService_PutKeyPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PutKeyPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).PutKeyPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_PutKeyPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).PutKeyPolicy(ctx, req.(*PutKeyPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_ListKeyPolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListKeyPoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).ListKeyPolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_ListKeyPolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).ListKeyPolicies(ctx, req.(*ListKeyPoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_ExplainAccess_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainAccessRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).ExplainAccess(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_ExplainAccess_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).ExplainAccess(ctx, req.(*ExplainAccessRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_CreateGrant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateGrantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).CreateGrant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_CreateGrant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).CreateGrant(ctx, req.(*CreateGrantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_ListGrants_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListGrantsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).ListGrants(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_ListGrants_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).ListGrants(ctx, req.(*ListGrantsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_ListRetirableGrants_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRetirableGrantsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).ListRetirableGrants(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_ListRetirableGrants_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).ListRetirableGrants(ctx, req.(*ListRetirableGrantsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_RetireGrant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetireGrantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).RetireGrant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_RetireGrant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).RetireGrant(ctx, req.(*RetireGrantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_RevokeGrant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeGrantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).RevokeGrant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_RevokeGrant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).RevokeGrant(ctx, req.(*RevokeGrantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_TagResource_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TagResourceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).TagResource(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_TagResource_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).TagResource(ctx, req.(*TagResourceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_UntagResource_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UntagResourceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).UntagResource(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_UntagResource_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).UntagResource(ctx, req.(*UntagResourceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_ListResourceTags_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListResourceTagsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).ListResourceTags(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_ListResourceTags_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).ListResourceTags(ctx, req.(*ListResourceTagsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_UpdateKeyDescription_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateKeyDescriptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).UpdateKeyDescription(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_UpdateKeyDescription_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).UpdateKeyDescription(ctx, req.(*UpdateKeyDescriptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // KeyService_ServiceDesc is the grpc.ServiceDesc for KeyService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -670,6 +1194,54 @@ var KeyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetKeyPolicy",
 			Handler:    _KeyService_GetKeyPolicy_Handler,
+		},
+		{
+			MethodName: "PutKeyPolicy",
+			Handler:    _KeyService_PutKeyPolicy_Handler,
+		},
+		{
+			MethodName: "ListKeyPolicies",
+			Handler:    _KeyService_ListKeyPolicies_Handler,
+		},
+		{
+			MethodName: "ExplainAccess",
+			Handler:    _KeyService_ExplainAccess_Handler,
+		},
+		{
+			MethodName: "CreateGrant",
+			Handler:    _KeyService_CreateGrant_Handler,
+		},
+		{
+			MethodName: "ListGrants",
+			Handler:    _KeyService_ListGrants_Handler,
+		},
+		{
+			MethodName: "ListRetirableGrants",
+			Handler:    _KeyService_ListRetirableGrants_Handler,
+		},
+		{
+			MethodName: "RetireGrant",
+			Handler:    _KeyService_RetireGrant_Handler,
+		},
+		{
+			MethodName: "RevokeGrant",
+			Handler:    _KeyService_RevokeGrant_Handler,
+		},
+		{
+			MethodName: "TagResource",
+			Handler:    _KeyService_TagResource_Handler,
+		},
+		{
+			MethodName: "UntagResource",
+			Handler:    _KeyService_UntagResource_Handler,
+		},
+		{
+			MethodName: "ListResourceTags",
+			Handler:    _KeyService_ListResourceTags_Handler,
+		},
+		{
+			MethodName: "UpdateKeyDescription",
+			Handler:    _KeyService_UpdateKeyDescription_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -12,6 +12,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -316,7 +317,14 @@ type GetCallerIdentityResponse struct {
 	// ARN of the principal, which policies name.
 	Arn string `protobuf:"bytes,2,opt,name=arn,proto3" json:"arn,omitempty"`
 	// Name of the serving Region.
-	Region        string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	Region string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	// What the caller has shown to say who it is.
+	CredentialType CredentialType `protobuf:"varint,4,opt,name=credential_type,json=credentialType,proto3,enum=keyferry.kms.v1.CredentialType" json:"credential_type,omitempty"`
+	// Number of the principal rule that has named the principal, from 1, in the order of the
+	// Region's configuration: of the rules for certificates or of those for bearer tokens.
+	PrincipalRule uint32 `protobuf:"varint,5,opt,name=principal_rule,json=principalRule,proto3" json:"principal_rule,omitempty"`
+	// When the certificate or the token expires.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,11 +380,32 @@ func (x *GetCallerIdentityResponse) GetRegion() string {
 	return ""
 }
 
+func (x *GetCallerIdentityResponse) GetCredentialType() CredentialType {
+	if x != nil {
+		return x.CredentialType
+	}
+	return CredentialType_CREDENTIAL_TYPE_UNSPECIFIED
+}
+
+func (x *GetCallerIdentityResponse) GetPrincipalRule() uint32 {
+	if x != nil {
+		return x.PrincipalRule
+	}
+	return 0
+}
+
+func (x *GetCallerIdentityResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 var File_keyferry_kms_v1_region_service_proto protoreflect.FileDescriptor
 
 const file_keyferry_kms_v1_region_service_proto_rawDesc = "" +
 	"\n" +
-	"$keyferry/kms/v1/region_service.proto\x12\x0fkeyferry.kms.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fkeyferry/kms/v1/resources.proto\"\x17\n" +
+	"$keyferry/kms/v1/region_service.proto\x12\x0fkeyferry.kms.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkeyferry/kms/v1/resources.proto\"\x17\n" +
 	"\x15DescribeRegionRequest\"\x9d\x03\n" +
 	"\x16DescribeRegionResponse\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1f\n" +
@@ -394,12 +423,16 @@ const file_keyferry_kms_v1_region_service_proto_rawDesc = "" +
 	"\x10ListPeersRequest\"@\n" +
 	"\x11ListPeersResponse\x12+\n" +
 	"\x05peers\x18\x01 \x03(\v2\x15.keyferry.kms.v1.PeerR\x05peers\"\x1a\n" +
-	"\x18GetCallerIdentityRequest\"d\n" +
+	"\x18GetCallerIdentityRequest\"\x92\x02\n" +
 	"\x19GetCallerIdentityResponse\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x10\n" +
 	"\x03arn\x18\x02 \x01(\tR\x03arn\x12\x16\n" +
-	"\x06region\x18\x03 \x01(\tR\x06region2\xed\x02\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\x12H\n" +
+	"\x0fcredential_type\x18\x04 \x01(\x0e2\x1f.keyferry.kms.v1.CredentialTypeR\x0ecredentialType\x12%\n" +
+	"\x0eprincipal_rule\x18\x05 \x01(\rR\rprincipalRule\x12;\n" +
+	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime2\xed\x02\n" +
 	"\rRegionService\x12u\n" +
 	"\x0eDescribeRegion\x12&.keyferry.kms.v1.DescribeRegionRequest\x1a'.keyferry.kms.v1.DescribeRegionResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/region\x12e\n" +
@@ -431,23 +464,27 @@ var file_keyferry_kms_v1_region_service_proto_goTypes = []any{
 	(Boundary)(0),                     // 7: keyferry.kms.v1.Boundary
 	(*KeySpecSupport)(nil),            // 8: keyferry.kms.v1.KeySpecSupport
 	(*Peer)(nil),                      // 9: keyferry.kms.v1.Peer
+	(CredentialType)(0),               // 10: keyferry.kms.v1.CredentialType
+	(*timestamppb.Timestamp)(nil),     // 11: google.protobuf.Timestamp
 }
 var file_keyferry_kms_v1_region_service_proto_depIdxs = []int32{
-	6, // 0: keyferry.kms.v1.DescribeRegionResponse.token:type_name -> keyferry.kms.v1.TokenInfo
-	7, // 1: keyferry.kms.v1.DescribeRegionResponse.boundary:type_name -> keyferry.kms.v1.Boundary
-	8, // 2: keyferry.kms.v1.DescribeRegionResponse.key_specs:type_name -> keyferry.kms.v1.KeySpecSupport
-	9, // 3: keyferry.kms.v1.ListPeersResponse.peers:type_name -> keyferry.kms.v1.Peer
-	0, // 4: keyferry.kms.v1.RegionService.DescribeRegion:input_type -> keyferry.kms.v1.DescribeRegionRequest
-	2, // 5: keyferry.kms.v1.RegionService.ListPeers:input_type -> keyferry.kms.v1.ListPeersRequest
-	4, // 6: keyferry.kms.v1.RegionService.GetCallerIdentity:input_type -> keyferry.kms.v1.GetCallerIdentityRequest
-	1, // 7: keyferry.kms.v1.RegionService.DescribeRegion:output_type -> keyferry.kms.v1.DescribeRegionResponse
-	3, // 8: keyferry.kms.v1.RegionService.ListPeers:output_type -> keyferry.kms.v1.ListPeersResponse
-	5, // 9: keyferry.kms.v1.RegionService.GetCallerIdentity:output_type -> keyferry.kms.v1.GetCallerIdentityResponse
-	7, // [7:10] is the sub-list for method output_type
-	4, // [4:7] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	6,  // 0: keyferry.kms.v1.DescribeRegionResponse.token:type_name -> keyferry.kms.v1.TokenInfo
+	7,  // 1: keyferry.kms.v1.DescribeRegionResponse.boundary:type_name -> keyferry.kms.v1.Boundary
+	8,  // 2: keyferry.kms.v1.DescribeRegionResponse.key_specs:type_name -> keyferry.kms.v1.KeySpecSupport
+	9,  // 3: keyferry.kms.v1.ListPeersResponse.peers:type_name -> keyferry.kms.v1.Peer
+	10, // 4: keyferry.kms.v1.GetCallerIdentityResponse.credential_type:type_name -> keyferry.kms.v1.CredentialType
+	11, // 5: keyferry.kms.v1.GetCallerIdentityResponse.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 6: keyferry.kms.v1.RegionService.DescribeRegion:input_type -> keyferry.kms.v1.DescribeRegionRequest
+	2,  // 7: keyferry.kms.v1.RegionService.ListPeers:input_type -> keyferry.kms.v1.ListPeersRequest
+	4,  // 8: keyferry.kms.v1.RegionService.GetCallerIdentity:input_type -> keyferry.kms.v1.GetCallerIdentityRequest
+	1,  // 9: keyferry.kms.v1.RegionService.DescribeRegion:output_type -> keyferry.kms.v1.DescribeRegionResponse
+	3,  // 10: keyferry.kms.v1.RegionService.ListPeers:output_type -> keyferry.kms.v1.ListPeersResponse
+	5,  // 11: keyferry.kms.v1.RegionService.GetCallerIdentity:output_type -> keyferry.kms.v1.GetCallerIdentityResponse
+	9,  // [9:12] is the sub-list for method output_type
+	6,  // [6:9] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_keyferry_kms_v1_region_service_proto_init() }

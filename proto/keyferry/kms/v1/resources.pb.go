@@ -270,6 +270,59 @@ func (FailureCause) EnumDescriptor() ([]byte, []int) {
 	return file_keyferry_kms_v1_resources_proto_rawDescGZIP(), []int{2}
 }
 
+// CredentialType is by which means a caller says who it is.
+type CredentialType int32
+
+const (
+	// Never sent.
+	CredentialType_CREDENTIAL_TYPE_UNSPECIFIED CredentialType = 0
+	// A client certificate of an authority that the Region trusts.
+	CredentialType_CREDENTIAL_TYPE_CERTIFICATE CredentialType = 1
+	// A JSON Web Token of the identity provider that the Region trusts.
+	CredentialType_CREDENTIAL_TYPE_BEARER_TOKEN CredentialType = 2
+)
+
+// Enum value maps for CredentialType.
+var (
+	CredentialType_name = map[int32]string{
+		0: "CREDENTIAL_TYPE_UNSPECIFIED",
+		1: "CREDENTIAL_TYPE_CERTIFICATE",
+		2: "CREDENTIAL_TYPE_BEARER_TOKEN",
+	}
+	CredentialType_value = map[string]int32{
+		"CREDENTIAL_TYPE_UNSPECIFIED":  0,
+		"CREDENTIAL_TYPE_CERTIFICATE":  1,
+		"CREDENTIAL_TYPE_BEARER_TOKEN": 2,
+	}
+)
+
+func (x CredentialType) Enum() *CredentialType {
+	p := new(CredentialType)
+	*p = x
+	return p
+}
+
+func (x CredentialType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CredentialType) Descriptor() protoreflect.EnumDescriptor {
+	return file_keyferry_kms_v1_resources_proto_enumTypes[3].Descriptor()
+}
+
+func (CredentialType) Type() protoreflect.EnumType {
+	return &file_keyferry_kms_v1_resources_proto_enumTypes[3]
+}
+
+func (x CredentialType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CredentialType.Descriptor instead.
+func (CredentialType) EnumDescriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_resources_proto_rawDescGZIP(), []int{3}
+}
+
 // Boundary says what keeps key material inside tokens in a Region.
 type Boundary int32
 
@@ -312,11 +365,11 @@ func (x Boundary) String() string {
 }
 
 func (Boundary) Descriptor() protoreflect.EnumDescriptor {
-	return file_keyferry_kms_v1_resources_proto_enumTypes[3].Descriptor()
+	return file_keyferry_kms_v1_resources_proto_enumTypes[4].Descriptor()
 }
 
 func (Boundary) Type() protoreflect.EnumType {
-	return &file_keyferry_kms_v1_resources_proto_enumTypes[3]
+	return &file_keyferry_kms_v1_resources_proto_enumTypes[4]
 }
 
 func (x Boundary) Number() protoreflect.EnumNumber {
@@ -325,7 +378,7 @@ func (x Boundary) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Boundary.Descriptor instead.
 func (Boundary) EnumDescriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_resources_proto_rawDescGZIP(), []int{3}
+	return file_keyferry_kms_v1_resources_proto_rawDescGZIP(), []int{4}
 }
 
 // KeyMetadata describes a key as the serving Region sees it.
@@ -1299,6 +1352,492 @@ func (x *Peer) GetUnconfirmedKeys() uint32 {
 	return 0
 }
 
+// GrantConstraints say what the encryption context of calls must be. At most one is set, of
+// at most 8 pairs with values of at most 384 characters. They bind the operations that have
+// an encryption context; DescribeKey and RetireGrant have none.
+type GrantConstraints struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The encryption context has all of these pairs.
+	EncryptionContextSubset map[string]string `protobuf:"bytes,1,rep,name=encryption_context_subset,json=encryptionContextSubset,proto3" json:"encryption_context_subset,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The encryption context is these pairs and no others.
+	EncryptionContextEquals map[string]string `protobuf:"bytes,2,rep,name=encryption_context_equals,json=encryptionContextEquals,proto3" json:"encryption_context_equals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *GrantConstraints) Reset() {
+	*x = GrantConstraints{}
+	mi := &file_keyferry_kms_v1_resources_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantConstraints) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantConstraints) ProtoMessage() {}
+
+func (x *GrantConstraints) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_resources_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantConstraints.ProtoReflect.Descriptor instead.
+func (*GrantConstraints) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_resources_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GrantConstraints) GetEncryptionContextSubset() map[string]string {
+	if x != nil {
+		return x.EncryptionContextSubset
+	}
+	return nil
+}
+
+func (x *GrantConstraints) GetEncryptionContextEquals() map[string]string {
+	if x != nil {
+		return x.EncryptionContextEquals
+	}
+	return nil
+}
+
+// GrantListEntry describes one grant of a listing.
+type GrantListEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ARN, in the serving Region, of the key that the grant is on.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Identity of the grant: 64 hexadecimal digits.
+	GrantId string `protobuf:"bytes,2,opt,name=grant_id,json=grantId,proto3" json:"grant_id,omitempty"`
+	// Name that CreateGrant was given; may be empty.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// When the grant was made.
+	CreationDate *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=creation_date,json=creationDate,proto3" json:"creation_date,omitempty"`
+	// ARN of the principal that is allowed.
+	GranteePrincipal string `protobuf:"bytes,5,opt,name=grantee_principal,json=granteePrincipal,proto3" json:"grantee_principal,omitempty"`
+	// ARN of the principal that may retire the grant; may be empty.
+	RetiringPrincipal string `protobuf:"bytes,6,opt,name=retiring_principal,json=retiringPrincipal,proto3" json:"retiring_principal,omitempty"`
+	// Account of the principal that made the grant: twelve digits.
+	IssuingAccount string `protobuf:"bytes,7,opt,name=issuing_account,json=issuingAccount,proto3" json:"issuing_account,omitempty"`
+	// Operations that are allowed, sorted.
+	Operations []string `protobuf:"bytes,8,rep,name=operations,proto3" json:"operations,omitempty"`
+	// What the encryption context of calls must be; absent if anything.
+	Constraints   *GrantConstraints `protobuf:"bytes,9,opt,name=constraints,proto3" json:"constraints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantListEntry) Reset() {
+	*x = GrantListEntry{}
+	mi := &file_keyferry_kms_v1_resources_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantListEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantListEntry) ProtoMessage() {}
+
+func (x *GrantListEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_resources_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantListEntry.ProtoReflect.Descriptor instead.
+func (*GrantListEntry) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_resources_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GrantListEntry) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *GrantListEntry) GetGrantId() string {
+	if x != nil {
+		return x.GrantId
+	}
+	return ""
+}
+
+func (x *GrantListEntry) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GrantListEntry) GetCreationDate() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreationDate
+	}
+	return nil
+}
+
+func (x *GrantListEntry) GetGranteePrincipal() string {
+	if x != nil {
+		return x.GranteePrincipal
+	}
+	return ""
+}
+
+func (x *GrantListEntry) GetRetiringPrincipal() string {
+	if x != nil {
+		return x.RetiringPrincipal
+	}
+	return ""
+}
+
+func (x *GrantListEntry) GetIssuingAccount() string {
+	if x != nil {
+		return x.IssuingAccount
+	}
+	return ""
+}
+
+func (x *GrantListEntry) GetOperations() []string {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *GrantListEntry) GetConstraints() *GrantConstraints {
+	if x != nil {
+		return x.Constraints
+	}
+	return nil
+}
+
+// ConditionValues are the values that a request has for one condition key.
+type ConditionValues struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Condition key, such as kms:GrantOperations.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Its values: one, but for keys that are lists.
+	Values        []string `protobuf:"bytes,2,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConditionValues) Reset() {
+	*x = ConditionValues{}
+	mi := &file_keyferry_kms_v1_resources_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConditionValues) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConditionValues) ProtoMessage() {}
+
+func (x *ConditionValues) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_resources_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConditionValues.ProtoReflect.Descriptor instead.
+func (*ConditionValues) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_resources_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ConditionValues) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ConditionValues) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+// AccessDecision is one decision of those that a call needs.
+type AccessDecision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Region that decides.
+	Region string `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	// ARN of the principal.
+	Principal string `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	// Action, such as kms:Decrypt.
+	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
+	// ARN of the key or alias, or `*` for an action on neither.
+	Resource string `protobuf:"bytes,4,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Whether the principal may.
+	Allowed bool `protobuf:"varint,5,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// What the decision rests on, such as KeyPolicyAllow or NoAllow; docs/policy.md lists
+	// them. Empty if the caller may not know.
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Statement or grant that decided, if one did.
+	Statement string `protobuf:"bytes,7,opt,name=statement,proto3" json:"statement,omitempty"`
+	// Every statement and grant, and whether it applies. Empty if the caller may not know.
+	Considered []*ConsideredStatement `protobuf:"bytes,8,rep,name=considered,proto3" json:"considered,omitempty"`
+	// What would change a refusal, the nearest change first.
+	Advice        []string `protobuf:"bytes,9,rep,name=advice,proto3" json:"advice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessDecision) Reset() {
+	*x = AccessDecision{}
+	mi := &file_keyferry_kms_v1_resources_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessDecision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessDecision) ProtoMessage() {}
+
+func (x *AccessDecision) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_resources_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessDecision.ProtoReflect.Descriptor instead.
+func (*AccessDecision) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_resources_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AccessDecision) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *AccessDecision) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *AccessDecision) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *AccessDecision) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *AccessDecision) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *AccessDecision) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AccessDecision) GetStatement() string {
+	if x != nil {
+		return x.Statement
+	}
+	return ""
+}
+
+func (x *AccessDecision) GetConsidered() []*ConsideredStatement {
+	if x != nil {
+		return x.Considered
+	}
+	return nil
+}
+
+func (x *AccessDecision) GetAdvice() []string {
+	if x != nil {
+		return x.Advice
+	}
+	return nil
+}
+
+// ConsideredStatement is one statement of a policy, or one grant, matched against a request.
+type ConsideredStatement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Document, position and Sid, or the grant's ID.
+	Statement string `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`
+	// Allow, Deny, or Delegate: allows the account, so that its identity policies decide.
+	Effect string `protobuf:"bytes,2,opt,name=effect,proto3" json:"effect,omitempty"`
+	// Whether all elements match.
+	Applies bool `protobuf:"varint,3,opt,name=applies,proto3" json:"applies,omitempty"`
+	// The elements.
+	Elements      []*StatementElement `protobuf:"bytes,4,rep,name=elements,proto3" json:"elements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsideredStatement) Reset() {
+	*x = ConsideredStatement{}
+	mi := &file_keyferry_kms_v1_resources_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsideredStatement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsideredStatement) ProtoMessage() {}
+
+func (x *ConsideredStatement) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_resources_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsideredStatement.ProtoReflect.Descriptor instead.
+func (*ConsideredStatement) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_resources_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ConsideredStatement) GetStatement() string {
+	if x != nil {
+		return x.Statement
+	}
+	return ""
+}
+
+func (x *ConsideredStatement) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
+}
+
+func (x *ConsideredStatement) GetApplies() bool {
+	if x != nil {
+		return x.Applies
+	}
+	return false
+}
+
+func (x *ConsideredStatement) GetElements() []*StatementElement {
+	if x != nil {
+		return x.Elements
+	}
+	return nil
+}
+
+// StatementElement is one element of a statement, matched against a request.
+type StatementElement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the element, such as Principal or Action.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether it matches.
+	Matches bool `protobuf:"varint,2,opt,name=matches,proto3" json:"matches,omitempty"`
+	// Why, in words.
+	Why           string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatementElement) Reset() {
+	*x = StatementElement{}
+	mi := &file_keyferry_kms_v1_resources_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatementElement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatementElement) ProtoMessage() {}
+
+func (x *StatementElement) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_resources_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatementElement.ProtoReflect.Descriptor instead.
+func (*StatementElement) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_resources_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *StatementElement) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StatementElement) GetMatches() bool {
+	if x != nil {
+		return x.Matches
+	}
+	return false
+}
+
+func (x *StatementElement) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_keyferry_kms_v1_resources_proto protoreflect.FileDescriptor
 
 const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
@@ -1390,7 +1929,52 @@ const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
 	"\x12last_exchange_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x10lastExchangeTime\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\b \x01(\tR\tlastError\x12)\n" +
-	"\x10unconfirmed_keys\x18\t \x01(\rR\x0funconfirmedKeys*i\n" +
+	"\x10unconfirmed_keys\x18\t \x01(\rR\x0funconfirmedKeys\"\xa2\x03\n" +
+	"\x10GrantConstraints\x12z\n" +
+	"\x19encryption_context_subset\x18\x01 \x03(\v2>.keyferry.kms.v1.GrantConstraints.EncryptionContextSubsetEntryR\x17encryptionContextSubset\x12z\n" +
+	"\x19encryption_context_equals\x18\x02 \x03(\v2>.keyferry.kms.v1.GrantConstraints.EncryptionContextEqualsEntryR\x17encryptionContextEquals\x1aJ\n" +
+	"\x1cEncryptionContextSubsetEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aJ\n" +
+	"\x1cEncryptionContextEqualsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x03\n" +
+	"\x0eGrantListEntry\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x19\n" +
+	"\bgrant_id\x18\x02 \x01(\tR\agrantId\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12?\n" +
+	"\rcreation_date\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fcreationDate\x12+\n" +
+	"\x11grantee_principal\x18\x05 \x01(\tR\x10granteePrincipal\x12-\n" +
+	"\x12retiring_principal\x18\x06 \x01(\tR\x11retiringPrincipal\x12'\n" +
+	"\x0fissuing_account\x18\a \x01(\tR\x0eissuingAccount\x12\x1e\n" +
+	"\n" +
+	"operations\x18\b \x03(\tR\n" +
+	"operations\x12C\n" +
+	"\vconstraints\x18\t \x01(\v2!.keyferry.kms.v1.GrantConstraintsR\vconstraints\";\n" +
+	"\x0fConditionValues\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
+	"\x06values\x18\x02 \x03(\tR\x06values\"\xa8\x02\n" +
+	"\x0eAccessDecision\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1c\n" +
+	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x16\n" +
+	"\x06action\x18\x03 \x01(\tR\x06action\x12\x1a\n" +
+	"\bresource\x18\x04 \x01(\tR\bresource\x12\x18\n" +
+	"\aallowed\x18\x05 \x01(\bR\aallowed\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x1c\n" +
+	"\tstatement\x18\a \x01(\tR\tstatement\x12D\n" +
+	"\n" +
+	"considered\x18\b \x03(\v2$.keyferry.kms.v1.ConsideredStatementR\n" +
+	"considered\x12\x16\n" +
+	"\x06advice\x18\t \x03(\tR\x06advice\"\xa4\x01\n" +
+	"\x13ConsideredStatement\x12\x1c\n" +
+	"\tstatement\x18\x01 \x01(\tR\tstatement\x12\x16\n" +
+	"\x06effect\x18\x02 \x01(\tR\x06effect\x12\x18\n" +
+	"\aapplies\x18\x03 \x01(\bR\aapplies\x12=\n" +
+	"\belements\x18\x04 \x03(\v2!.keyferry.kms.v1.StatementElementR\belements\"R\n" +
+	"\x10StatementElement\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\amatches\x18\x02 \x01(\bR\amatches\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why*i\n" +
 	"\rExportability\x12\x1d\n" +
 	"\x19EXPORTABILITY_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13EXPORTABILITY_NEVER\x10\x01\x12 \n" +
@@ -1423,7 +2007,11 @@ const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
 	"\x1cFAILURE_CAUSE_REPLICA_FROZEN\x10\x10\x12\x1f\n" +
 	"\x1bFAILURE_CAUSE_ACCESS_DENIED\x10\x11\x12\x1d\n" +
 	"\x19FAILURE_CAUSE_NOT_PRIMARY\x10\x12\x12#\n" +
-	"\x1fFAILURE_CAUSE_SINGLE_REGION_KEY\x10\x13*b\n" +
+	"\x1fFAILURE_CAUSE_SINGLE_REGION_KEY\x10\x13*t\n" +
+	"\x0eCredentialType\x12\x1f\n" +
+	"\x1bCREDENTIAL_TYPE_UNSPECIFIED\x10\x00\x12\x1f\n" +
+	"\x1bCREDENTIAL_TYPE_CERTIFICATE\x10\x01\x12 \n" +
+	"\x1cCREDENTIAL_TYPE_BEARER_TOKEN\x10\x02*b\n" +
 	"\bBoundary\x12\x18\n" +
 	"\x14BOUNDARY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rBOUNDARY_NONE\x10\x01\x12\x15\n" +
@@ -1442,46 +2030,61 @@ func file_keyferry_kms_v1_resources_proto_rawDescGZIP() []byte {
 	return file_keyferry_kms_v1_resources_proto_rawDescData
 }
 
-var file_keyferry_kms_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_keyferry_kms_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_keyferry_kms_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_keyferry_kms_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_keyferry_kms_v1_resources_proto_goTypes = []any{
 	(Exportability)(0),               // 0: keyferry.kms.v1.Exportability
 	(ReplicationStatus)(0),           // 1: keyferry.kms.v1.ReplicationStatus
 	(FailureCause)(0),                // 2: keyferry.kms.v1.FailureCause
-	(Boundary)(0),                    // 3: keyferry.kms.v1.Boundary
-	(*KeyMetadata)(nil),              // 4: keyferry.kms.v1.KeyMetadata
-	(*MultiRegionConfiguration)(nil), // 5: keyferry.kms.v1.MultiRegionConfiguration
-	(*MultiRegionKey)(nil),           // 6: keyferry.kms.v1.MultiRegionKey
-	(*KeyListEntry)(nil),             // 7: keyferry.kms.v1.KeyListEntry
-	(*AliasListEntry)(nil),           // 8: keyferry.kms.v1.AliasListEntry
-	(*Tag)(nil),                      // 9: keyferry.kms.v1.Tag
-	(*Replica)(nil),                  // 10: keyferry.kms.v1.Replica
-	(*TokenInfo)(nil),                // 11: keyferry.kms.v1.TokenInfo
-	(*KeySpecSupport)(nil),           // 12: keyferry.kms.v1.KeySpecSupport
-	(*Peer)(nil),                     // 13: keyferry.kms.v1.Peer
-	(*timestamppb.Timestamp)(nil),    // 14: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 15: google.protobuf.Duration
+	(CredentialType)(0),              // 3: keyferry.kms.v1.CredentialType
+	(Boundary)(0),                    // 4: keyferry.kms.v1.Boundary
+	(*KeyMetadata)(nil),              // 5: keyferry.kms.v1.KeyMetadata
+	(*MultiRegionConfiguration)(nil), // 6: keyferry.kms.v1.MultiRegionConfiguration
+	(*MultiRegionKey)(nil),           // 7: keyferry.kms.v1.MultiRegionKey
+	(*KeyListEntry)(nil),             // 8: keyferry.kms.v1.KeyListEntry
+	(*AliasListEntry)(nil),           // 9: keyferry.kms.v1.AliasListEntry
+	(*Tag)(nil),                      // 10: keyferry.kms.v1.Tag
+	(*Replica)(nil),                  // 11: keyferry.kms.v1.Replica
+	(*TokenInfo)(nil),                // 12: keyferry.kms.v1.TokenInfo
+	(*KeySpecSupport)(nil),           // 13: keyferry.kms.v1.KeySpecSupport
+	(*Peer)(nil),                     // 14: keyferry.kms.v1.Peer
+	(*GrantConstraints)(nil),         // 15: keyferry.kms.v1.GrantConstraints
+	(*GrantListEntry)(nil),           // 16: keyferry.kms.v1.GrantListEntry
+	(*ConditionValues)(nil),          // 17: keyferry.kms.v1.ConditionValues
+	(*AccessDecision)(nil),           // 18: keyferry.kms.v1.AccessDecision
+	(*ConsideredStatement)(nil),      // 19: keyferry.kms.v1.ConsideredStatement
+	(*StatementElement)(nil),         // 20: keyferry.kms.v1.StatementElement
+	nil,                              // 21: keyferry.kms.v1.GrantConstraints.EncryptionContextSubsetEntry
+	nil,                              // 22: keyferry.kms.v1.GrantConstraints.EncryptionContextEqualsEntry
+	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 24: google.protobuf.Duration
 }
 var file_keyferry_kms_v1_resources_proto_depIdxs = []int32{
-	14, // 0: keyferry.kms.v1.KeyMetadata.creation_date:type_name -> google.protobuf.Timestamp
-	5,  // 1: keyferry.kms.v1.KeyMetadata.multi_region_configuration:type_name -> keyferry.kms.v1.MultiRegionConfiguration
+	23, // 0: keyferry.kms.v1.KeyMetadata.creation_date:type_name -> google.protobuf.Timestamp
+	6,  // 1: keyferry.kms.v1.KeyMetadata.multi_region_configuration:type_name -> keyferry.kms.v1.MultiRegionConfiguration
 	0,  // 2: keyferry.kms.v1.KeyMetadata.exportability:type_name -> keyferry.kms.v1.Exportability
-	6,  // 3: keyferry.kms.v1.MultiRegionConfiguration.primary_key:type_name -> keyferry.kms.v1.MultiRegionKey
-	6,  // 4: keyferry.kms.v1.MultiRegionConfiguration.replica_keys:type_name -> keyferry.kms.v1.MultiRegionKey
-	14, // 5: keyferry.kms.v1.AliasListEntry.creation_date:type_name -> google.protobuf.Timestamp
-	14, // 6: keyferry.kms.v1.AliasListEntry.last_updated_date:type_name -> google.protobuf.Timestamp
+	7,  // 3: keyferry.kms.v1.MultiRegionConfiguration.primary_key:type_name -> keyferry.kms.v1.MultiRegionKey
+	7,  // 4: keyferry.kms.v1.MultiRegionConfiguration.replica_keys:type_name -> keyferry.kms.v1.MultiRegionKey
+	23, // 5: keyferry.kms.v1.AliasListEntry.creation_date:type_name -> google.protobuf.Timestamp
+	23, // 6: keyferry.kms.v1.AliasListEntry.last_updated_date:type_name -> google.protobuf.Timestamp
 	1,  // 7: keyferry.kms.v1.Replica.status:type_name -> keyferry.kms.v1.ReplicationStatus
 	2,  // 8: keyferry.kms.v1.Replica.failure_cause:type_name -> keyferry.kms.v1.FailureCause
-	14, // 9: keyferry.kms.v1.Replica.next_attempt_time:type_name -> google.protobuf.Timestamp
-	15, // 10: keyferry.kms.v1.Replica.lag:type_name -> google.protobuf.Duration
-	14, // 11: keyferry.kms.v1.Replica.last_synchronized_time:type_name -> google.protobuf.Timestamp
-	14, // 12: keyferry.kms.v1.Peer.connected_time:type_name -> google.protobuf.Timestamp
-	14, // 13: keyferry.kms.v1.Peer.last_exchange_time:type_name -> google.protobuf.Timestamp
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	23, // 9: keyferry.kms.v1.Replica.next_attempt_time:type_name -> google.protobuf.Timestamp
+	24, // 10: keyferry.kms.v1.Replica.lag:type_name -> google.protobuf.Duration
+	23, // 11: keyferry.kms.v1.Replica.last_synchronized_time:type_name -> google.protobuf.Timestamp
+	23, // 12: keyferry.kms.v1.Peer.connected_time:type_name -> google.protobuf.Timestamp
+	23, // 13: keyferry.kms.v1.Peer.last_exchange_time:type_name -> google.protobuf.Timestamp
+	21, // 14: keyferry.kms.v1.GrantConstraints.encryption_context_subset:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextSubsetEntry
+	22, // 15: keyferry.kms.v1.GrantConstraints.encryption_context_equals:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextEqualsEntry
+	23, // 16: keyferry.kms.v1.GrantListEntry.creation_date:type_name -> google.protobuf.Timestamp
+	15, // 17: keyferry.kms.v1.GrantListEntry.constraints:type_name -> keyferry.kms.v1.GrantConstraints
+	19, // 18: keyferry.kms.v1.AccessDecision.considered:type_name -> keyferry.kms.v1.ConsideredStatement
+	20, // 19: keyferry.kms.v1.ConsideredStatement.elements:type_name -> keyferry.kms.v1.StatementElement
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_keyferry_kms_v1_resources_proto_init() }
@@ -1494,8 +2097,8 @@ func file_keyferry_kms_v1_resources_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyferry_kms_v1_resources_proto_rawDesc), len(file_keyferry_kms_v1_resources_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   10,
+			NumEnums:      5,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
