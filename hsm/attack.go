@@ -128,18 +128,10 @@ func (t trial) run(c calls, name string) Attempt {
 		out.Answer = err.Error()
 		var code pkcs11.Error
 		if errors.As(err, &code) {
-			out.Answer = answerName(code)
+			out.Answer = codeName(uint(code))
 		}
 	}
 	return out
-}
-
-// answerName names a CKR value; the binding does not know them all.
-func answerName(code pkcs11.Error) string {
-	if code == pkcs11.CKR_ACTION_PROHIBITED {
-		return "0x1B: CKR_ACTION_PROHIBITED"
-	}
-	return codeName(uint(code))
 }
 
 func (t trial) try(c calls) (err error) {

@@ -3,6 +3,7 @@ package hsm
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/miekg/pkcs11"
 )
@@ -74,12 +75,12 @@ var mayHaveChanged = map[uint]bool{
 	pkcs11.CKR_DEVICE_MEMORY:  true,
 }
 
+// codeName renders a CKR value as "0x5: CKR_GENERAL_ERROR".
 func codeName(code uint) string {
-	if s := pkcs11.Error(code).Error(); s != "" {
-		// miekg renders "pkcs11: 0x5: CKR_GENERAL_ERROR".
-		return s[len("pkcs11: "):]
+	if code == pkcs11.CKR_ACTION_PROHIBITED {
+		return "0x1B: CKR_ACTION_PROHIBITED" // the binding has the value, but not its name
 	}
-	return fmt.Sprintf("0x%X", code)
+	return strings.Trim(strings.TrimPrefix(pkcs11.Error(code).Error(), "pkcs11: "), ": ")
 }
 
 // kinds maps CKR values to sentinels. What is not listed is ErrModuleBroken.

@@ -3,7 +3,6 @@ package hsm
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/miekg/pkcs11"
@@ -95,8 +94,13 @@ func TestOutcomeUnknown(t *testing.T) {
 }
 
 func TestErrorText(t *testing.T) {
-	err := wrapError("C_UnwrapKey", pkcs11.Error(pkcs11.CKR_WRAPPED_KEY_INVALID))
-	if got, want := err.Error(), "CKR_WRAPPED_KEY_INVALID: data invalid"; !strings.Contains(got, want) {
-		t.Errorf("got %q, want it to contain %q", got, want)
+	for code, want := range map[uint]string{
+		pkcs11.CKR_WRAPPED_KEY_INVALID: "C_UnwrapKey: 0x110: CKR_WRAPPED_KEY_INVALID: data invalid",
+		pkcs11.CKR_ACTION_PROHIBITED:   "C_UnwrapKey: 0x1B: CKR_ACTION_PROHIBITED: request not valid",
+		0x80001234:                     "C_UnwrapKey: 0x80001234: PKCS#11 module misbehaved",
+	} {
+		if got := wrapError("C_UnwrapKey", pkcs11.Error(code)).Error(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

@@ -69,8 +69,8 @@ func (t *Token) inspect(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, rawID, la
 	return e, nil
 }
 
-// expected returns what an object must show, by attribute, and what its templates must be. Which template made it follows
-// from its role and from CKA_LOCAL, which no caller can set.
+// expected returns what an object must show, by attribute, and what its templates must be.
+// Which template made it follows from its role and from CKA_LOCAL, which no caller can set.
 func (t *Token) expected(o Object) (want map[uint][]byte, templates map[uint][]Attribute, err error) {
 	calls := []How{HowGenerate}
 	switch {

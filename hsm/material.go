@@ -3,10 +3,12 @@ package hsm
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"math/big"
 
 	"github.com/miekg/pkcs11"
 )
@@ -52,7 +54,10 @@ func (t *Token) Generate(ctx context.Context, spec Spec, id ID) (spki []byte, er
 		if err != nil {
 			return 0, err
 		}
-		spki, err := t.readPublic(s, pub, spec.Algorithm)
+		spki, err := publicSPKI(spec.Algorithm, func(typ uint) ([]byte, error) {
+			values, err := t.driver.Attributes(s, pub, []uint{typ})
+			return values[typ], err
+		})
 		// A session object, so at worst it lives as long as its session.
 		if err := t.driver.DestroyObject(s, pub); err != nil {
 			t.log.WithError(err).Warn("public half stays until its session ends")
@@ -98,17 +103,23 @@ func (t *Token) undo(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, cause error)
 	return cause
 }
 
-// readPublic builds the SPKI of a public key object.
-func (t *Token) readPublic(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, a Algorithm) ([]byte, error) {
+// publicSPKI builds the SPKI of a fresh pair's public half, whose attributes read returns.
+func publicSPKI(a Algorithm, read func(typ uint) ([]byte, error)) ([]byte, error) {
+	if rsaBits[a] != 0 {
+		n, err := read(pkcs11.CKA_MODULUS)
+		if err != nil {
+			return nil, err
+		}
+		return x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537}) // as publicHalf asks
+	}
 	curve, ok := goCurves[a]
 	if !ok {
 		return nil, fmt.Errorf("public half of %s: %w", a, ErrNotSupported)
 	}
-	values, err := t.driver.Attributes(s, h, []uint{pkcs11.CKA_EC_POINT})
+	point, err := read(pkcs11.CKA_EC_POINT)
 	if err != nil {
 		return nil, err
 	}
-	point := values[pkcs11.CKA_EC_POINT]
 	// The standard wants the point inside a DER OCTET STRING; some tokens give it bare.
 	var inner []byte
 	if rest, err := asn1.Unmarshal(point, &inner); err == nil && len(rest) == 0 {

@@ -3,11 +3,8 @@ package hsm
 import (
 	"bytes"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
-	"encoding/asn1"
 	"fmt"
 	"math/big"
 
@@ -142,39 +139,14 @@ func generate(c calls, spec Spec, p Profile, t []Attribute) (pkcs11.ObjectHandle
 	if err != nil {
 		return 0, nil, wrapError("C_GenerateKeyPair", err)
 	}
-	spki, err := publicHalfOf(c, pub, spec.Algorithm)
+	spki, err := publicSPKI(spec.Algorithm, func(typ uint) ([]byte, error) {
+		b, err := c.attribute(pub, typ)
+		return b, wrapError("C_GetAttributeValue", err)
+	})
 	if err != nil {
 		return 0, nil, err
 	}
 	return priv, spki, wrapError("C_DestroyObject", c.destroy(pub))
-}
-
-// publicHalfOf reads a fresh pair's public key and returns its SPKI.
-func publicHalfOf(c calls, pub pkcs11.ObjectHandle, a Algorithm) ([]byte, error) {
-	if curves[a] == nil {
-		n, err := c.attribute(pub, pkcs11.CKA_MODULUS)
-		if err != nil {
-			return nil, wrapError("C_GetAttributeValue", err)
-		}
-		return x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537})
-	}
-	point, err := c.attribute(pub, pkcs11.CKA_EC_POINT)
-	if err != nil {
-		return nil, wrapError("C_GetAttributeValue", err)
-	}
-	var raw []byte
-	if _, err := asn1.Unmarshal(point, &raw); err != nil {
-		raw = point // some modules leave out the OCTET STRING around the point
-	}
-	curve := elliptic.P256()
-	if a == ECP384 {
-		curve = elliptic.P384()
-	}
-	key, err := ecdsa.ParseUncompressedPublicKey(curve, raw)
-	if err != nil {
-		return nil, fmt.Errorf("public half: %w: %w", ErrModuleBroken, err)
-	}
-	return x509.MarshalPKIXPublicKey(key)
 }
 
 // sessionTemplate is a role's template with CKA_TOKEN=false.

@@ -198,6 +198,45 @@ func TestTokenGoesAwayAndComesBack(t *testing.T) {
 	}
 }
 
+// TestAnotherTokenTakesItsPlace puts a token of the same label and PIN where one was. It does
+// not get the PIN, and what is known of the first is not believed of it.
+func TestAnotherTokenTakesItsPlace(t *testing.T) {
+	if !child(t, "one") {
+		return
+	}
+	mine := own(t, "one")
+	tok := openWith(t, config(mine))
+	id, _ := generate(t, tok, hsm.Spec{Role: hsm.RoleMaterial, Algorithm: hsm.HMACSHA256, Name: "test"})
+	use := func() error { _, err := tok.MAC(t.Context(), id, []byte("x")); return err }
+	store := filepath.Join(filepath.Dir(os.Getenv(softhsm.ConfEnv)), "tokens")
+	away := store + "-away"
+	if err := os.Rename(store, away); err != nil {
+		t.Fatal(err)
+	}
+	if err := use(); !errors.Is(err, hsm.ErrUnavailable) {
+		t.Fatalf("got %v, want %v", err, hsm.ErrUnavailable)
+	}
+	if err := os.Mkdir(store, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "softhsm2-util", "--init-token", "--free", "--label", "one", "--pin", mustPIN(t, mine.PINFile), "--so-pin", "123456")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if err := use(); !errors.Is(err, hsm.ErrUnavailable) {
+			t.Fatalf("with another token in its place: %v, want %v", err, hsm.ErrUnavailable)
+		}
+	}
+	if n := tok.Calls()["C_Login"]; n != 1 {
+		t.Errorf("the PIN was spent %d times, want once, on the first token", n)
+	}
+	if err := errors.Join(os.RemoveAll(store), os.Rename(away, store)); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the first token to be used again", func() bool { return use() == nil })
+}
+
 // TestEveryCallNoticesThatTheTokenIsAway lets each method be the first to meet a token that
 // is away. SoftHSM reports "no such object" or nothing at all, and none of that may reach a
 // caller as the loss of a key.

@@ -48,14 +48,16 @@ func (s *signer) Public() crypto.PublicKey { return s.public }
 
 // Sign signs a digest in the token and returns an ASN.1 signature.
 func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
-	c, err := s.t.connected()
-	if err != nil {
-		return nil, fmt.Errorf("signing with %s: %w", s.id, err)
-	}
 	if !s.t.module.gate.enter() {
 		return nil, fmt.Errorf("signing with %s: %w", s.id, ErrUnavailable)
 	}
 	defer s.t.module.gate.leave()
+	// Not before the gate: the library could be initialised anew in between, and the session
+	// numbers that crypto11 holds would be somebody else's.
+	c, err := s.t.connected()
+	if err != nil {
+		return nil, fmt.Errorf("signing with %s: %w", s.id, err)
+	}
 	defer recovered("crypto11 Sign", &err)
 	key, err := c.signers.FindPrivateKey(s.id[:], nil)
 	if err == nil {

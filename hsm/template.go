@@ -213,7 +213,7 @@ type shape struct {
 	public      []Attribute
 }
 
-// shapeOf returns the shape of what spec describes, // which must have passed [Spec.Check].
+// shapeOf returns the shape of what spec describes, which must have passed [Spec.Check].
 func shapeOf(spec Spec, p Profile) shape {
 	wrapping := spec.Role == RoleTransportSource || spec.Role == RoleTransportDestination
 	unwrapping := spec.Role == RoleEstablishment || spec.Role == RoleImportWrapping

@@ -150,6 +150,11 @@ func (t *Token) connect(ctx context.Context, signers *crypto11.Context) (*connec
 	if err != nil {
 		return nil, err
 	}
+	if t.info.Serial != "" && info.SerialNumber != t.info.Serial {
+		// Whoever puts another token in its place would get the PIN, and what the self-test
+		// found is not true of it.
+		return nil, fmt.Errorf("token with %s has serial %q, not %q as at start: %w", t.sel, info.SerialNumber, t.info.Serial, ErrUnavailable)
+	}
 	c := &connection{slot: slot, serial: info.SerialNumber, generation: t.module.generation.Load(), signers: signers}
 	var opened []pkcs11.SessionHandle
 	defer func() {
