@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto"
@@ -10,10 +11,14 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"flag"
+	"maps"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -72,10 +77,16 @@ func TestDocumentedSample(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if w, ok := l.witness(); ok && (w.Region != "us-east-1" || w.Seq != 1184) {
+			t.Errorf("the page's witness is of line %d in %s", w.Seq, w.Region)
+		} else if ok == (l.Event != WitnessCheckpoint) {
+			t.Error("the page's witness cannot be read")
+		}
 		seen[string(l.Type)], seen[string(l.Outcome)], seen[l.Event] = true, true, true
 	}
 	for _, want := range []string{
-		string(APICall), string(ServiceEvent), string(checkpointType), AuditStart, AuditStop,
+		string(APICall), string(ServiceEvent), string(checkpointType), AuditStart, AuditStop, WitnessCheckpoint,
+		eventReplicate, eventCreate, eventSynchronize,
 		string(Begun), string(Success), string(Denied), string(Error),
 	} {
 		if !seen[want] {
@@ -128,6 +139,7 @@ func TestDocumentedFields(t *testing.T) {
 		documented[name] = true
 	}
 	details := startRecord(tail{}).Details
+	maps.Copy(details, WitnessRecord(SignedCheckpoint{}).Details)
 	for name := range details {
 		if !documented[name] {
 			t.Errorf("the detail %s is not on the page", name)
@@ -173,14 +185,27 @@ func writeSample(t *testing.T) {
 	denied.Details = map[string]string{"decision": "NoAllow"}
 	begun := call("ReplicateKey")
 	begun.Outcome, begun.RequestID, begun.CorrelationID = Begun, "c3d7a0a4-3b51-4f8e-b3a1-0d6b8a4c5e33", "c3d7a0a4-3b51-4f8e-b3a1-0d6b8a4c5e33"
-	begun.Details = map[string]string{"replicaRegion": "us-east-1"}
-	failed := begun
-	failed.Outcome, failed.Error = Error, "UnsupportedOperationException"
-	event := Record{
-		Type: ServiceEvent, Event: "SynchronizeMultiRegionKey", Resources: encrypt.Resources, Outcome: Success,
-		CorrelationID: "9e1f7b60-1c2d-4a3b-8c4d-5e6f7a8b9c44", Details: map[string]string{"peer": "ap-tokyo-1"},
+	done := begun
+	done.Outcome, done.Details = Success, map[string]string{"replicaRegion": "us-east-1"}
+	failed := done
+	failed.Outcome, failed.Error = Error, "AlreadyExistsException"
+	failed.RequestID, failed.CorrelationID = "5d0e0c55-96a5-4dd1-9a53-3f2d0b1a7f10", "5d0e0c55-96a5-4dd1-9a53-3f2d0b1a7f10"
+	event := func(name, correlation, peer, detail, value string) Record {
+		return Record{
+			Type: ServiceEvent, Event: name, Resources: encrypt.Resources, Outcome: Success,
+			CorrelationID: correlation, Details: map[string]string{"peer": peer, detail: value},
+		}
 	}
-	for _, r := range []Record{encrypt, denied, begun, failed, event} {
+	const material = "b57a3410854cb63fa20559780f0e37e8d1e0579e89266f129bf29e4f9751c546"
+	sent := event("SynchronizeMultiRegionKey", "", "us-east-1", "wrappedMaterialId", material)
+	made := event("CreateKey", "9e1f7b60-1c2d-4a3b-8c4d-5e6f7a8b9c44", "ap-tokyo-1", "claimedPrincipal", "arn:aws:iam::"+account+":role/payroll")
+	installed := event("SynchronizeMultiRegionKey", "", "ap-tokyo-1", "installedMaterialId", material)
+	peer := Checkpoint{Region: "us-east-1", Instance: "kfi-ba9876543210", Number: 310, Time: now, Seq: 1184, Hash: hash{0xc4}, Store: StoreHead{Version: 77, Hash: hash{0x5e}}}
+	shown, err := peer.sign(context.Background(), statement.HostKey(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []Record{encrypt, denied, begun, done, failed, sent, WitnessRecord(shown), made, installed} {
 		if err := l.Append(context.Background(), r); err != nil {
 			t.Fatal(err)
 		}
@@ -201,5 +226,69 @@ func writeSample(t *testing.T) {
 	}
 	if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestDocumentedTail runs the page's shell loop on a log that rotates under it.
+func TestDocumentedTail(t *testing.T) {
+	t.Parallel() // it mostly sleeps
+	f := newFixture(t)
+	f.cfg.MaxFileBytes = 3000
+	l := f.open()
+	f.cover(l)
+	tail := exec.Command("sh", "-c", block(t, mustReadPage(t), "sh"))
+	tail.Dir, tail.SysProcAttr = f.cfg.Dir, &syscall.SysProcAttr{Setpgid: true}
+	out, err := tail.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tail.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := func() { _ = syscall.Kill(-tail.Process.Pid, syscall.SIGKILL) } // its children too
+	timeout := time.AfterFunc(time.Minute, stop)
+	t.Cleanup(func() {
+		timeout.Stop()
+		stop()
+		_ = tail.Wait() // was killed
+	})
+	go func() {
+		for i := range 20 {
+			if err := l.Append(context.Background(), record("Encrypt")); err != nil {
+				t.Errorf("record %d: %v", i, err)
+			}
+			if i == 10 {
+				time.Sleep(1500 * time.Millisecond) // so that the loop waits in a file, too
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	lines, got := bufio.NewScanner(out), []byte(nil)
+	for lines.Scan() {
+		got = append(append(got, lines.Bytes()...), '\n')
+		l, err := newEncoder().parseLine(lines.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Checkpoint != nil { // the last line of all
+			break
+		}
+	}
+	numbers, err := listFiles(os.DirFS(f.cfg.Dir))
+	if err != nil || len(numbers) < 4 {
+		t.Fatalf("got files %v, error %v, want at least 4", numbers, err)
+	}
+	var want []byte
+	for _, n := range numbers {
+		b, err := os.ReadFile(filepath.Join(f.cfg.Dir, fileName(n)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, b...)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("the loop printed %d bytes, want the %d of all files in order", len(got), len(want))
 	}
 }

@@ -25,7 +25,7 @@ func WitnessRecord(c SignedCheckpoint) Record {
 			"peerInstance": string(c.Instance),
 			"number":       strconv.FormatUint(c.Number, 10),
 			"sequence":     strconv.FormatUint(c.Seq, 10),
-			"statement":    base64.StdEncoding.EncodeToString(c.Statement.Marshal()),
+			"checkpoint":   base64.StdEncoding.EncodeToString(c.Statement.Marshal()),
 		},
 	}
 }
@@ -48,7 +48,7 @@ func (l *line) witness() (Witness, bool) {
 	if l.Type != ServiceEvent || l.Event != WitnessCheckpoint {
 		return Witness{}, false
 	}
-	b, err := base64.StdEncoding.DecodeString(l.Details["statement"])
+	b, err := base64.StdEncoding.DecodeString(l.Details["checkpoint"])
 	if err != nil {
 		return Witness{}, false
 	}

@@ -147,9 +147,9 @@ func TestWitnessesProveNothingElse(t *testing.T) {
 		t.Errorf("got %+v, %t, want checkpoint 3 of %s", w, ok, testRegion)
 	}
 	for name, change := range map[string]func(*Record){
-		"no statement":      func(r *Record) { delete(r.Details, "statement") },
-		"not base64":        func(r *Record) { r.Details["statement"] = "!" },
-		"no statement form": func(r *Record) { r.Details["statement"] = "AAAA" },
+		"no checkpoint":     func(r *Record) { delete(r.Details, "checkpoint") },
+		"not base64":        func(r *Record) { r.Details["checkpoint"] = "!" },
+		"no statement form": func(r *Record) { r.Details["checkpoint"] = "AAAA" },
 		"another event":     func(r *Record) { r.Event = "Encrypt" },
 		"a call":            func(r *Record) { r.Type = APICall },
 	} {
