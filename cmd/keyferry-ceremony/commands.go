@@ -1,13 +1,13 @@
 package main
 
 import (
-	"crypto"
 	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keyferry/keyferry/cmd/internal/ceremony"
+	"github.com/keyferry/keyferry/cmd/internal/operator"
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
@@ -106,10 +106,10 @@ source awaited. The establishment key exists in this process only.`,
 	return cmd
 }
 
-func loadKeys(paths []string) ([]crypto.Signer, error) {
-	var keys []crypto.Signer
+func loadKeys(paths []string) ([]operator.Key, error) {
+	var keys []operator.Key
 	for _, path := range paths {
-		k, err := ceremony.LoadOperatorKey(path)
+		k, err := operator.Load(path)
 		if err != nil {
 			return nil, fmt.Errorf("--operator-key: %w", err)
 		}
@@ -128,7 +128,7 @@ func (f *flags) approveCommand(ran *bool) *cobra.Command {
 			if err := newFile("out", out); err != nil {
 				return err
 			}
-			k, err := ceremony.LoadOperatorKey(key)
+			k, err := operator.Load(key)
 			if err != nil {
 				return fmt.Errorf("--operator-key: %w", err)
 			}
@@ -252,11 +252,13 @@ func (f *flags) operatorKeyCommand(ran *bool) *cobra.Command {
 		Short: "For development: make an operator's key at PATH and its public half at PATH.pub",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := f.noToken(cmd, ran)
+			*ran = true
+			fingerprint, err := operator.Generate(args[0])
 			if err != nil {
 				return err
 			}
-			return t.NewOperatorKey(args[0])
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "operator key %[1]s, public half %[1]s.pub, fingerprint %[2]s\n", args[0], fingerprint)
+			return err
 		},
 	}
 }

@@ -2,7 +2,6 @@ package ceremony
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyferry/keyferry/cmd/internal/operator"
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
@@ -24,13 +24,14 @@ const poll = 100 * time.Millisecond
 // AcceptOptions says what a destination accepts.
 type AcceptOptions struct {
 	From region.Name // the source; its descriptor must be pinned
-	// Offer is where the approved offer is written. Before that it is at Offer.draft, for
-	// operators to approve; their approvals are expected at Offer.approval-*.
+	// Offer is where the approved offer is written. Before that it is at Offer.draft, and
+	// what operators approve of it at Offer.request; their approvals are expected at
+	// Offer.approval-*.
 	Offer string
 	// Package is where the source's answer will appear.
 	Package string
 	// Operators are keys of operators who approve in this process.
-	Operators []crypto.Signer
+	Operators []operator.Key
 	// Expiry is how long the offer lives, at most a day; 0 means an hour.
 	Expiry time.Duration
 	// Epoch is the least epoch to use: the source refuses one that it has used in a ceremony
@@ -109,9 +110,12 @@ func (t Tool) publish(ctx context.Context, opt AcceptOptions, o Offer, signed st
 	if err := statement.WriteJSON(opt.Offer+".draft", f); err != nil {
 		return err
 	}
+	if err := statement.WriteJSON(opt.Offer+".request", requestOf(o, signed)); err != nil {
+		return err
+	}
 	t.say("draft of the offer %s\noffer fingerprint %s", opt.Offer+".draft", fingerprint(signed))
 	for _, k := range opt.Operators {
-		a, err := approval.Sign(ctx, k, approvalOf(o, signed))
+		a, err := k.Approve(ctx, requestOf(o, signed))
 		if err != nil {
 			return err
 		}
@@ -136,7 +140,7 @@ func (t Tool) publish(ctx context.Context, opt AcceptOptions, o Offer, signed st
 				f.Approvals = append(f.Approvals, a)
 			}
 		}
-		missing := o.Destination.Operators.Check(approvalOf(o, signed), t.Now(), f.Approvals)
+		missing := o.Destination.Operators.Check(requestOf(o, signed), t.Now(), f.Approvals)
 		if missing != nil && missing.Error() != said {
 			said = missing.Error()
 			t.say("waiting for approvals at %s.approval-*: %s", opt.Offer, said)
@@ -230,7 +234,7 @@ func await(ctx context.Context, ready func() (bool, error)) error {
 
 // Approve makes one operator's approval of a draft, after the operator agreed to its
 // fingerprint, and writes it to out.
-func (t Tool) Approve(ctx context.Context, draft, out string, key crypto.Signer, agree Agree) error {
+func (t Tool) Approve(ctx context.Context, draft, out string, key operator.Key, agree Agree) error {
 	var f OfferFile
 	if err := statement.ReadJSON(draft, &f); err != nil {
 		return err
@@ -257,7 +261,7 @@ func (t Tool) Approve(ctx context.Context, draft, out string, key crypto.Signer,
 	if err := agree("offer", fingerprint(signed)); err != nil {
 		return err
 	}
-	a, err := approval.Sign(ctx, key, approvalOf(o, signed))
+	a, err := key.Approve(ctx, requestOf(o, signed))
 	if err != nil {
 		return err
 	}

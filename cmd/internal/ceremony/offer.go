@@ -2,6 +2,7 @@ package ceremony
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"time"
@@ -96,9 +97,21 @@ func takeTime(r *wire.Reader) time.Time {
 	return time.Unix(int64(sec), 0).UTC()
 }
 
-// approvalOf is what each operator of the destination approves.
-func approvalOf(o Offer, signed statement.Signed) approval.Approval {
-	return approval.Approval{Operation: approval.Offer, Object: signed.Hash(), Epoch: o.Epoch, Expires: o.Expires}
+// requestOf is what the operators of the destination approve. It follows from the signed
+// offer alone, so that source and operators come to the same.
+func requestOf(o Offer, signed statement.Signed) approval.Request {
+	name, destination := o.Name(), transport.EndOf(o.Destination.Descriptor)
+	return approval.Request{
+		Operation: approval.Offer, Region: string(o.Destination.Region), Instance: string(o.Destination.Instance),
+		Roster: o.Destination.Operators.Version,
+		Series: fmt.Sprintf("transport keys from %s to %s", name.Source, o.Destination.Region), Epoch: o.Epoch, Target: destination.String(),
+		Serial: hex.EncodeToString(signed.Hash()[:16]), Expires: o.Expires,
+		Object: []approval.Detail{
+			{Name: "transport keys", Text: name.String()},
+			{Name: "establishment key", Text: statement.Fingerprint(o.Establishment)},
+			{Name: "offer", Text: fingerprint(signed)},
+		},
+	}
 }
 
 // fingerprint covers the whole signed offer, establishment key included. Approvals are
@@ -138,7 +151,7 @@ func openOffer(f OfferFile, own region.SignedDescriptor, pinned func(region.Name
 	if err := o.Name().Validate(); err != nil {
 		return o, signed, err
 	}
-	if err := peer.Operators.Check(approvalOf(o, signed), now, f.Approvals); err != nil {
+	if err := peer.Operators.Check(requestOf(o, signed), now, f.Approvals); err != nil {
 		return o, signed, err
 	}
 	return o, signed, nil

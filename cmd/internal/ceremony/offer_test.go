@@ -86,7 +86,7 @@ func offerOf(source, destination party) Offer {
 func (p party) file(t testing.TB, o Offer) OfferFile {
 	t.Helper()
 	signed, f := p.sign(t, statement.CeremonyOffer, o.payload())
-	a, err := approval.Sign(context.Background(), p.operator, approvalOf(o, signed))
+	a, err := approval.Sign(context.Background(), p.operator, requestOf(o, signed))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestOpenOffer(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if f.Approvals[0], err = approval.Sign(t.Context(), destination.operator, approvalOf(o, signed)); err != nil {
+				if f.Approvals[0], err = approval.Sign(t.Context(), destination.operator, requestOf(o, signed)); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -12,6 +12,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,55 +54,206 @@ func people(t *testing.T, n int) ([]crypto.Signer, []approval.Operator) {
 	return keys, ops
 }
 
+// requestFor is a valid request to a roster.
+func requestFor(r approval.Roster) approval.Request {
+	return approval.Request{
+		Operation: approval.ForcePromotion, Region: "eu-paris-1", Instance: "kfi-0123456789ab", Roster: r.Version,
+		Series: "promotions", Epoch: 3, Target: "eu-paris-1", Serial: approval.NewSerial(), Expires: now.Add(time.Hour),
+		Object: []approval.Detail{{Name: "key", Text: "mrk-1"}, {Name: "key", Text: "mrk-2"}},
+	}
+}
+
+func mustSign(t testing.TB, k crypto.Signer, q approval.Request) statement.File {
+	t.Helper()
+	f, err := approval.Sign(t.Context(), k, q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 func TestApprovalsAreCounted(t *testing.T) {
 	keys, ops := people(t, 4)
-	roster := approval.Roster{Threshold: 2, Operators: ops[:3]} // the fourth is a stranger
-	want := approval.Approval{Operation: approval.Offer, Object: bytes.Repeat([]byte{7}, 48), Epoch: 3, Expires: now.Add(time.Hour)}
-	sign := func(who int, change func(*approval.Approval)) statement.File {
+	roster := approval.Roster{Version: 5, Threshold: 2, Operators: ops[:3]} // the fourth is a stranger
+	want := requestFor(roster)
+	sign := func(who int, change func(*approval.Request)) statement.File {
 		t.Helper()
-		a := want
+		q := want
+		q.Object = slices.Clone(want.Object)
 		if change != nil {
-			change(&a)
+			change(&q)
 		}
-		f, err := approval.Sign(t.Context(), keys[who], a)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
+		return mustSign(t, keys[who], q)
 	}
 	forged := sign(0, nil)
 	forged.Key = sign(1, nil).Key
+	broken := sign(1, nil)
+	broken.Signature = bytes.Clone(broken.Signature)
+	broken.Signature[len(broken.Signature)-1] ^= 1
+	another := sign(1, nil)
+	another.Type = string(statement.Descriptor)
+	other := func(change func(*approval.Request)) []statement.File {
+		return []statement.File{sign(0, nil), sign(1, change)}
+	}
 	for _, c := range []struct {
 		name string
 		got  []statement.File
-		ok   bool
+		why  string // empty if it is enough
 	}{
-		{"none", nil, false},
-		{"one", []statement.File{sign(0, nil)}, false},
-		{"two", []statement.File{sign(0, nil), sign(1, nil)}, true},
-		{"all", []statement.File{sign(0, nil), sign(1, nil), sign(2, nil)}, true},
-		{"two and a stranger's", []statement.File{sign(3, nil), sign(0, nil), sign(2, nil)}, true},
-		{"one operator twice", []statement.File{sign(0, nil), sign(0, nil)}, false},
-		{"one and a stranger's", []statement.File{sign(0, nil), sign(3, nil)}, false},
-		{"one and one under another's name", []statement.File{sign(0, nil), forged}, false},
-		{"another operation", []statement.File{sign(0, nil), sign(1, func(a *approval.Approval) { a.Operation = "erase" })}, false},
-		{"another object", []statement.File{sign(0, nil), sign(1, func(a *approval.Approval) { a.Object = bytes.Repeat([]byte{8}, 48) })}, false},
-		{"another epoch", []statement.File{sign(0, nil), sign(1, func(a *approval.Approval) { a.Epoch++ })}, false},
-		{"expired", []statement.File{sign(0, nil), sign(1, func(a *approval.Approval) { a.Expires = now })}, false},
-		{"expires in a second", []statement.File{sign(0, nil), sign(1, func(a *approval.Approval) { a.Expires = now.Add(time.Second) })}, true},
+		{"none", nil, "0 of 2 needed"},
+		{"one", []statement.File{sign(0, nil)}, "1 of 2 needed"},
+		{"two", []statement.File{sign(0, nil), sign(1, nil)}, ""},
+		{"all", []statement.File{sign(0, nil), sign(1, nil), sign(2, nil)}, ""},
+		{"two and a stranger's", []statement.File{sign(3, nil), sign(0, nil), sign(2, nil)}, ""},
+		{"one operator twice", []statement.File{sign(0, nil), sign(0, nil)}, "counts once"},
+		{"one file twice", slices.Repeat([]statement.File{sign(0, nil)}, 2), "counts once"},
+		{"one and a stranger's", []statement.File{sign(0, nil), sign(3, nil)}, "no operator's on the roster"},
+		{"one and one under another's name", []statement.File{sign(0, nil), forged}, "signature not valid"},
+		{"one with a flipped bit", []statement.File{sign(0, nil), broken}, "signature not valid"},
+		{"one as another kind of statement", []statement.File{sign(0, nil), another}, `want "approval"`},
+		{"another operation", other(func(q *approval.Request) { q.Operation = approval.SuspendRegion }), "its operation differs"},
+		{"another Region", other(func(q *approval.Request) { q.Region = "us-east-1" }), "its Region differs"},
+		{"another instance", other(func(q *approval.Request) { q.Instance = "kfi-ba9876543210" }), "its instance differs"},
+		{"another roster", other(func(q *approval.Request) { q.Roster-- }), "its roster version differs"},
+		{"another epoch", other(func(q *approval.Request) { q.Epoch++ }), "its epoch differs"},
+		{"another target", other(func(q *approval.Request) { q.Target = "us-east-1" }), "its epoch differs"},
+		{"another serial", other(func(q *approval.Request) { q.Serial = approval.NewSerial() }), "its serial differs"},
+		{"another expiry", other(func(q *approval.Request) { q.Expires = q.Expires.Add(time.Second) }), "its expiry differs"},
+		{"another object", other(func(q *approval.Request) { q.Object[1].Text = "mrk-3" }), `differs at "key"`},
+		{"less of the object", other(func(q *approval.Request) { q.Object = q.Object[:1] }), `differs at "key"`},
+		{"more than the object", other(func(q *approval.Request) { q.Object = append(q.Object, q.Object[0]) }), "has more"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := roster.Check(want, now, c.got)
-			if c.ok && err != nil {
+			if c.why == "" && err != nil {
 				t.Errorf("refused: %v", err)
 			}
-			if !c.ok && !errors.Is(err, approval.ErrNotEnough) {
-				t.Errorf("got %v, want ErrNotEnough", err)
+			if c.why != "" && (!errors.Is(err, approval.ErrNotEnough) || !strings.Contains(err.Error(), c.why)) {
+				t.Errorf("got %v, want ErrNotEnough that says %q", err, c.why)
 			}
 		})
 	}
-	if err := (approval.Roster{}).Check(want, now, nil); !errors.Is(err, approval.ErrNotEnough) {
+	enough := []statement.File{sign(0, nil), sign(1, nil)}
+	for name, at := range map[string]time.Time{"expired": want.Expires, "long before": want.Expires.Add(-approval.MaxLife - time.Second)} {
+		if err := roster.Check(want, at, enough); !errors.Is(err, approval.ErrExpired) {
+			t.Errorf("%s: got %v, want ErrExpired", name, err)
+		}
+	}
+	if err := roster.Check(want, want.Expires.Add(-time.Second), enough); err != nil {
+		t.Errorf("in the last second: %v", err)
+	}
+	if err := roster.Verify(want, enough); err != nil {
+		t.Errorf("at any time later: %v", err)
+	}
+	newer := roster
+	newer.Version++
+	if err := newer.Check(want, now, enough); !errors.Is(err, approval.ErrNotEnough) || !strings.Contains(err.Error(), "ask again") {
+		t.Errorf("the same people under a newer roster: %v", err)
+	}
+	if err := (approval.Roster{Version: 5}).Check(want, now, enough); !errors.Is(err, approval.ErrNotEnough) {
 		t.Errorf("an empty roster: got %v, want ErrNotEnough", err)
+	}
+	half := approval.Roster{Version: 5, Threshold: 2, Operators: ops}
+	if err := half.Check(want, now, enough); !errors.Is(err, approval.ErrNotEnough) {
+		t.Errorf("half of the operators: got %v, want ErrNotEnough", err)
+	}
+}
+
+func TestRequestsThatNobodySigns(t *testing.T) {
+	keys, _ := people(t, 1)
+	for name, change := range map[string]func(*approval.Request){
+		"an unknown operation":     func(q *approval.Request) { q.Operation = "erase" },
+		"no operation":             func(q *approval.Request) { q.Operation = "" },
+		"no Region":                func(q *approval.Request) { q.Region = "" },
+		"no serial":                func(q *approval.Request) { q.Serial = "" },
+		"an epoch of nothing":      func(q *approval.Request) { q.Series = "" },
+		"a series of nothing":      func(q *approval.Request) { q.Epoch, q.Target = 0, "" },
+		"no object":                func(q *approval.Request) { q.Object = nil },
+		"too much":                 func(q *approval.Request) { q.Object = make([]approval.Detail, 257) },
+		"an empty detail":          func(q *approval.Request) { q.Object[0].Text = "" },
+		"a terminal sequence":      func(q *approval.Request) { q.Object[0].Text = "\x1b[2Jnothing" },
+		"a line of its own":        func(q *approval.Request) { q.Object[0].Text = "key\nexpires: never" },
+		"writing that turns round": func(q *approval.Request) { q.Object[0].Text = "\u202ekey" },
+		"bytes that are no text":   func(q *approval.Request) { q.Object[0].Text = "\xff" },
+		"parts of a second":        func(q *approval.Request) { q.Expires = q.Expires.Add(1) },
+		"another time zone":        func(q *approval.Request) { q.Expires = q.Expires.In(time.FixedZone("", 3600)) },
+	} {
+		q := requestFor(approval.Roster{})
+		change(&q)
+		if _, err := approval.Sign(t.Context(), keys[0], q); err == nil {
+			t.Errorf("%s was signed", name)
+		}
+	}
+}
+
+// TestRequestComesBack holds that request, approval and file say the same.
+func TestRequestComesBack(t *testing.T) {
+	keys, _ := people(t, 1)
+	for name, q := range map[string]approval.Request{
+		"numbered": requestFor(approval.Roster{Version: 7}),
+		"plain": {Operation: approval.ResealStore, Region: "r", Instance: "i", Serial: approval.NewSerial(), Expires: now,
+			Object: []approval.Detail{{Name: "store", Text: "what it is: <&> Ω"}}},
+	} {
+		got, err := approval.RequestOf(mustSign(t, keys[0], q))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(q, got); diff != "" {
+			t.Errorf("%s: signed and read (-want +got):\n%s", name, diff)
+		}
+		path := filepath.Join(t.TempDir(), "request.json")
+		if err := statement.WriteJSON(path, q); err != nil {
+			t.Fatal(err)
+		}
+		var file approval.Request
+		if err := statement.ReadJSON(path, &file); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(q, file); diff != "" || file.ID() != q.ID() {
+			t.Errorf("%s: written and read (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestQuorum(t *testing.T) {
+	always := []approval.Operation{approval.Offer, approval.ResealStore, approval.ChangeRoster, "erase"}
+	none, err := approval.NewQuorum(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	some, err := approval.NewQuorum([]approval.Operation{approval.SuspendRegion, approval.Offer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		q    approval.Quorum
+		free []string
+	}{
+		"not configured": {approval.Quorum{}, nil},
+		"none":           {none, approval.Optional()},
+		"some":           {some, []string{"delete-primary-key", "disassociate-replica", "force-promotion"}},
+	} {
+		for _, o := range always {
+			if !c.q.Needs(o) {
+				t.Errorf("%s: %s needs no approvals", name, o)
+			}
+		}
+		var free []string
+		for _, o := range approval.Optional() {
+			if !c.q.Needs(approval.Operation(o)) {
+				free = append(free, o)
+			}
+		}
+		if diff := cmp.Diff(c.free, free); diff != "" {
+			t.Errorf("%s: free of approvals (-want +got):\n%s", name, diff)
+		}
+	}
+	for name, list := range map[string][]approval.Operation{
+		"unknown": {"erase"}, "twice": {approval.SuspendRegion, approval.SuspendRegion}, "empty": {""},
+	} {
+		if _, err := approval.NewQuorum(list); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
 	}
 }
 
@@ -122,8 +275,10 @@ func TestRosterValidate(t *testing.T) {
 		"0 of 3":        {approval.Roster{Threshold: 0, Operators: ops}, false},
 		"4 of 3":        {approval.Roster{Threshold: 4, Operators: ops}, false},
 		"negative":      {approval.Roster{Threshold: -1, Operators: ops}, false},
-		"same key":      {approval.Roster{Threshold: 1, Operators: []approval.Operator{ops[0], {Name: "other", Key: ops[0].Key}}}, false},
-		"same name":     {approval.Roster{Threshold: 1, Operators: []approval.Operator{ops[0], {Name: ops[0].Name, Key: ops[1].Key}}}, false},
+		"half of 2":     {approval.Roster{Threshold: 1, Operators: ops[:2]}, false},
+		"1 of 1":        {approval.Roster{Threshold: 1, Operators: ops[:1]}, true},
+		"same key":      {approval.Roster{Threshold: 2, Operators: []approval.Operator{ops[0], {Name: "other", Key: ops[0].Key}}}, false},
+		"same name":     {approval.Roster{Threshold: 2, Operators: []approval.Operator{ops[0], {Name: ops[0].Name, Key: ops[1].Key}}}, false},
 		"no name":       {approval.Roster{Threshold: 1, Operators: []approval.Operator{{Key: ops[0].Key}}}, false},
 		"no key":        {approval.Roster{Threshold: 1, Operators: []approval.Operator{{Name: "a"}}}, false},
 		"key of a kind": {approval.Roster{Threshold: 1, Operators: []approval.Operator{{Name: "a", Key: der}}}, false},
@@ -136,7 +291,7 @@ func TestRosterValidate(t *testing.T) {
 
 func TestRosterOnTheWire(t *testing.T) {
 	_, ops := people(t, 3)
-	r := approval.Roster{Threshold: 2, Operators: ops}
+	r := approval.Roster{Version: 3, Threshold: 2, Operators: ops}
 	var w wire.Writer
 	r.Append(&w)
 	d := wire.NewReader(w.Out())

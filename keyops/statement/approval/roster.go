@@ -19,7 +19,8 @@ const MaxOperators = 32
 
 // Roster says whose approvals count in a Region and how many different operators must give one.
 type Roster struct {
-	Threshold int
+	Version   uint64 // 0 for the one that a Region's descriptor names, one more with each change
+	Threshold int    // more than half of the operators
 	Operators []Operator
 }
 
@@ -31,8 +32,8 @@ type Operator struct {
 
 // Validate reports the first thing wrong with the roster.
 func (r Roster) Validate() error {
-	if r.Threshold < 1 || r.Threshold > len(r.Operators) || len(r.Operators) > MaxOperators {
-		return fmt.Errorf("roster: threshold %d of %d operators, want 1 to the number of operators, which is at most %d",
+	if 2*r.Threshold <= len(r.Operators) || r.Threshold > len(r.Operators) || len(r.Operators) > MaxOperators {
+		return fmt.Errorf("roster: threshold %d of %d operators, want more than half of them, and at most %d operators",
 			r.Threshold, len(r.Operators), MaxOperators)
 	}
 	seen := map[string]string{} // names and fingerprints; neither can look like the other's
@@ -58,8 +59,15 @@ func (r Roster) Validate() error {
 	return nil
 }
 
+func (r Roster) encode() []byte {
+	var w wire.Writer
+	r.Append(&w)
+	return w.Out()
+}
+
 // Append writes the roster's fields to w.
 func (r Roster) Append(w *wire.Writer) {
+	w.Uint(r.Version)
 	w.Uint(uint64(r.Threshold))
 	w.Count(len(r.Operators))
 	for _, o := range r.Operators {
@@ -70,7 +78,7 @@ func (r Roster) Append(w *wire.Writer) {
 
 // Take reads what Append wrote; what is wrong is recorded in d.
 func Take(d *wire.Reader) Roster {
-	r := Roster{Threshold: d.Count(MaxOperators)}
+	r := Roster{Version: d.Uint(), Threshold: d.Count(MaxOperators)}
 	for range d.Count(MaxOperators) {
 		r.Operators = append(r.Operators, Operator{Name: d.String(64), Key: d.Bytes(512)})
 	}
