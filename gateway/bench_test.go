@@ -145,7 +145,9 @@ func serveFull(b *testing.B, ca *authority, region *keyopstest.Region) string {
 	server, err := gateway.New(gateway.Config{
 		GRPCAddress: "127.0.0.1:0", TLS: ca.files(),
 		Principals: []gateway.Rule{{SPIFFE: aliceURI, Principal: "arn:aws:iam::111122223333:user/alice"}},
+		Region:     "eu-paris-1",
 		Keys:       region.Service,
+		Limits:     gateway.Limits{Rates: gateway.Rates{Crypto: gateway.Rate{Account: 1e9, Principal: 1e9}}},
 		Health:     func(context.Context) error { return nil },
 	})
 	if err != nil {

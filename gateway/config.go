@@ -9,7 +9,10 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/keyferry/keyferry/gateway/bearer"
+	"github.com/keyferry/keyferry/gateway/reload"
 	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/region"
 )
 
 // Config is what a Server is made of. A zero value in a field that names a default means
@@ -21,11 +24,20 @@ type Config struct {
 	RESTAddress string
 	// TLS names the files of both listeners' certificate and of the clients' authority. Required.
 	TLS TLSFiles
+	// Files keeps what is made of the files of TLS and Bearer current; somebody has to run it.
+	// nil: they are read once, by New.
+	Files *reload.Watcher
 	// Principals are the rules that name the principal of a verified client certificate, in
 	// order; the first that fits decides. A certificate that none fits is Unauthenticated, so
 	// without rules nobody enters.
 	Principals []Rule
 
+	// Bearer says whose bearer tokens are taken from clients without a certificate. nil: nobody's,
+	// and gRPC clients need a certificate to connect.
+	Bearer *Bearer
+
+	// Region is the name of the Region that is served. Required.
+	Region region.Name
 	// Keys is the one door to keys. Required.
 	Keys keyops.Operations
 	// Replication answers ListReplicas and ListPeers. nil in a deployment of one Region.
@@ -46,7 +58,7 @@ type Config struct {
 	DrainTimeout time.Duration
 }
 
-// TLSFiles names PEM files. They are read once, by New.
+// TLSFiles names PEM files.
 type TLSFiles struct {
 	// Certificate is the server's certificate chain, leaf first. Required.
 	Certificate string
@@ -54,6 +66,22 @@ type TLSFiles struct {
 	Key string
 	// ClientCA holds the certificates of the authorities that issue client certificates. Required.
 	ClientCA string
+	// CRLs holds revocation lists of these authorities, PEM or DER, at most one of each. A
+	// certificate of an authority without a list is taken until it expires.
+	CRLs []string
+	// CRLGrace is how long after its next update was due a list still counts. Later, no
+	// certificate of its authority is taken: who holds back a list must not hold back
+	// revocations. Default: 0.
+	CRLGrace time.Duration
+}
+
+// Bearer says whose bearer tokens are taken, and as whom.
+type Bearer struct {
+	// Config says whose tokens are taken. Its Now is that of the Server.
+	bearer.Config
+	// Principals are the rules that name the principal of a verified token, in order; the first
+	// that fits decides. A token that none fits is Unauthenticated.
+	Principals []ClaimRule
 }
 
 // Limits bound what clients can occupy. Sizes and deadlines of calls are per method, in the
@@ -62,6 +90,9 @@ type Limits struct {
 	// MaxConnections is how many connections each listener has at once; more wait to be
 	// accepted. Default: 1000.
 	MaxConnections int
+	// MaxConnectionsPerAddress is how many of them may come from one address; more are closed
+	// at once. Default: half of MaxConnections.
+	MaxConnectionsPerAddress int
 	// MaxConcurrentStreams is how many calls one gRPC connection has at once. Default: 100.
 	MaxConcurrentStreams uint32
 	// HandshakeTimeout is how long a new connection may take to authenticate, and a REST
@@ -72,9 +103,28 @@ type Limits struct {
 	// MaxConnectionAge closes a gRPC connection however busy, once its calls have finished,
 	// so that certificates are looked at again. Default: 1 h.
 	MaxConnectionAge time.Duration
+	// Rates bound how often calls are served.
+	Rates Rates
 	// StreamWorkers is how many goroutines serve gRPC calls without being started for each.
 	// Default: 0, a goroutine for each call.
 	StreamWorkers uint32
+}
+
+// Rates bound, by rate class (methods.go), how often calls are served in this Region. What
+// one second allows may come at once.
+type Rates struct {
+	// Crypto is for use of keys. Default: 20,000 of an account, 10,000 of a principal.
+	Crypto Rate
+	// Read is for questions. Default: 2,000 and 1,000.
+	Read Rate
+	// Manage is for what changes keys and aliases. Default: 200 and 100.
+	Manage Rate
+}
+
+// Rate is a number of calls per second.
+type Rate struct {
+	Account   int // of all principals of one account together
+	Principal int // of one principal
 }
 
 // withDefaults checks what is required and fills in what is not.
@@ -89,15 +139,20 @@ func (c Config) withDefaults() (Config, error) {
 	need(c.TLS.Certificate != "", "TLS.Certificate")
 	need(c.TLS.Key != "", "TLS.Key")
 	need(c.TLS.ClientCA != "", "TLS.ClientCA")
+	need(c.Region != "", "Region")
 	need(c.Keys != nil, "Keys")
 	need(c.Health != nil, "Health")
 
 	for field, value := range map[string]int64{
 		"DrainTimeout":            int64(c.DrainTimeout),
-		"Limits.MaxConnections":   int64(c.Limits.MaxConnections),
+		"TLS.CRLGrace":            int64(c.TLS.CRLGrace),
 		"Limits.HandshakeTimeout": int64(c.Limits.HandshakeTimeout),
 		"Limits.IdleTimeout":      int64(c.Limits.IdleTimeout),
 		"Limits.MaxConnectionAge": int64(c.Limits.MaxConnectionAge),
+
+		"Limits.MaxConnections":           int64(c.Limits.MaxConnections),
+		"Limits.MaxConnectionsPerAddress": int64(c.Limits.MaxConnectionsPerAddress),
+		"Limits.Rates":                    int64(c.Limits.Rates.least()),
 	} {
 		if value < 0 {
 			mistakes = append(mistakes, fmt.Errorf("gateway: %s is negative", field))
@@ -107,7 +162,14 @@ func (c Config) withDefaults() (Config, error) {
 	orDefault(&c.Version, "unknown")
 	orDefault(&c.DrainTimeout, 20*time.Second)
 	orDefault(&c.Limits.MaxConnections, 1000)
+	orDefault(&c.Limits.MaxConnectionsPerAddress, max(1, c.Limits.MaxConnections/2))
 	orDefault(&c.Limits.MaxConcurrentStreams, 100)
+	orDefault(&c.Limits.Rates.Crypto.Account, 20_000)
+	orDefault(&c.Limits.Rates.Crypto.Principal, 10_000)
+	orDefault(&c.Limits.Rates.Read.Account, 2_000)
+	orDefault(&c.Limits.Rates.Read.Principal, 1_000)
+	orDefault(&c.Limits.Rates.Manage.Account, 200)
+	orDefault(&c.Limits.Rates.Manage.Principal, 100)
 	orDefault(&c.Limits.HandshakeTimeout, 10*time.Second)
 	orDefault(&c.Limits.IdleTimeout, 5*time.Minute)
 	orDefault(&c.Limits.MaxConnectionAge, time.Hour)
@@ -119,7 +181,15 @@ func (c Config) withDefaults() (Config, error) {
 		silent.SetOutput(io.Discard)
 		c.Log = silent
 	}
+	if c.Files == nil {
+		c.Files = reload.NewWatcher(c.Log, nil)
+	}
 	return c, errors.Join(mistakes...)
+}
+
+// least is the smallest of all rates.
+func (r Rates) least() int {
+	return min(r.Crypto.Account, r.Crypto.Principal, r.Read.Account, r.Read.Principal, r.Manage.Account, r.Manage.Principal)
 }
 
 func orDefault[T comparable](field *T, value T) {

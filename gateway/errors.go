@@ -3,11 +3,14 @@ package gateway
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/keyferry/keyferry/gateway/bearer"
 	"github.com/keyferry/keyferry/keyops"
 )
 
@@ -47,7 +50,8 @@ type refusal struct {
 	code    codes.Code
 	reason  string
 	message string
-	http    int // HTTP status, where the code's is not the one; else 0
+	http    int           // HTTP status, where the code's is not the one; else 0
+	retry   time.Duration // after which the call may be repeated; 0 if that would not help
 }
 
 // Error returns the message.
@@ -68,12 +72,24 @@ const (
 
 // Refusals of callers whose identity is in doubt. They say nothing of which rules exist.
 var (
-	errNoCredential  = &refusal{codes.Unauthenticated, reasonNoCredential, "no verified client certificate", 0}
-	errExpired       = &refusal{codes.Unauthenticated, reasonNobody, "the client certificate has expired", 0}
-	errNoRule        = &refusal{codes.Unauthenticated, reasonNobody, "no principal rule of this Region fits the client certificate", 0}
-	errForged        = &refusal{codes.Unauthenticated, reasonNobody, "forwarded identity from outside", 0}
-	errUnknownMethod = &refusal{codes.Unimplemented, reasonNoOperation, "this operation is not served here", 0}
+	errNoCredential   = unauthenticated(reasonNoCredential, "no verified client certificate and no bearer token")
+	errNoBearer       = unauthenticated(reasonNoCredential, "this Region takes no bearer tokens: show a client certificate, and no authorization")
+	errNoToken        = unauthenticated(reasonNoCredential, "the authorization is not one bearer token")
+	errTwoCredentials = unauthenticated(reasonNobody, "a client certificate and a bearer token: show one of them")
+	errExpired        = unauthenticated(reasonNobody, "the client certificate has expired")
+	errRevoked        = unauthenticated(reasonNobody, "the client certificate is revoked")
+	errStaleList      = unauthenticated(reasonNobody, "the revocation list of the client certificate's authority is out of date")
+	errDistrusted     = unauthenticated(reasonNobody, "the client certificate's authority is no longer trusted")
+	errNoRule         = unauthenticated(reasonNobody, "no principal rule of this Region fits the client certificate or bearer token")
+	errForged         = unauthenticated(reasonNobody, "forwarded identity from outside")
+
+	errUnknownMethod = &refusal{code: codes.Unimplemented, reason: reasonNoOperation, message: "this operation is not served here"}
+	errNoKeys        = &refusal{code: codes.Unavailable, reason: reasonUnavailable, message: bearer.ErrNoKeys.Error()}
 )
+
+func unauthenticated(reason, message string) *refusal {
+	return &refusal{code: codes.Unauthenticated, reason: reason, message: message}
+}
 
 // statusOf turns any error into what the client sees. Only errors of keyops and of this
 // package say more than that there was one.
@@ -82,7 +98,7 @@ func statusOf(err error, requestID string) *status.Status {
 	var known *keyops.Error
 	switch {
 	case errors.As(err, &own):
-		return newStatus(own.code, own.reason, own.message, requestID)
+		return withRetry(newStatus(own.code, own.reason, own.message, requestID), own.retry)
 	case errors.As(err, &known):
 		if code, ok := reasonCodes[known.Reason]; ok {
 			return newStatus(code, string(known.Reason), messageOf(known, requestID), requestID)
@@ -117,6 +133,18 @@ func newStatus(code codes.Code, reason, message, requestID string) *status.Statu
 	})
 	if err != nil {
 		return s // a message that cannot be marshalled; the code still stands
+	}
+	return detailed
+}
+
+// withRetry adds when the call may be repeated.
+func withRetry(s *status.Status, after time.Duration) *status.Status {
+	if after == 0 {
+		return s
+	}
+	detailed, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	if err != nil {
+		return s // as in newStatus
 	}
 	return detailed
 }

@@ -32,17 +32,17 @@ func ServerCredentials(c *tls.Config) credentials.TransportCredentials {
 
 // ForwardedIdentity encodes what REST forwards.
 func ForwardedIdentity(leaf []byte, remote, requestID string) string {
-	return forwarded{leaf, remote, requestID}.marshal()
+	return forwarded{leaf: leaf, remoteAddr: remote, requestID: requestID}.marshal()
 }
 
 // Map applies rules to a certificate.
 func Map(rules []Rule, leaf *x509.Certificate) (arn.Principal, bool, error) {
-	m, err := newMapper(rules)
+	m, err := compile(rules, Rule.compile)
 	if err != nil {
 		return arn.Principal{}, false, err
 	}
-	p, ok := m.principal(leaf)
-	return p, ok, nil
+	p, _, err := m.principal(leaf)
+	return p, err == nil, nil
 }
 
 // MethodRow is a row of the table, for comparison with others' tables.

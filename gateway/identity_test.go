@@ -126,7 +126,7 @@ func TestForgedIdentity(t *testing.T) {
 	for _, header := range []string{"Grpc-Metadata-" + gateway.ForwardedKey, gateway.ForwardedKey, "grpcgateway-" + gateway.ForwardedKey} {
 		t.Run("by REST in "+header, func(t *testing.T) {
 			resp := s.do(http.MethodGet, "/v1/whoami", "", http.Header{
-				http.CanonicalHeaderKey(header): {"AAAA"}, "Authorization": {"Bearer root"}, "X-Forwarded-For": {"10.0.0.1"},
+				http.CanonicalHeaderKey(header): {"AAAA"}, "Grpc-Metadata-Authorization": {"Bearer root"}, "X-Forwarded-For": {"10.0.0.1"},
 			})
 			if resp.code != http.StatusOK || !strings.Contains(resp.body, "user/alice") {
 				t.Errorf("got %d %s", resp.code, resp.body)
@@ -206,7 +206,7 @@ func TestTLSFilesThatAreRefused(t *testing.T) {
 			files := ca.files()
 			spoil(&files)
 			_, err := gateway.New(gateway.Config{
-				GRPCAddress: "127.0.0.1:0", TLS: files, Keys: &fakeKeys{t: t},
+				GRPCAddress: "127.0.0.1:0", TLS: files, Region: "eu-paris-1", Keys: &fakeKeys{t: t},
 				Health: func(context.Context) error { return nil },
 			})
 			if err == nil {

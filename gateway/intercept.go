@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keyferry/keyferry/keyops"
@@ -29,18 +30,22 @@ const headroom = 20 * time.Millisecond
 type callerKey struct{}
 
 // callerOf returns who calls. Every handler runs behind the interceptors, which put it there.
-func callerOf(ctx context.Context) keyops.Caller {
-	return ctx.Value(callerKey{}).(keyops.Caller)
-}
+func callerOf(ctx context.Context) keyops.Caller { return callOf(ctx).caller }
+
+// identityOf returns how it is known who calls.
+func identityOf(ctx context.Context) identity { return callOf(ctx).identity }
+
+func callOf(ctx context.Context) *call { return ctx.Value(callerKey{}).(*call) }
 
 // call is one RPC on its way through the gateway.
 type call struct {
-	server  *Server
-	name    string // full method name
-	row     method
-	caller  keyops.Caller
-	remote  string
-	started time.Time
+	server   *Server
+	name     string // full method name
+	row      method
+	caller   keyops.Caller
+	identity identity
+	remote   string
+	started  time.Time
 }
 
 // unary lets one call in, runs it and reports it.
@@ -84,12 +89,12 @@ func (s *Server) newCall(name string) *call {
 
 // admit finds out who calls, and whether this method is served to them.
 func (c *call) admit(ctx context.Context, setHeader func(metadata.MD) error) (context.Context, error) {
-	shown, credentialErr := credentialOf(ctx)
+	shown, credentialErr := c.server.credentialOf(ctx)
 	if shown.requestID != "" {
 		c.caller.RequestID = shown.requestID
 	}
 	c.caller.CorrelationID = c.caller.RequestID
-	c.caller.SourceIP, c.remote = shown.sourceIP(), shown.remoteAddr
+	c.caller.SourceIP, c.remote = hostOf(shown.remoteAddr), shown.remoteAddr
 	if err := setHeader(metadata.Pairs(requestIDHeader, c.caller.RequestID)); err != nil {
 		return nil, fmt.Errorf("setting request ID: %w", err)
 	}
@@ -101,12 +106,27 @@ func (c *call) admit(ctx context.Context, setHeader func(metadata.MD) error) (co
 		return nil, errUnknownMethod
 	}
 	c.row = row
-	principal, err := shown.principal(c.server.rules, c.server.config.Now())
+	who, err := c.server.identify(ctx, shown)
 	if err != nil && !(row.probe && shown.leaf != nil) {
 		return nil, err
 	}
-	c.caller.Principal = principal
-	return context.WithValue(ctx, callerKey{}, c.caller), nil
+	c.identity, c.caller.Principal = who, who.principal
+	if err := c.server.throttle.admit(row.class, who.principal); err != nil {
+		return nil, err
+	}
+	return context.WithValue(ctx, callerKey{}, c), nil
+}
+
+// tap bounds a call from its first byte: the message of one that sends it slowly, or never
+// to its end, is read before the interceptors see the call.
+func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	row, ok := methods[info.FullMethodName]
+	if !ok || row.timeout == 0 {
+		return ctx, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.config.Limits.HandshakeTimeout+row.timeout)
+	context.AfterFunc(ctx, cancel) // ctx ends with the call at the latest
+	return ctx, nil
 }
 
 // checkMessage refuses what is too large, and fields of a later version of the API: a client
@@ -117,12 +137,12 @@ func (c *call) checkMessage(req any) error {
 		return fmt.Errorf("request of type %T is no message", req)
 	}
 	if size := proto.Size(m); size > c.row.maxBytes {
-		return &refusal{codes.ResourceExhausted, reasonTooLarge,
-			fmt.Sprintf("request of %d bytes, at most %d are taken", size, c.row.maxBytes), 0}
+		return &refusal{code: codes.ResourceExhausted, reason: reasonTooLarge,
+			message: fmt.Sprintf("request of %d bytes, at most %d are taken", size, c.row.maxBytes)}
 	}
 	if len(m.ProtoReflect().GetUnknown()) > 0 && !c.row.probe {
-		return &refusal{codes.InvalidArgument, string(keyops.ErrValidation),
-			"the request has a field that this version does not know", 0}
+		return &refusal{code: codes.InvalidArgument, reason: string(keyops.ErrValidation),
+			message: "the request has a field that this version does not know"}
 	}
 	return nil
 }

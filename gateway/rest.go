@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	_ "embed" // the OpenAPI document
 	"errors"
 	"fmt"
@@ -25,7 +24,7 @@ import (
 var openAPI []byte
 
 // addREST makes the HTTP server and its connection into the gRPC server.
-func (s *Server) addREST(tlsConfig *tls.Config) error {
+func (s *Server) addREST() error {
 	var err error
 	s.toInside, err = grpc.NewClient("passthrough:in-process",
 		// The connection is a pipe within this process.
@@ -42,7 +41,7 @@ func (s *Server) addREST(tlsConfig *tls.Config) error {
 	limits := s.config.Limits
 	s.rest = &http.Server{
 		Handler:           handler,
-		TLSConfig:         forREST(tlsConfig),
+		TLSConfig:         s.tlsConfig(restClientAuth, "h2", "http/1.1"),
 		ReadHeaderTimeout: limits.HandshakeTimeout,
 		ReadTimeout:       limits.HandshakeTimeout + quick,
 		WriteTimeout:      limits.HandshakeTimeout + quick + slow,
@@ -51,7 +50,7 @@ func (s *Server) addREST(tlsConfig *tls.Config) error {
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: int(limits.MaxConcurrentStreams)},
 		ErrorLog:          log.New(debugWriter{s.log}, "", 0),
 	}
-	s.restListener, err = listen(s.config.RESTAddress, limits.MaxConnections)
+	s.restListener, err = listen(s.config.RESTAddress, limits.MaxConnections, limits.MaxConnectionsPerAddress)
 	if err != nil {
 		return errors.Join(err, s.toInside.Close())
 	}

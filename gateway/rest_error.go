@@ -2,9 +2,13 @@ package gateway
 
 import (
 	"errors"
+	"math"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -13,12 +17,12 @@ import (
 
 // httpRefusal is a refusal whose HTTP status does not follow from its gRPC code.
 func httpRefusal(http int, code codes.Code, reason, message string) *refusal {
-	return &refusal{code, reason, message, http}
+	return &refusal{code: code, reason: reason, message: message, http: http}
 }
 
 // badRequest refuses the form of a request.
 func badRequest(message string) *refusal {
-	return &refusal{codes.InvalidArgument, reasonForm, message, 0}
+	return &refusal{code: codes.InvalidArgument, reason: reasonForm, message: message}
 }
 
 // writeError writes a google.rpc.Status as JSON.
@@ -30,11 +34,24 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.As(err, &own) && own.http != 0 {
 		code = own.http
 	}
+	if after := retryAfter(st); after > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
+	}
 	body, err := marshalJSON(st.Proto())
 	if err != nil {
 		body = []byte(`{"code":13,"message":"internal error, request ID ` + id + `"}` + "\n")
 	}
 	writeJSON(w, code, body)
+}
+
+// retryAfter returns when a refused call may be repeated, or 0.
+func retryAfter(st *status.Status) time.Duration {
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.RetryInfo); ok {
+			return info.GetRetryDelay().AsDuration()
+		}
+	}
+	return 0
 }
 
 // restStatus makes sure that every status names a reason. One that does not has not come

@@ -107,12 +107,18 @@ func (h *restHandler) handle(served map[string]endpoint) error {
 // translates.
 func (h *restHandler) api(rt route) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, inPath map[string]string) {
+		// Before the body is read. Who it is, and whether they may, is decided behind.
+		shown, err := h.server.shownBy(r)
+		if err != nil {
+			writeError(w, r, err)
+			return
+		}
 		body, err := rt.check(r, inPath)
 		if err != nil {
 			writeError(w, r, err)
 			return
 		}
-		inner := r.Clone(r.Context())
+		inner := r.Clone(context.WithValue(r.Context(), forwardedCtx{}, shown))
 		// No header of the client's crosses, so none can become metadata.
 		inner.Header = http.Header{}
 		inner.Body = newRequestBody(body, inPath)
@@ -123,10 +129,6 @@ func (h *restHandler) api(rt route) runtime.HandlerFunc {
 // check refuses what is wrong with a request apart from the fields in its body, which it
 // returns.
 func (rt route) check(r *http.Request, inPath map[string]string) ([]byte, error) {
-	// Before the body is read. Who it is, and whether they may, is decided behind.
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-		return nil, errNoCredential
-	}
 	if err := rt.checkQuery(r.URL.RawQuery, inPath); err != nil {
 		return nil, err
 	}
@@ -179,13 +181,35 @@ func (rt route) checkQuery(raw string, inPath map[string]string) error {
 	return nil
 }
 
-// forwardedMetadata tells the gRPC server who calls.
-func forwardedMetadata(_ context.Context, r *http.Request) metadata.MD {
+type forwardedCtx struct{}
+
+// shownBy collects what the client of a request has shown, for the gRPC server to judge. A
+// certificate is checked here, where its chains are.
+func (s *Server) shownBy(r *http.Request) (forwarded, error) {
 	f := forwarded{remoteAddr: r.RemoteAddr}
 	f.requestID, _ = r.Context().Value(requestIDKey{}).(string)
-	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		f.leaf = r.TLS.VerifiedChains[0][0].Raw
+	if r.TLS != nil {
+		leaf, err := s.clients.Get().leaf(r.TLS.VerifiedChains, s.config.Now())
+		if err != nil {
+			return forwarded{}, err
+		}
+		if leaf != nil {
+			f.leaf = leaf.Raw
+		}
 	}
+	var err error
+	if f.token, err = s.shownToken(r.Header.Values(tokenKey)); err != nil {
+		return forwarded{}, err
+	}
+	if f.leaf == nil && f.token == "" {
+		return forwarded{}, errNoCredential
+	}
+	return f, nil
+}
+
+// forwardedMetadata tells the gRPC server who calls.
+func forwardedMetadata(_ context.Context, r *http.Request) metadata.MD {
+	f, _ := r.Context().Value(forwardedCtx{}).(forwarded) // without it nobody is named, and nobody served
 	return metadata.Pairs(forwardedKey, f.marshal())
 }
 
@@ -203,11 +227,24 @@ func (h *restHandler) ready(w http.ResponseWriter, _ *http.Request, _ map[string
 	writeJSON(w, http.StatusServiceUnavailable, []byte(`{"status":"NOT_SERVING"}`+"\n"))
 }
 
-// openAPI serves the document to clients that have a certificate.
+// openAPI serves the document to whoever is somebody.
 func (h *restHandler) openAPI(w http.ResponseWriter, r *http.Request, _ map[string]string) {
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-		writeError(w, r, errNoCredential)
+	if err := h.identified(r); err != nil {
+		writeError(w, r, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, openAPI)
+}
+
+func (h *restHandler) identified(r *http.Request) error {
+	f, err := h.server.shownBy(r)
+	if err != nil {
+		return err
+	}
+	shown, err := f.credential()
+	if err != nil {
+		return err
+	}
+	_, err = h.server.identify(r.Context(), shown)
+	return err
 }

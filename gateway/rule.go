@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyferry/keyferry/gateway/bearer"
 	"github.com/keyferry/keyferry/keyops/arn"
 )
 
@@ -32,6 +33,17 @@ type Rule struct {
 	Principal string
 }
 
+// ClaimRule names the principal of bearer tokens that fit it, by patterns as in Rule.
+type ClaimRule struct {
+	// Claim is the name of a claim at the top of the token, such as sub or groups.
+	Claim string
+	// Pattern is a pattern for the claim's text. A claim that is a list fits if the pattern
+	// has no `*` and is in the list; which of many names a `*` meant would be chance.
+	Pattern string
+	// Principal is the ARN of the principal.
+	Principal string
+}
+
 // sampleName stands in for `*` when a rule is checked.
 const sampleName = "x"
 
@@ -39,76 +51,104 @@ const sampleName = "x"
 // beyond its place in a URI or an ARN.
 const nameClass = `[A-Za-z0-9+=,.@_-]+`
 
-// mapper applies the rules to certificates.
-type mapper []compiledRule
-
-type compiledRule struct {
-	Rule
-	pattern *regexp.Regexp
+// naming makes the name of a principal out of a text that fits a pattern.
+type naming struct {
+	pattern   *regexp.Regexp
+	principal string
 }
 
-// newMapper checks all rules, and reports all mistakes.
-func newMapper(rules []Rule) (mapper, error) {
-	var out mapper
+func newNaming(pattern, principal string) (naming, error) {
+	if strings.Count(pattern, "*") > 1 || strings.Count(principal, "*") > strings.Count(pattern, "*") {
+		return naming{}, errors.New("want at most one * in the pattern, and in the principal only if the pattern has it")
+	}
+	if name := strings.LastIndex(principal, ":"); strings.Contains(principal[:max(name, 0)], "*") {
+		return naming{}, errors.New("a * in the principal can stand for its name only")
+	}
+	if _, err := arn.ParsePrincipal(strings.Replace(principal, "*", sampleName, 1)); err != nil {
+		return naming{}, err
+	}
+	expression := strings.Replace(regexp.QuoteMeta(pattern), `\*`, "("+nameClass+")", 1)
+	return naming{regexp.MustCompile("^(?:" + expression + ")$"), principal}, nil
+}
+
+// hasName reports whether the pattern has a `*`.
+func (n naming) hasName() bool { return n.pattern.NumSubexp() > 0 }
+
+// fits reports whether the text fits the pattern, and which principal it then names. One that
+// is no principal's name is nobody's, and no later rule is asked.
+func (n naming) fits(text string) (p arn.Principal, fits bool) {
+	match := n.pattern.FindStringSubmatch(text)
+	if match == nil {
+		return arn.Principal{}, false
+	}
+	name := n.principal
+	if len(match) == 2 {
+		name = strings.Replace(name, "*", match[1], 1)
+	}
+	p, err := arn.ParsePrincipal(name)
+	if err != nil {
+		return arn.Principal{}, true
+	}
+	return p, true
+}
+
+// mapper names principals of what is of type T by ordered rules.
+type mapper[T any] []func(T) (p arn.Principal, fits bool)
+
+// compile checks all rules, and reports all mistakes.
+func compile[R, T any](rules []R, one func(R) (func(T) (arn.Principal, bool), error)) (mapper[T], error) {
+	var out mapper[T]
 	var mistakes []error
 	for i, r := range rules {
-		c, err := r.compile()
+		rule, err := one(r)
 		if err != nil {
 			mistakes = append(mistakes, fmt.Errorf("principal rule %d: %w", i+1, err))
 			continue
 		}
-		out = append(out, c)
+		out = append(out, rule)
 	}
 	return out, errors.Join(mistakes...)
 }
 
-func (r Rule) compile() (compiledRule, error) {
-	if (r.SPIFFE == "") == (r.CommonName == "") {
-		return compiledRule{}, errors.New("want exactly one of a SPIFFE and a common name pattern")
+// principal returns the principal that the first fitting rule names, and that rule's number
+// from 1, or errNoRule.
+func (m mapper[T]) principal(subject T) (arn.Principal, int, error) {
+	for i, rule := range m {
+		if p, fits := rule(subject); fits {
+			if p == (arn.Principal{}) {
+				break
+			}
+			return p, i + 1, nil
+		}
 	}
-	if r.OrganizationalUnit != "" && r.SPIFFE != "" {
-		return compiledRule{}, errors.New("an organizational unit goes with a common name only")
-	}
-	if r.SPIFFE != "" && !strings.HasPrefix(r.SPIFFE, "spiffe://") {
-		return compiledRule{}, fmt.Errorf("pattern %q: want spiffe://<trust domain>/<path>", r.SPIFFE)
-	}
-	pattern := r.SPIFFE + r.CommonName
-	if strings.Count(pattern, "*") > 1 || strings.Count(r.Principal, "*") > strings.Count(pattern, "*") {
-		return compiledRule{}, errors.New("want at most one * in the pattern, and in the principal only if the pattern has it")
-	}
-	if name := strings.LastIndex(r.Principal, ":"); strings.Contains(r.Principal[:max(name, 0)], "*") {
-		return compiledRule{}, errors.New("a * in the principal can stand for its name only")
-	}
-	if _, err := arn.ParsePrincipal(strings.Replace(r.Principal, "*", sampleName, 1)); err != nil {
-		return compiledRule{}, err
-	}
-	expression := strings.Replace(regexp.QuoteMeta(pattern), `\*`, "("+nameClass+")", 1)
-	return compiledRule{r, regexp.MustCompile("^(?:" + expression + ")$")}, nil
+	return arn.Principal{}, 0, errNoRule
 }
 
-// principal names the principal of a verified certificate, or reports that no rule does.
-func (m mapper) principal(leaf *x509.Certificate) (arn.Principal, bool) {
-	for _, r := range m {
+func (r Rule) compile() (func(*x509.Certificate) (arn.Principal, bool), error) {
+	if (r.SPIFFE == "") == (r.CommonName == "") {
+		return nil, errors.New("want exactly one of a SPIFFE and a common name pattern")
+	}
+	if r.OrganizationalUnit != "" && r.SPIFFE != "" {
+		return nil, errors.New("an organizational unit goes with a common name only")
+	}
+	if r.SPIFFE != "" && !strings.HasPrefix(r.SPIFFE, "spiffe://") {
+		return nil, fmt.Errorf("pattern %q: want spiffe://<trust domain>/<path>", r.SPIFFE)
+	}
+	n, err := newNaming(r.SPIFFE+r.CommonName, r.Principal)
+	if err != nil {
+		return nil, err
+	}
+	return func(leaf *x509.Certificate) (arn.Principal, bool) {
 		subject, ok := r.subject(leaf)
 		if !ok {
-			continue
+			return arn.Principal{}, false
 		}
-		match := r.pattern.FindStringSubmatch(subject)
-		if match == nil {
-			continue
-		}
-		name := r.Principal
-		if len(match) == 2 {
-			name = strings.Replace(name, "*", match[1], 1)
-		}
-		p, err := arn.ParsePrincipal(name)
-		return p, err == nil
-	}
-	return arn.Principal{}, false
+		return n.fits(subject)
+	}, nil
 }
 
 // subject returns the name in the certificate that the rule looks at.
-func (r compiledRule) subject(leaf *x509.Certificate) (string, bool) {
+func (r Rule) subject(leaf *x509.Certificate) (string, bool) {
 	if r.SPIFFE != "" {
 		if len(leaf.URIs) != 1 {
 			return "", false
@@ -119,4 +159,26 @@ func (r compiledRule) subject(leaf *x509.Certificate) (string, bool) {
 		return "", false
 	}
 	return leaf.Subject.CommonName, true
+}
+
+func (r ClaimRule) compile() (func(bearer.Claims) (arn.Principal, bool), error) {
+	if r.Claim == "" || r.Pattern == "" {
+		return nil, errors.New("want a claim and a pattern")
+	}
+	n, err := newNaming(r.Pattern, r.Principal)
+	if err != nil {
+		return nil, err
+	}
+	return func(c bearer.Claims) (arn.Principal, bool) {
+		values, list := c.Values(r.Claim)
+		if list && n.hasName() {
+			return arn.Principal{}, false
+		}
+		for _, v := range values {
+			if p, fits := n.fits(v); fits {
+				return p, true
+			}
+		}
+		return arn.Principal{}, false
+	}, nil
 }

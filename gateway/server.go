@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -9,13 +11,14 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/keyferry/keyferry/gateway/bearer"
+	"github.com/keyferry/keyferry/gateway/reload"
 	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
 )
 
@@ -23,8 +26,14 @@ import (
 type Server struct {
 	config Config
 	log    logrus.FieldLogger
-	rules  mapper
 	health *health
+
+	certificate *reload.Value[tls.Certificate]
+	clients     *reload.Value[*authorities]
+	rules       mapper[*x509.Certificate]
+	bearer      *bearer.Verifier // nil if no tokens are taken
+	claimRules  mapper[bearer.Claims]
+	throttle    *throttle
 
 	grpc     *grpc.Server
 	rest     *http.Server // nil without REST
@@ -42,24 +51,20 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	rules, err := newMapper(config.Principals)
-	if err != nil {
-		return nil, err
-	}
-	tlsConfig, err := config.TLS.load()
-	if err != nil {
-		return nil, err
-	}
 	s := &Server{
-		config: config,
-		log:    config.Log,
-		rules:  rules,
-		health: &health{check: config.Health, log: config.Log, now: config.Now},
-		inside: newInProcessListener(),
+		config:   config,
+		log:      config.Log,
+		health:   &health{check: config.Health, log: config.Log, now: config.Now},
+		throttle: newThrottle(config.Limits.Rates, config.Now),
+		inside:   newInProcessListener(),
+	}
+	if err := s.loadIdentity(); err != nil {
+		return nil, err
 	}
 	limits := config.Limits
 	s.grpc = grpc.NewServer(
-		grpc.Creds(newServerCredentials(tlsConfig)),
+		grpc.Creds(newServerCredentials(s.tlsConfig(s.grpcClientAuth(), "h2"))),
+		grpc.InTapHandle(s.tap),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(largestRequest()),
@@ -79,17 +84,17 @@ func New(config Config) (*Server, error) {
 	)
 	kmsv1.RegisterKeyServiceServer(s.grpc, &keyService{keys: config.Keys, replication: config.Replication})
 	kmsv1.RegisterCryptoServiceServer(s.grpc, &cryptoService{keys: config.Keys})
-	kmsv1.RegisterRegionServiceServer(s.grpc, &regionService{keys: config.Keys, replication: config.Replication, version: config.Version})
+	kmsv1.RegisterRegionServiceServer(s.grpc, &regionService{keys: config.Keys, replication: config.Replication, region: config.Region, version: config.Version})
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	reflection.RegisterV1(s.grpc)
 
-	if s.grpcListener, err = listen(config.GRPCAddress, limits.MaxConnections); err != nil {
+	if s.grpcListener, err = listen(config.GRPCAddress, limits.MaxConnections, limits.MaxConnectionsPerAddress); err != nil {
 		return nil, err
 	}
 	if config.RESTAddress == "" {
 		return s, nil
 	}
-	if err := s.addREST(tlsConfig); err != nil {
+	if err := s.addREST(); err != nil {
 		return nil, errors.Join(err, s.grpcListener.Close())
 	}
 	return s, nil
@@ -98,13 +103,27 @@ func New(config Config) (*Server, error) {
 // maxHeaders bounds the metadata of a call in bytes. REST forwards a certificate in it.
 const maxHeaders = 32 << 10
 
-// listen takes a port.
-func listen(address string, connections int) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("listening on %s: %w", address, err)
+// loadIdentity compiles the rules and reads the files that say who may call.
+func (s *Server) loadIdentity() (err error) {
+	if s.rules, err = compile(s.config.Principals, Rule.compile); err != nil {
+		return err
 	}
-	return netutil.LimitListener(l, connections), nil
+	if err := s.loadTLS(s.config.Files); err != nil {
+		return err
+	}
+	if s.config.Bearer == nil {
+		return nil
+	}
+	if s.claimRules, err = compile(s.config.Bearer.Principals, ClaimRule.compile); err != nil {
+		return fmt.Errorf("bearer: %w", err)
+	}
+	c := s.config.Bearer.Config
+	c.Now = s.config.Now
+	if s.bearer, err = bearer.New(c); err != nil {
+		return err
+	}
+	s.config.Files.Add("keys of bearer tokens", s.bearer.Refresh)
+	return nil
 }
 
 // GRPCAddr returns the address at which gRPC is served.

@@ -299,7 +299,7 @@ func TestReflection(t *testing.T) {
 }
 
 func TestConnectionsAreLimited(t *testing.T) {
-	s := start(t, func(c *gateway.Config) { c.Limits.MaxConnections = 2 })
+	s := start(t, func(c *gateway.Config) { c.Limits.MaxConnections, c.Limits.MaxConnectionsPerAddress = 2, 2 })
 	first, err := dialTLS(s, 5*time.Second)
 	must(t, err)
 	defer first.Close()
@@ -320,10 +320,10 @@ func TestConnectionsAreLimited(t *testing.T) {
 }
 
 func TestConfigNeedsItsFields(t *testing.T) {
-	_, err := gateway.New(gateway.Config{DrainTimeout: -1, Limits: gateway.Limits{MaxConnections: -1, IdleTimeout: -1}})
+	_, err := gateway.New(gateway.Config{DrainTimeout: -1, Limits: gateway.Limits{MaxConnections: -1, IdleTimeout: -1, Rates: gateway.Rates{Read: gateway.Rate{Account: -1}}}})
 	for _, field := range []string{
-		"GRPCAddress", "TLS.Certificate", "TLS.Key", "TLS.ClientCA", "Keys", "Health",
-		"DrainTimeout", "Limits.MaxConnections", "Limits.IdleTimeout",
+		"GRPCAddress", "TLS.Certificate", "TLS.Key", "TLS.ClientCA", "Region", "Keys", "Health",
+		"DrainTimeout", "Limits.MaxConnections", "Limits.IdleTimeout", "Limits.Rates",
 	} {
 		if err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s is not named in %v", field, err)

@@ -3,7 +3,10 @@ package gateway
 import (
 	"context"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/region"
 	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
 )
 
@@ -12,6 +15,7 @@ type regionService struct {
 	kmsv1.UnimplementedRegionServiceServer
 	keys        keyops.Operations
 	replication Replication
+	region      region.Name
 	version     string
 }
 
@@ -56,5 +60,13 @@ func (s *regionService) GetCallerIdentity(ctx context.Context, _ *kmsv1.GetCalle
 	if err != nil {
 		return nil, err
 	}
-	return &kmsv1.GetCallerIdentityResponse{AccountId: string(out.Account), Arn: out.ARN}, nil
+	who := identityOf(ctx)
+	return &kmsv1.GetCallerIdentityResponse{
+		AccountId:      string(out.Account),
+		Arn:            out.ARN,
+		Region:         string(s.region),
+		CredentialType: who.means,
+		PrincipalRule:  uint32(who.rule),
+		ExpireTime:     timestamppb.New(who.expires),
+	}, nil
 }

@@ -169,6 +169,7 @@ func (s *served) start(keys keyops.Operations, change func(*gateway.Config)) *se
 		RESTAddress: "127.0.0.1:0",
 		TLS:         s.ca.files(),
 		Principals:  []gateway.Rule{{SPIFFE: "spiffe://test.example/user/*", Principal: "arn:aws:iam::111122223333:user/*"}},
+		Region:      "eu-paris-1",
 		Keys:        keys,
 		Health: func(context.Context) error {
 			if s.ill.Load() {

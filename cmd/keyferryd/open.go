@@ -61,6 +61,7 @@ func (d *daemon) openGateway(context.Context) (err error) {
 		GRPCAddress: c.GRPC, RESTAddress: c.REST,
 		TLS:        gateway.TLSFiles{Certificate: c.CertificateFile, Key: c.KeyFile, ClientCA: c.CAFile},
 		Principals: rules,
+		Region:     d.self.Region,
 		Keys:       d.keys, Replication: d.replicationOf(), Health: d.token.Health,
 		Version: version(),
 		Log:     d.log,

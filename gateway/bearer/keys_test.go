@@ -177,7 +177,10 @@ func TestKeysOutliveTheirProviderForADay(t *testing.T) {
 func TestAnswersThatAreRefused(t *testing.T) {
 	i := newIssuer(t)
 	for name, answer := range map[string]http.HandlerFunc{
-		"failure":  func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound); _, _ = w.Write(i.set(nil)) },
+		"failure": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = w.Write(i.set(nil))
+		},
 		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) },
 		"a page":   func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>log in</html>")) },
 		"endless": func(w http.ResponseWriter, _ *http.Request) {
