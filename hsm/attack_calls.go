@@ -74,9 +74,7 @@ func (r rawSession) attribute(o pkcs11.ObjectHandle, typ uint) ([]byte, error) {
 }
 
 func (r rawSession) wrapKey(m rawMechanism, wrapping, key pkcs11.ObjectHandle) ([]byte, error) {
-	flat, free := m.flat()
-	defer free()
-	return r.ctx.WrapKey(r.s, flat, wrapping, key)
+	return r.list.wrapKey(r.s, m, wrapping, key)
 }
 
 func (r rawSession) encrypt(m rawMechanism, key pkcs11.ObjectHandle, data []byte) ([]byte, error) {
@@ -159,8 +157,12 @@ func words(values ...uint) []byte {
 }
 
 // refused reports whether err is a token's refusal of what was asked, as opposed to success
-// or to some failure that proves nothing.
+// or to some failure that proves nothing. A token that dislikes the form of a parameter has
+// not looked at the key yet: on it, parametrised or deriving lacks a mechanism.
 func refused(op string, err error) bool {
 	e := wrapError(op, err)
+	if code := codeOf(e); code == pkcs11.CKR_MECHANISM_PARAM_INVALID || code == pkcs11.CKR_ARGUMENTS_BAD {
+		return false
+	}
 	return errors.Is(e, ErrCaller) || errors.Is(e, ErrDataInvalid) || errors.Is(e, ErrNotSupported)
 }

@@ -110,6 +110,12 @@ func (p Profile) parametrised(code uint) rawMechanism {
 		return rawMechanism{code: code, param: make([]byte, 16)}
 	case pkcs11.CKM_DES3_CBC, pkcs11.CKM_DES3_CBC_PAD, pkcs11.CKM_DES_CBC, pkcs11.CKM_DES_CBC_PAD:
 		return rawMechanism{code: code, param: make([]byte, 8)}
+	case pkcs11.CKM_AES_GCM: // IV: pointer, bytes, bits; additional data: pointer, bytes; bits of the tag
+		return rawMechanism{code: code, param: words(0, 12, 96, 0, 6, gcmTag*8), refs: []ref{{0, make([]byte, 12)}, {24, []byte("attack")}}}
+	case pkcs11.CKM_AES_CCM: // bytes of data; nonce: pointer, bytes; additional data: pointer, bytes; bytes of the tag
+		return rawMechanism{code: code, param: words(32, 0, 12, 0, 6, gcmTag), refs: []ref{{8, make([]byte, 12)}, {24, []byte("attack")}}}
+	case pkcs11.CKM_RSA_AES_KEY_WRAP: // bits of the AES key between, and how RSA wraps that
+		return rawMechanism{code: code, param: words(256, 0), refs: []ref{{8, p.oaepMechanism().param}}}
 	case pkcs11.CKM_AES_CTR:
 		return rawMechanism{code: code, param: append(words(32), make([]byte, 16)...)}
 	}

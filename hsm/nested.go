@@ -24,7 +24,7 @@ typedef struct {
 	void *find_objects_init_to_decrypt_verify_update[32];
 	ck_ulong (*generate_key)(ck_ulong, ck_mechanism*, ck_attribute*, ck_ulong, ck_ulong*);
 	ck_ulong (*generate_key_pair)(ck_ulong, ck_mechanism*, ck_attribute*, ck_ulong, ck_attribute*, ck_ulong, ck_ulong*, ck_ulong*);
-	void *wrap_key;
+	ck_ulong (*wrap_key)(ck_ulong, ck_mechanism*, ck_ulong, ck_ulong, unsigned char*, ck_ulong*);
 	ck_ulong (*unwrap_key)(ck_ulong, ck_mechanism*, ck_ulong, unsigned char*, ck_ulong, ck_attribute*, ck_ulong, ck_ulong*);
 	ck_ulong (*derive_key)(ck_ulong, ck_mechanism*, ck_ulong, ck_attribute*, ck_ulong, ck_ulong*);
 } function_list;
@@ -61,6 +61,10 @@ static ck_ulong generate_key(function_list *f, ck_ulong s, ck_ulong mech, void *
 static ck_ulong generate_key_pair(function_list *f, ck_ulong s, ck_ulong mech, void *param, ck_ulong plen, ck_attribute *pub, ck_ulong npub, ck_attribute *priv, ck_ulong npriv, ck_ulong *hpub, ck_ulong *hpriv) {
 	ck_mechanism m = { mech, param, plen };
 	return f->generate_key_pair(s, &m, pub, npub, priv, npriv, hpub, hpriv);
+}
+static ck_ulong wrap_key(function_list *f, ck_ulong s, ck_ulong mech, void *param, ck_ulong plen, ck_ulong wrapping, ck_ulong key, unsigned char *out, ck_ulong *n) {
+	ck_mechanism m = { mech, param, plen };
+	return f->wrap_key(s, &m, wrapping, key, out, n);
 }
 static ck_ulong unwrap_key(function_list *f, ck_ulong s, ck_ulong mech, void *param, ck_ulong plen, ck_ulong key, unsigned char *w, ck_ulong wlen, ck_attribute *t, ck_ulong n, ck_ulong *h) {
 	ck_mechanism m = { mech, param, plen };
@@ -139,6 +143,22 @@ func (f functionList) generateKeyPair(s pkcs11.SessionHandle, m rawMechanism, pu
 	rv := C.generate_key_pair(f.list, C.ck_ulong(s), C.ck_ulong(m.code), param, n,
 		cpub, C.ck_ulong(len(public)), cpriv, C.ck_ulong(len(private)), &hpub, &hpriv)
 	return pkcs11.ObjectHandle(hpub), pkcs11.ObjectHandle(hpriv), ckResult(rv)
+}
+
+// wrapKey is here, although it takes no template, for mechanisms whose parameters hold pointers.
+func (f functionList) wrapKey(s pkcs11.SessionHandle, m rawMechanism, wrapping, key pkcs11.ObjectHandle) ([]byte, error) {
+	var mem cMemory
+	defer mem.wipe()
+	param, np := mem.mechanism(m)
+	n := C.ck_ulong(maxWrapped)
+	out := mem.alloc(uintptr(n))
+	if err := ckResult(C.wrap_key(f.list, C.ck_ulong(s), C.ck_ulong(m.code), param, np, C.ck_ulong(wrapping), C.ck_ulong(key), (*C.uchar)(out), &n)); err != nil {
+		return nil, err
+	}
+	if n > maxWrapped {
+		return nil, fmt.Errorf("wrapped key of %d bytes: %w", n, ErrModuleBroken)
+	}
+	return C.GoBytes(out, C.int(n)), nil
 }
 
 func (f functionList) unwrapKey(s pkcs11.SessionHandle, m rawMechanism, key pkcs11.ObjectHandle, wrapped []byte, t []Attribute) (pkcs11.ObjectHandle, error) {
