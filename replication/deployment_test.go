@@ -38,6 +38,7 @@ type site struct {
 	logs    *test.Hook
 	log     *logrus.Logger
 	config  func(*replication.Config)
+	keys    func(replication.Keys) replication.Keys // nil: the Service itself
 }
 
 // deploy starts Regions on fake tokens that are connected over loopback.
@@ -128,7 +129,11 @@ func (s *site) startWith(peers []replication.Peer) {
 	}
 	s.region.Options.Peers = s.repl
 	s.region.Restart(s.t)
-	if err := s.repl.Start(context.Background(), s.region.Service); err != nil {
+	var keys replication.Keys = s.region.Service
+	if s.keys != nil {
+		keys = s.keys(keys)
+	}
+	if err := s.repl.Start(context.Background(), keys); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -110,7 +110,7 @@ func (p *peer) digest(ctx context.Context, keys Keys) error {
 	}
 	p.heard, p.digestAt = true, began.Add(p.r.cfg.DigestInterval)
 	p.mu.Unlock()
-	p.r.stepWaiting(ctx)
+	p.r.stepAll(ctx)
 	return nil
 }
 

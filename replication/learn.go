@@ -97,13 +97,24 @@ func (r *Replicator) step(ctx context.Context, keys Keys, id arn.KeyID, correlat
 
 // stepWaiting steps the keys that wait for this Region alone, or for having heard others.
 func (r *Replicator) stepWaiting(ctx context.Context) {
+	r.stepKeys(ctx, func(s *mrk.Set) bool { return !s.Acting() || !s.Pending().IsZero() })
+}
+
+// stepAll steps every key of which this is the primary Region. What peers have said and what
+// follows from it are two transactions: if this Region dies, or its token fails, between
+// them, both ends know the same facts and no message brings the key on.
+func (r *Replicator) stepAll(ctx context.Context) {
+	r.stepKeys(ctx, func(*mrk.Set) bool { return true })
+}
+
+func (r *Replicator) stepKeys(ctx context.Context, due func(*mrk.Set) bool) {
 	keys, err := r.running()
 	if err != nil {
 		return
 	}
 	for _, id := range keys.SharedKeys() {
 		k, err := keys.SharedKey(id)
-		if err != nil || k.Set.Primary() != r.self.region || k.Set.Acting() && k.Set.Pending().IsZero() {
+		if err != nil || k.Set.Primary() != r.self.region || !due(k.Set) {
 			continue
 		}
 		if err := r.step(ctx, keys, id, ""); err != nil && ctx.Err() == nil {

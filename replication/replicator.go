@@ -132,7 +132,7 @@ func (r *Replicator) watch(ctx context.Context) {
 	keys, _ := r.running()
 	renew := time.NewTicker(time.Minute)
 	defer renew.Stop()
-	r.stepWaiting(ctx)
+	r.stepAll(ctx)
 	for {
 		select {
 		case <-ctx.Done():
