@@ -3,6 +3,7 @@ package replication_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -33,6 +34,7 @@ func TestKilledBetweenHearingAndActing(t *testing.T) {
 	reached := make(chan struct{}, 1)
 	sites[0].keys = func(k replication.Keys) replication.Keys { return dying{k, reached} }
 	for _, s := range sites {
+		s.config = func(c *replication.Config) { c.ExchangeTimeout = time.Second } // Close waits for what never ends
 		s.start()
 	}
 	id := sites[0].createSymmetric()
