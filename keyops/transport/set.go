@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,7 +22,8 @@ type Set struct {
 
 // Load reads every transcript in dir. One that does not verify, contradicts another or is
 // not the file that its content says fails the whole, because a set that silently lacks a
-// retirement would use a retired key.
+// retirement would use a retired key. So does a pinned peer that is not the one of the
+// transcripts.
 func Load(dir region.Dir) (Set, error) {
 	own, err := dir.LoadOwn()
 	if err != nil {
@@ -45,7 +47,29 @@ func Load(dir region.Dir) (Set, error) {
 		}
 		all = append(all, t)
 	}
+	peers, err := dir.LoadPeers()
+	if err != nil {
+		return Set{}, err
+	}
+	for _, p := range peers {
+		if err := checkPin(p, all); err != nil {
+			return Set{}, err
+		}
+	}
 	return newSet(all)
+}
+
+// checkPin compares a pin with the ceremonies that were held with the peer. Nobody signs a
+// pin, so that whoever can write the directory could put a signing key of their own under
+// the peer's name; transcripts are signed. One instance has one signing key.
+func checkPin(p region.SignedDescriptor, all []Transcript) error {
+	for _, t := range all {
+		if EndOf(t.Peer.Descriptor) == EndOf(p.Descriptor) && !bytes.Equal(t.Peer.SigningKey, p.SigningKey) {
+			return fmt.Errorf("pinned descriptor of %s has another signing key than at the ceremony of %s: find out who replaced it: %w",
+				EndOf(p.Descriptor), t.Name, region.ErrDescriptor)
+		}
+	}
+	return nil
 }
 
 // LoadTranscript reads one transcript file of the Region own.

@@ -178,6 +178,12 @@ func TestSet(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(d.Transcripts(), "x.1.part"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// Pinned as at the ceremony, and pinned anew after the peer was initialised again.
+	for _, pinned := range []place{east, newPlace(t, "ap-tokyo-1")} {
+		if err := pinned.desc.Save(d.Peer(pinned.desc.Region)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	set, err := transport.Load(d)
 	if err != nil {
 		t.Fatal(err)
@@ -237,6 +243,18 @@ func TestSetsThatAreRefused(t *testing.T) {
 			paris.write(t, d, other.File(), other)
 		},
 		"retired, never established": func(d region.Dir) { r := retired(tr); paris.write(t, d, r.File(), r) },
+		"another signing key pinned": func(d region.Dir) {
+			paris.write(t, d, tr.File(), tr)
+			thief := newPlace(t, "us-east-1")
+			thief.desc.Instance = east.desc.Instance
+			desc, err := thief.desc.Descriptor.Sign(t.Context(), statement.HostKey(thief.key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := desc.Save(d.Peer("us-east-1")); err != nil {
+				t.Fatal(err)
+			}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := paris.dir(t)

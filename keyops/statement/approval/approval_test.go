@@ -8,8 +8,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -279,6 +281,9 @@ func TestRosterValidate(t *testing.T) {
 		"1 of 1":        {approval.Roster{Threshold: 1, Operators: ops[:1]}, true},
 		"same key":      {approval.Roster{Threshold: 2, Operators: []approval.Operator{ops[0], {Name: "other", Key: ops[0].Key}}}, false},
 		"same name":     {approval.Roster{Threshold: 2, Operators: []approval.Operator{ops[0], {Name: ops[0].Name, Key: ops[1].Key}}}, false},
+		"key, padded":   {approval.Roster{Threshold: 2, Operators: []approval.Operator{ops[0], {Name: "other", Key: padded(t, ops[0].Key)}}}, false},
+		"a sequence":    {approval.Roster{Threshold: 1, Operators: []approval.Operator{{Name: "a\x1b[8m", Key: ops[0].Key}}}, false},
+		"two lines":     {approval.Roster{Threshold: 1, Operators: []approval.Operator{{Name: "a\ndescriptor fingerprint", Key: ops[0].Key}}}, false},
 		"no name":       {approval.Roster{Threshold: 1, Operators: []approval.Operator{{Key: ops[0].Key}}}, false},
 		"no key":        {approval.Roster{Threshold: 1, Operators: []approval.Operator{{Name: "a"}}}, false},
 		"key of a kind": {approval.Roster{Threshold: 1, Operators: []approval.Operator{{Name: "a", Key: der}}}, false},
@@ -287,6 +292,32 @@ func TestRosterValidate(t *testing.T) {
 			t.Errorf("%s: got %v, want ok %v", name, err, c.ok)
 		}
 	}
+}
+
+// padded returns another DER encoding of the same EC key, of which Go's parser takes both: the
+// point begins with five zero bits, so its bit string can be written shifted and padded.
+func padded(t *testing.T, spki []byte) []byte {
+	t.Helper()
+	var key struct {
+		Algorithm asn1.RawValue
+		Point     asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(spki, &key); err != nil {
+		t.Fatal(err)
+	}
+	point := new(big.Int).SetBytes(key.Point.Bytes)
+	key.Point.BitLength -= 4
+	key.Point.Bytes = point.Lsh(point, 4).FillBytes(make([]byte, len(key.Point.Bytes)))
+	der, err := asn1.Marshal(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err1 := x509.ParsePKIXPublicKey(spki)
+	two, err2 := x509.ParsePKIXPublicKey(der)
+	if err1 != nil || err2 != nil || !one.(*ecdsa.PublicKey).Equal(two) || bytes.Equal(spki, der) {
+		t.Fatalf("not another encoding of the same key: %v, %v", err1, err2)
+	}
+	return der
 }
 
 func TestRosterOnTheWire(t *testing.T) {

@@ -81,15 +81,15 @@ func (q Request) Validate() error {
 		least int
 	}{{q.Region, 1}, {q.Instance, 1}, {q.Series, 0}, {q.Target, 0}} {
 		if err := readable(f.text, f.least, maxName*2); err != nil {
-			return err
+			return fmt.Errorf("request with a %w", err)
 		}
 	}
 	for _, d := range q.Object {
 		if err := readable(d.Name, 1, maxName); err != nil {
-			return err
+			return fmt.Errorf("request with a %w", err)
 		}
 		if err := readable(d.Text, 1, maxText); err != nil {
-			return err
+			return fmt.Errorf("request with a %w", err)
 		}
 	}
 	return nil
@@ -99,10 +99,10 @@ func (q Request) Validate() error {
 // sequences, line breaks, marks that turn the direction of writing.
 func readable(s string, least, most int) error {
 	if len(s) < least || len(s) > most {
-		return fmt.Errorf("request with a text of %d bytes, want %d to %d", len(s), least, most)
+		return fmt.Errorf("text of %d bytes, want %d to %d", len(s), least, most)
 	}
 	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return fmt.Errorf("request with the text %.80q, which cannot be shown as it is", s)
+		return fmt.Errorf("text %.80q, which cannot be shown as it is", s)
 	}
 	return nil
 }

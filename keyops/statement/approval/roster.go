@@ -38,8 +38,9 @@ func (r Roster) Validate() error {
 	}
 	seen := map[string]string{} // names and fingerprints; neither can look like the other's
 	for _, o := range r.Operators {
-		if len(o.Name) < 1 || len(o.Name) > 64 {
-			return fmt.Errorf("roster: name of %d bytes, want 1 to 64", len(o.Name))
+		// Names are printed above the fingerprints that people compare.
+		if err := readable(o.Name, 1, maxName); err != nil {
+			return fmt.Errorf("roster: an operator's name is a %w", err)
 		}
 		pub, err := x509.ParsePKIXPublicKey(o.Key)
 		if err != nil {
@@ -47,6 +48,10 @@ func (r Roster) Validate() error {
 		}
 		if err := statement.CheckKey(pub); err != nil {
 			return fmt.Errorf("roster: key of operator %q: %w", o.Name, err)
+		}
+		// A key has one encoding here: DER can pad the bit string of a point in several ways.
+		if der, err := x509.MarshalPKIXPublicKey(pub); err != nil || !bytes.Equal(der, o.Key) {
+			return fmt.Errorf("roster: key of operator %q is not in its one encoding", o.Name)
 		}
 		// One person under two names, or two under one, would break the count.
 		for _, k := range []string{"name " + o.Name, "key " + string(o.Key)} {
