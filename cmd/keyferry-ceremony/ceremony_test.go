@@ -205,6 +205,42 @@ func TestPackagesThatAreRefused(t *testing.T) {
 	}
 }
 
+// Files that are carried arrive piece by piece, and others may lie beside them: the
+// establishment key is not forgotten for that.
+func TestFilesArriveInPieces(t *testing.T) {
+	t.Parallel()
+	all := places(t, 1, "eu-paris-1", "us-east-1")
+	paris, east := all[0], all[1]
+	a := east.startAccept(paris)
+	a.awaitSaid("0 of 1 needed")
+	if err := os.WriteFile(a.offer+".approval-noise", []byte("no JSON"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.awaitSaid("approval-noise")
+	carry := func(from, to string) {
+		t.Helper()
+		b, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []int{0, len(b) / 2, len(b)} {
+			if err := os.WriteFile(to, b[:n], 0o600); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(300 * time.Millisecond)
+		}
+	}
+	elsewhere := t.TempDir()
+	approval, answer := filepath.Join(elsewhere, "approval"), filepath.Join(elsewhere, "package.json")
+	east.must("approve", a.offer+".draft", "--operator-key", east.operators[0], "--out", approval, "--yes", "--fingerprint", a.fingerprint())
+	carry(approval, a.offer+".approval-0")
+	a.awaitFile(a.offer)
+	paris.must("establish", a.offer, "--package", answer, "--so-pin-file", paris.token.SOPINFile, "--yes", "--fingerprint", a.fingerprint())
+	carry(answer, a.answer)
+	a.ends(0, "proven")
+	east.must("list")
+}
+
 // The accept process is killed: what was wrapped for it is lost for everybody, nothing is
 // left in the destination's token, and the next ceremony uses another epoch.
 func TestAcceptIsKilled(t *testing.T) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -124,28 +126,20 @@ func (t Tool) publish(ctx context.Context, opt AcceptOptions, o Offer, signed st
 	own := len(f.Approvals)
 	said := ""
 	err = await(ctx, func() (bool, error) {
-		files, err := filepath.Glob(opt.Offer + ".approval-*")
+		arrived, bad, err := approvals(opt.Offer + ".approval-")
 		if err != nil {
 			return false, err
 		}
-		f.Approvals = f.Approvals[:own]
-		for _, path := range files {
-			if strings.HasSuffix(path, statement.PartSuffix) {
-				continue
-			}
-			var a statement.File
-			if ok, err := read(path, &a); err != nil {
-				return false, err
-			} else if ok {
-				f.Approvals = append(f.Approvals, a)
-			}
-		}
+		f.Approvals = append(f.Approvals[:own], arrived...)
 		missing := o.Destination.Operators.Check(requestOf(o, signed), t.Now(), f.Approvals)
-		if missing != nil && missing.Error() != said {
+		if missing == nil {
+			return true, nil
+		}
+		if missing = errors.Join(missing, bad); missing.Error() != said {
 			said = missing.Error()
 			t.say("waiting for approvals at %s.approval-*: %s", opt.Offer, said)
 		}
-		return missing == nil, nil
+		return false, nil
 	})
 	if err != nil {
 		return fmt.Errorf("waiting for approvals: %w", err)
@@ -155,6 +149,27 @@ func (t Tool) publish(ctx context.Context, opt AcceptOptions, o Offer, signed st
 	}
 	t.say("offer %s, approved; read its fingerprint out to the source:\n%s", opt.Offer, fingerprint(signed))
 	return nil
+}
+
+// approvals reads the files whose paths begin with prefix. What is no approval is reported in
+// bad and does not end the ceremony, or anybody who can write there could.
+func approvals(prefix string) (arrived []statement.File, bad, err error) {
+	entries, err := os.ReadDir(filepath.Dir(prefix))
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), filepath.Base(prefix)) || strings.HasSuffix(e.Name(), statement.PartSuffix) {
+			continue
+		}
+		var a statement.File
+		ok, err := read(filepath.Join(filepath.Dir(prefix), e.Name()), &a)
+		bad = errors.Join(bad, err)
+		if ok {
+			arrived = append(arrived, a)
+		}
+	}
+	return arrived, bad, nil
 }
 
 // take opens the package's keys, proves them and writes the transcript, or leaves nothing.
@@ -206,10 +221,11 @@ func (t Tool) record(ctx context.Context, tr transport.Transcript, own region.De
 	return nil
 }
 
-// read reads a file that may not be there yet.
+// read reads a file that may not be there yet, or not all of it: people carry files with
+// tools that write them piece by piece.
 func read(path string, v any) (bool, error) {
 	err := statement.ReadJSON(path, v)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return false, nil
 	}
 	return err == nil, err

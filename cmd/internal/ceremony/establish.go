@@ -38,11 +38,11 @@ func (t Tool) Establish(ctx context.Context, opt EstablishOptions) error {
 	if err != nil {
 		return err
 	}
-	if next := set.NextEpoch(o.Name().Source, o.Name().Destination); o.Epoch < next {
-		return fmt.Errorf("epoch %d was used before at this end: accept with --epoch %d", o.Epoch, next)
+	if err := checkEpoch(o.Epoch, set.NextEpoch(o.Name().Source, o.Name().Destination)); err != nil {
+		return err
 	}
 	if o.OAEP != t.Token.Profile.OAEP {
-		return fmt.Errorf("offer demands RSA-OAEP with %s, this token's profile has %s", o.OAEP, t.Token.Profile.OAEP)
+		return fmt.Errorf("offer demands RSA-OAEP with %q, this token's profile has %q", o.OAEP, t.Token.Profile.OAEP)
 	}
 	t.say("offer of transport keys %s, expires %s\nestablishment key fingerprint %s",
 		o.Name(), o.Expires.Format(time.RFC3339), statement.Fingerprint(o.Establishment))
@@ -68,6 +68,21 @@ func (t Tool) Establish(ctx context.Context, opt EstablishOptions) error {
 		return err
 	}
 	return t.answer(ctx, c, o, signed, sgn, opt.Package)
+}
+
+// maxSkipped is how many epochs an offer may leave out. The destination is ahead only if this
+// end has lost transcripts; one that used up the numbers would leave none after itself, and
+// what is newest wraps.
+const maxSkipped = 100
+
+func checkEpoch(offered, next uint64) error {
+	switch {
+	case offered < next:
+		return fmt.Errorf("epoch %d was used before at this end: accept with --epoch %d", offered, next)
+	case offered-next > maxSkipped:
+		return fmt.Errorf("epoch %d skips more than %d epochs, the next at this end is %d", offered, maxSkipped, next)
+	}
+	return nil
 }
 
 // answer makes the package, or leaves nothing. The transcript comes before the package: a

@@ -78,7 +78,7 @@ func (t Tool) Pin(path string, agree Agree) error {
 	}
 	t.say("Region %s, instance %s, partition %s, created %s", peer.Region, peer.Instance, peer.Partition, peer.Created.Format(time.RFC3339))
 	for _, o := range peer.Operators.Operators {
-		t.say("operator %s, key %s", o.Name, statement.Fingerprint(o.Key))
+		t.say("operator %q, key %s", o.Name, statement.Fingerprint(o.Key))
 	}
 	t.say("approvals needed: %d of %d", peer.Operators.Threshold, len(peer.Operators.Operators))
 	if err := agree("descriptor", peer.Fingerprint()); err != nil {

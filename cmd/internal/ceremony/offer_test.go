@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io/fs"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -157,6 +158,20 @@ func TestOpenOffer(t *testing.T) {
 	f.Offer = destination.file(t, other).Offer // approvals of one offer on another
 	if _, _, err := openOffer(f, source.desc, pinned, now); !errors.Is(err, approval.ErrNotEnough) {
 		t.Errorf("another offer's approvals: got %v, want ErrNotEnough", err)
+	}
+}
+
+func TestCheckEpoch(t *testing.T) {
+	for _, c := range []struct {
+		offered, next uint64
+		ok            bool
+	}{
+		{1, 1, true}, {3, 3, true}, {2, 3, false}, {1, 1000, false}, {7, 3, true},
+		{3 + maxSkipped, 3, true}, {4 + maxSkipped, 3, false}, {math.MaxUint64, 3, false},
+	} {
+		if err := checkEpoch(c.offered, c.next); (err == nil) != c.ok {
+			t.Errorf("offered %d, next %d: got %v, want ok %v", c.offered, c.next, err, c.ok)
+		}
 	}
 }
 
