@@ -36,6 +36,8 @@ var reasonCodes = map[keyops.Reason]codes.Code{
 	keyops.ErrDependencyTimeout:       codes.DeadlineExceeded,
 	keyops.ErrUnsupportedOperation:    codes.FailedPrecondition,
 	keyops.ErrInvalidArn:              codes.InvalidArgument,
+	keyops.ErrInvalidGrantToken:       codes.InvalidArgument,
+	keyops.ErrInvalidGrantID:          codes.InvalidArgument,
 	keyops.ErrInvalidMarker:           codes.InvalidArgument,
 	keyops.ErrMalformedPolicyDocument: codes.InvalidArgument,
 	keyops.ErrTag:                     codes.InvalidArgument,

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/policy"
 )
 
 const (
@@ -110,6 +111,54 @@ func (f *fakeKeys) GetKeyPolicy(ctx context.Context, c keyops.Caller, in keyops.
 
 func (f *fakeKeys) ReplicateKey(ctx context.Context, c keyops.Caller, in keyops.ReplicateKeyInput) (keyops.ReplicateKeyOutput, error) {
 	return keyops.ReplicateKeyOutput{ReplicaKeyMetadata: f.metadata(), ReplicaTags: in.Tags}, f.take(ctx, "ReplicateKey", c, in)
+}
+
+func (f *fakeKeys) PutKeyPolicy(ctx context.Context, c keyops.Caller, in keyops.PutKeyPolicyInput) (keyops.PutKeyPolicyOutput, error) {
+	return keyops.PutKeyPolicyOutput{}, f.take(ctx, "PutKeyPolicy", c, in)
+}
+
+func (f *fakeKeys) ListKeyPolicies(ctx context.Context, c keyops.Caller, in keyops.ListKeyPoliciesInput) (keyops.ListKeyPoliciesOutput, error) {
+	return keyops.ListKeyPoliciesOutput{PolicyNames: []string{"default"}}, f.take(ctx, "ListKeyPolicies", c, in)
+}
+
+func (f *fakeKeys) ExplainAccess(ctx context.Context, c keyops.Caller, in keyops.ExplainAccessInput) (keyops.ExplainAccessOutput, error) {
+	return keyops.ExplainAccessOutput{Allowed: true, Decisions: []keyops.AccessDecision{{Region: "eu-paris-1", Explanation: policy.Explanation{Action: in.Action, Allowed: true}}}}, f.take(ctx, "ExplainAccess", c, in)
+}
+
+func (f *fakeKeys) CreateGrant(ctx context.Context, c keyops.Caller, in keyops.CreateGrantInput) (keyops.CreateGrantOutput, error) {
+	return keyops.CreateGrantOutput{GrantID: "1", GrantToken: "t"}, f.take(ctx, "CreateGrant", c, in)
+}
+
+func (f *fakeKeys) ListGrants(ctx context.Context, c keyops.Caller, in keyops.ListGrantsInput) (keyops.ListGrantsOutput, error) {
+	return keyops.ListGrantsOutput{Grants: []keyops.GrantListEntry{{KeyID: keyARN, GrantID: "1", Constraints: keyops.GrantConstraints{EncryptionContextSubset: map[string]string{"env": "prod"}}}}}, f.take(ctx, "ListGrants", c, in)
+}
+
+func (f *fakeKeys) ListRetirableGrants(ctx context.Context, c keyops.Caller, in keyops.ListRetirableGrantsInput) (keyops.ListRetirableGrantsOutput, error) {
+	return keyops.ListRetirableGrantsOutput{Grants: []keyops.GrantListEntry{{KeyID: keyARN, GrantID: "1", RetiringPrincipal: in.RetiringPrincipal}}}, f.take(ctx, "ListRetirableGrants", c, in)
+}
+
+func (f *fakeKeys) RetireGrant(ctx context.Context, c keyops.Caller, in keyops.RetireGrantInput) (keyops.RetireGrantOutput, error) {
+	return keyops.RetireGrantOutput{}, f.take(ctx, "RetireGrant", c, in)
+}
+
+func (f *fakeKeys) RevokeGrant(ctx context.Context, c keyops.Caller, in keyops.RevokeGrantInput) (keyops.RevokeGrantOutput, error) {
+	return keyops.RevokeGrantOutput{}, f.take(ctx, "RevokeGrant", c, in)
+}
+
+func (f *fakeKeys) TagResource(ctx context.Context, c keyops.Caller, in keyops.TagResourceInput) (keyops.TagResourceOutput, error) {
+	return keyops.TagResourceOutput{}, f.take(ctx, "TagResource", c, in)
+}
+
+func (f *fakeKeys) UntagResource(ctx context.Context, c keyops.Caller, in keyops.UntagResourceInput) (keyops.UntagResourceOutput, error) {
+	return keyops.UntagResourceOutput{}, f.take(ctx, "UntagResource", c, in)
+}
+
+func (f *fakeKeys) ListResourceTags(ctx context.Context, c keyops.Caller, in keyops.ListResourceTagsInput) (keyops.ListResourceTagsOutput, error) {
+	return keyops.ListResourceTagsOutput{Tags: []keyops.Tag{{Key: "team", Value: "pay"}}}, f.take(ctx, "ListResourceTags", c, in)
+}
+
+func (f *fakeKeys) UpdateKeyDescription(ctx context.Context, c keyops.Caller, in keyops.UpdateKeyDescriptionInput) (keyops.UpdateKeyDescriptionOutput, error) {
+	return keyops.UpdateKeyDescriptionOutput{}, f.take(ctx, "UpdateKeyDescription", c, in)
 }
 
 func (f *fakeKeys) CreateAlias(ctx context.Context, c keyops.Caller, in keyops.CreateAliasInput) (keyops.CreateAliasOutput, error) {

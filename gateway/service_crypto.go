@@ -20,6 +20,7 @@ func (s *cryptoService) Encrypt(ctx context.Context, r *kmsv1.EncryptRequest) (*
 		EncryptionContext:   r.GetEncryptionContext(),
 		EncryptionAlgorithm: keyops.Algorithm(r.GetEncryptionAlgorithm()),
 		DryRun:              r.GetDryRun(),
+		GrantTokens:         r.GetGrantTokens(),
 	})
 	if err != nil {
 		return nil, err
@@ -39,6 +40,7 @@ func (s *cryptoService) Decrypt(ctx context.Context, r *kmsv1.DecryptRequest) (*
 		KeyID:               r.GetKeyId(),
 		EncryptionAlgorithm: keyops.Algorithm(r.GetEncryptionAlgorithm()),
 		DryRun:              r.GetDryRun(),
+		GrantTokens:         r.GetGrantTokens(),
 	})
 	if err != nil {
 		return nil, err
@@ -58,6 +60,7 @@ func (s *cryptoService) GenerateDataKey(ctx context.Context, r *kmsv1.GenerateDa
 		NumberOfBytes:     int(r.GetNumberOfBytes()),
 		EncryptionContext: r.GetEncryptionContext(),
 		DryRun:            r.GetDryRun(),
+		GrantTokens:       r.GetGrantTokens(),
 	})
 	if err != nil {
 		return nil, err
@@ -76,6 +79,7 @@ func (s *cryptoService) GenerateMac(ctx context.Context, r *kmsv1.GenerateMacReq
 		Message:      r.GetMessage(),
 		MacAlgorithm: keyops.Algorithm(r.GetMacAlgorithm()),
 		DryRun:       r.GetDryRun(),
+		GrantTokens:  r.GetGrantTokens(),
 	})
 	if err != nil {
 		return nil, err
@@ -90,6 +94,7 @@ func (s *cryptoService) VerifyMac(ctx context.Context, r *kmsv1.VerifyMacRequest
 		Mac:          r.GetMac(),
 		MacAlgorithm: keyops.Algorithm(r.GetMacAlgorithm()),
 		DryRun:       r.GetDryRun(),
+		GrantTokens:  r.GetGrantTokens(),
 	})
 	if err != nil {
 		return nil, err
@@ -104,6 +109,7 @@ func (s *cryptoService) Sign(ctx context.Context, r *kmsv1.SignRequest) (*kmsv1.
 		MessageType:      keyops.MessageType(r.GetMessageType()),
 		SigningAlgorithm: keyops.Algorithm(r.GetSigningAlgorithm()),
 		DryRun:           r.GetDryRun(),
+		GrantTokens:      r.GetGrantTokens(),
 	})
 	if err != nil {
 		return nil, err
@@ -119,6 +125,7 @@ func (s *cryptoService) Verify(ctx context.Context, r *kmsv1.VerifyRequest) (*km
 		Signature:        r.GetSignature(),
 		SigningAlgorithm: keyops.Algorithm(r.GetSigningAlgorithm()),
 		DryRun:           r.GetDryRun(),
+		GrantTokens:      r.GetGrantTokens(),
 	})
 	if err != nil {
 		return nil, err
@@ -127,7 +134,7 @@ func (s *cryptoService) Verify(ctx context.Context, r *kmsv1.VerifyRequest) (*km
 }
 
 func (s *cryptoService) GetPublicKey(ctx context.Context, r *kmsv1.GetPublicKeyRequest) (*kmsv1.GetPublicKeyResponse, error) {
-	out, err := s.keys.GetPublicKey(ctx, callerOf(ctx), keyops.GetPublicKeyInput{KeyID: r.GetKeyId()})
+	out, err := s.keys.GetPublicKey(ctx, callerOf(ctx), keyops.GetPublicKeyInput{KeyID: r.GetKeyId(), GrantTokens: r.GetGrantTokens()})
 	if err != nil {
 		return nil, err
 	}

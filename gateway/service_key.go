@@ -32,7 +32,7 @@ func (s *keyService) CreateKey(ctx context.Context, r *kmsv1.CreateKeyRequest) (
 }
 
 func (s *keyService) DescribeKey(ctx context.Context, r *kmsv1.DescribeKeyRequest) (*kmsv1.DescribeKeyResponse, error) {
-	out, err := s.keys.DescribeKey(ctx, callerOf(ctx), keyops.DescribeKeyInput{KeyID: r.GetKeyId()})
+	out, err := s.keys.DescribeKey(ctx, callerOf(ctx), keyops.DescribeKeyInput{KeyID: r.GetKeyId(), GrantTokens: r.GetGrantTokens()})
 	if err != nil {
 		return nil, err
 	}
@@ -82,14 +82,6 @@ func (s *keyService) ReplicateKey(ctx context.Context, r *kmsv1.ReplicateKeyRequ
 		ReplicaPolicy:      out.ReplicaPolicy,
 		ReplicaTags:        toTags(out.ReplicaTags),
 	}, nil
-}
-
-func (s *keyService) GetKeyPolicy(ctx context.Context, r *kmsv1.GetKeyPolicyRequest) (*kmsv1.GetKeyPolicyResponse, error) {
-	out, err := s.keys.GetKeyPolicy(ctx, callerOf(ctx), keyops.GetKeyPolicyInput{KeyID: r.GetKeyId(), PolicyName: r.GetPolicyName()})
-	if err != nil {
-		return nil, err
-	}
-	return &kmsv1.GetKeyPolicyResponse{Policy: out.Policy, PolicyName: out.PolicyName}, nil
 }
 
 func (s *keyService) CreateAlias(ctx context.Context, r *kmsv1.CreateAliasRequest) (*kmsv1.CreateAliasResponse, error) {

@@ -26,7 +26,7 @@ func (s *Service) CreateAlias(ctx context.Context, caller Caller, in CreateAlias
 	t := aliasTarget(in.AliasName, in.TargetKeyID)
 	return do(ctx, s, caller, "CreateAlias", t, func(ctx context.Context, c *call) (CreateAliasOutput, error) {
 		_, err := s.change(ctx, c.key.ID, func(k *Key) error {
-			if err := s.allows(k, c.name, keystate.Facts{}); err != nil {
+			if err := s.still(c, k); err != nil {
 				return err
 			}
 			if len(k.Aliases) >= maxAliases {
@@ -91,7 +91,7 @@ func (s *Service) aliasHolder(c *call, name string) (*Key, error) {
 		}
 		return k, nil
 	}
-	return nil, s.missing(c, resolved{account: account, named: s.aliasARN(account, name), alias: name})
+	return nil, s.missing(c, c.action(), resolved{account: account, named: s.aliasARN(account, name), alias: name})
 }
 
 func (s *Service) noAlias(a arn.Account, name string) error {
@@ -103,7 +103,7 @@ func (s *Service) moveAlias(ctx context.Context, c *call, name string, from arn.
 	unlock := s.lockBoth(from, c.key.ID)
 	defer unlock()
 	old, now := s.view.key(from), s.view.key(c.key.ID)
-	if err := s.allows(now, c.name, keystate.Facts{}); err != nil {
+	if err := s.still(c, now); err != nil {
 		return err
 	}
 	source := old.clone()

@@ -24,8 +24,23 @@ type Operations interface {
 	ListKeys(context.Context, Caller, ListKeysInput) (ListKeysOutput, error)
 	EnableKey(context.Context, Caller, EnableKeyInput) (EnableKeyOutput, error)
 	DisableKey(context.Context, Caller, DisableKeyInput) (DisableKeyOutput, error)
-	GetKeyPolicy(context.Context, Caller, GetKeyPolicyInput) (GetKeyPolicyOutput, error)
 	ReplicateKey(context.Context, Caller, ReplicateKeyInput) (ReplicateKeyOutput, error)
+	UpdateKeyDescription(context.Context, Caller, UpdateKeyDescriptionInput) (UpdateKeyDescriptionOutput, error)
+
+	TagResource(context.Context, Caller, TagResourceInput) (TagResourceOutput, error)
+	UntagResource(context.Context, Caller, UntagResourceInput) (UntagResourceOutput, error)
+	ListResourceTags(context.Context, Caller, ListResourceTagsInput) (ListResourceTagsOutput, error)
+
+	GetKeyPolicy(context.Context, Caller, GetKeyPolicyInput) (GetKeyPolicyOutput, error)
+	PutKeyPolicy(context.Context, Caller, PutKeyPolicyInput) (PutKeyPolicyOutput, error)
+	ListKeyPolicies(context.Context, Caller, ListKeyPoliciesInput) (ListKeyPoliciesOutput, error)
+	ExplainAccess(context.Context, Caller, ExplainAccessInput) (ExplainAccessOutput, error)
+
+	CreateGrant(context.Context, Caller, CreateGrantInput) (CreateGrantOutput, error)
+	ListGrants(context.Context, Caller, ListGrantsInput) (ListGrantsOutput, error)
+	ListRetirableGrants(context.Context, Caller, ListRetirableGrantsInput) (ListRetirableGrantsOutput, error)
+	RetireGrant(context.Context, Caller, RetireGrantInput) (RetireGrantOutput, error)
+	RevokeGrant(context.Context, Caller, RevokeGrantInput) (RevokeGrantOutput, error)
 
 	CreateAlias(context.Context, Caller, CreateAliasInput) (CreateAliasOutput, error)
 	UpdateAlias(context.Context, Caller, UpdateAliasInput) (UpdateAliasOutput, error)
@@ -121,7 +136,10 @@ type CreateKeyInput struct {
 type CreateKeyOutput struct{ KeyMetadata KeyMetadata }
 
 // DescribeKeyInput names a key by key ID, key ARN, alias name or alias ARN.
-type DescribeKeyInput struct{ KeyID string }
+type DescribeKeyInput struct {
+	KeyID       string
+	GrantTokens []string // at most 10, each of a grant to the caller on this key
+}
 
 // DescribeKeyOutput describes the key.
 type DescribeKeyOutput struct{ KeyMetadata KeyMetadata }
@@ -156,18 +174,6 @@ type DisableKeyInput struct{ KeyID string }
 
 // DisableKeyOutput is empty.
 type DisableKeyOutput struct{}
-
-// GetKeyPolicyInput names a key by key ID or key ARN.
-type GetKeyPolicyInput struct {
-	KeyID      string
-	PolicyName string // default, the only one there is
-}
-
-// GetKeyPolicyOutput is the key policy as it was written.
-type GetKeyPolicyOutput struct {
-	Policy     string
-	PolicyName string
-}
 
 // ReplicateKeyInput asks for a replica of a multi-Region primary key. Policy, description
 // and tags belong to the replica; nothing is copied from the primary key.
@@ -241,6 +247,7 @@ type EncryptInput struct {
 	EncryptionContext   map[string]string
 	EncryptionAlgorithm Algorithm // default SYMMETRIC_DEFAULT
 	DryRun              bool
+	GrantTokens         []string
 }
 
 // EncryptOutput is a ciphertext that names its key and material.
@@ -258,6 +265,7 @@ type DecryptInput struct {
 	KeyID               string // optional; a ciphertext of another key is IncorrectKey
 	EncryptionAlgorithm Algorithm
 	DryRun              bool
+	GrantTokens         []string
 }
 
 // DecryptOutput is the plaintext.
@@ -276,6 +284,7 @@ type GenerateDataKeyInput struct {
 	NumberOfBytes     int // 1 to 1024
 	EncryptionContext map[string]string
 	DryRun            bool
+	GrantTokens       []string
 }
 
 // GenerateDataKeyOutput is a data key.
@@ -292,6 +301,7 @@ type GenerateMacInput struct {
 	Message      []byte
 	MacAlgorithm Algorithm
 	DryRun       bool
+	GrantTokens  []string
 }
 
 // GenerateMacOutput is the MAC.
@@ -308,6 +318,7 @@ type VerifyMacInput struct {
 	Mac          []byte // at most 6144 bytes
 	MacAlgorithm Algorithm
 	DryRun       bool
+	GrantTokens  []string
 }
 
 // VerifyMacOutput is returned for a valid MAC only.
@@ -324,6 +335,7 @@ type SignInput struct {
 	MessageType      MessageType // default RAW
 	SigningAlgorithm Algorithm
 	DryRun           bool
+	GrantTokens      []string
 }
 
 // SignOutput is the signature; ECDSA signatures are DER.
@@ -341,6 +353,7 @@ type VerifyInput struct {
 	Signature        []byte // at most 6144 bytes
 	SigningAlgorithm Algorithm
 	DryRun           bool
+	GrantTokens      []string
 }
 
 // VerifyOutput is returned for a valid signature only.
@@ -351,7 +364,10 @@ type VerifyOutput struct {
 }
 
 // GetPublicKeyInput names a key pair.
-type GetPublicKeyInput struct{ KeyID string }
+type GetPublicKeyInput struct {
+	KeyID       string
+	GrantTokens []string
+}
 
 // GetPublicKeyOutput is the public key as DER SubjectPublicKeyInfo.
 type GetPublicKeyOutput struct {

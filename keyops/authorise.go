@@ -9,7 +9,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/policy"
 )
 
-// say is the value of one condition key, as the request has it, defaults filled in.
+// say is a value of one condition key, as the request has it, defaults filled in.
 type say struct{ key, value string }
 
 // asker is on whose behalf policies are asked, with all that their conditions may be about.
@@ -20,6 +20,7 @@ type asker struct {
 	encryption map[string]string // encryption context
 	alias      string            // the alias by which the request names the key
 	says       []say
+	retires    string // ID of the grant that it would retire
 }
 
 func askerFor(p arn.Principal) asker { return asker{principal: p, arn: p.String()} }
@@ -28,25 +29,19 @@ func askerFor(p arn.Principal) asker { return asker{principal: p, arn: p.String(
 // policy, or something that has none and is decided by identity policies alone.
 func (s *Service) decide(a *asker, action, resource string, key *Key) policy.Decision {
 	var keyPolicy *policy.Policy
+	var grants []policy.Grant
 	if key != nil {
-		keyPolicy = key.policy
+		keyPolicy, grants = key.policy, key.grantsFor(a)
 	}
 	req := policy.Request{Principal: a.arn, Action: action, Resource: resource}
 	identity := s.identities().For(a.arn)
 	// Without values every condition counts against the caller, so what is allowed now is
 	// allowed whatever the values are, and most calls need none.
-	if d := policy.Decide(req, keyPolicy, identity); d.Allowed {
+	if d := policy.Decide(req, keyPolicy, identity, grants...); d.Allowed {
 		return d
 	}
 	req.EncryptionContext, req.Context = a.encryption, s.values(a, key)
-	return policy.Decide(req, keyPolicy, identity)
-}
-
-// safeToPut refuses a policy by which the asker could not change the policy again.
-func (s *Service) safeToPut(a *asker, document *policy.Policy, resource string) error {
-	return policy.SafeToPut(document, policy.Request{
-		Principal: a.arn, Resource: resource, Context: s.values(a, nil),
-	}, s.identities().For(a.arn))
+	return policy.Decide(req, keyPolicy, identity, grants...)
 }
 
 // values returns the values of the condition keys. What the request or the key does not
@@ -67,7 +62,7 @@ func (s *Service) values(a *asker, key *Key) map[string][]string {
 	}
 	for _, x := range a.says {
 		if x.value != "" {
-			v[x.key] = []string{x.value}
+			v[x.key] = append(v[x.key], x.value)
 		}
 	}
 	if key == nil {

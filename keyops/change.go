@@ -158,6 +158,7 @@ func (s *Service) prepare(k *Key) error {
 			k.Materials[i].watch = &watch{}
 		}
 	}
+	k.indexGrants()
 	k.arn = s.keyARN(k.Account, k.ID)
 	return k.check()
 }

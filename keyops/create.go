@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -105,8 +104,8 @@ func bypass(skip bool) say {
 // words checks policy, description and tags of a new key of the asker's account.
 func (s *Service) words(a *asker, document, description string, tags []Tag, skipLockout bool) (words, error) {
 	var w words
-	if !utf8.ValidString(description) || utf8.RuneCountInString(description) > maxDescription {
-		return w, invalid("description", "have length less than or equal to %d", maxDescription)
+	if err := checkDescription(description); err != nil {
+		return w, err
 	}
 	tagMap, err := checkTags(tags)
 	if err != nil {
@@ -117,42 +116,11 @@ func (s *Service) words(a *asker, document, description string, tags []Tag, skip
 		w.policy = policy.DefaultKeyPolicy(s.partition, string(a.principal.Account))
 		return w, nil
 	}
-	if len(document) > maxPolicy {
-		return w, refuse(ErrLimitExceeded, "The key policy is %d bytes long, at most %d are allowed.", len(document), maxPolicy)
+	parsed, err := parsePolicy(w.policy)
+	if err != nil || skipLockout {
+		return w, err
 	}
-	parsed, err := policy.Parse(w.policy, policy.KeyPolicy)
-	if err != nil {
-		return w, &Error{Reason: ErrMalformedPolicyDocument, Message: err.Error(), cause: err}
-	}
-	if skipLockout {
-		return w, nil
-	}
-	if err := s.safeToPut(a, parsed, s.keyARN(a.principal.Account, arn.NewKeyID(false))); err != nil {
-		return w, &Error{Reason: ErrMalformedPolicyDocument, Message: "The new key policy will not allow you to update the key policy in the future.", cause: err}
-	}
-	return w, nil
-}
-
-func checkTags(tags []Tag) (map[string]string, error) {
-	if len(tags) > maxTags {
-		return nil, refuse(ErrTag, "Too many tags")
-	}
-	m := make(map[string]string, len(tags))
-	for _, t := range tags {
-		switch n := utf8.RuneCountInString(t.Key); {
-		case n < 1 || n > maxTagKey || !utf8.ValidString(t.Key):
-			return nil, invalid("tags.tagKey", "have length between 1 and %d", maxTagKey)
-		case utf8.RuneCountInString(t.Value) > maxTagValue || !utf8.ValidString(t.Value):
-			return nil, invalid("tags.tagValue", "have length less than or equal to %d", maxTagValue)
-		case strings.HasPrefix(strings.ToLower(t.Key), "aws:"):
-			return nil, refuse(ErrTag, "Tags beginning with aws: are reserved")
-		}
-		if _, twice := m[t.Key]; twice {
-			return nil, refuse(ErrTag, "Duplicate tag keys")
-		}
-		m[t.Key] = t.Value
-	}
-	return m, nil
+	return w, s.safeToPut(a, parsed, s.keyARN(a.principal.Account, arn.NewKeyID(false)), nil)
 }
 
 // create makes the key's material and the key, in the write order.

@@ -13,7 +13,7 @@ import (
 
 // Encrypt encrypts a small plaintext under the key's current material.
 func (s *Service) Encrypt(ctx context.Context, caller Caller, in EncryptInput) (EncryptOutput, error) {
-	t := target{ref: in.KeyID, context: in.EncryptionContext, says: saysSymmetric(in.EncryptionAlgorithm)}
+	t := target{ref: in.KeyID, tokens: in.GrantTokens, context: in.EncryptionContext, says: saysSymmetric(in.EncryptionAlgorithm)}
 	return do(ctx, s, caller, "Encrypt", t, func(ctx context.Context, c *call) (EncryptOutput, error) {
 		if err := c.check(EncryptDecrypt, in.EncryptionAlgorithm, "encryptionAlgorithm", AlgorithmSymmetricDefault); err != nil {
 			return EncryptOutput{}, err
@@ -76,7 +76,7 @@ func (s *Service) seal(ctx context.Context, c *call, plaintext []byte, context m
 // Decrypt decrypts what Encrypt or GenerateDataKey made, in this or in another Region.
 func (s *Service) Decrypt(ctx context.Context, caller Caller, in DecryptInput) (DecryptOutput, error) {
 	header, sealed, malformed := ciphertext.Parse(in.CiphertextBlob)
-	t := target{ref: in.KeyID, context: in.EncryptionContext, says: saysSymmetric(in.EncryptionAlgorithm)}
+	t := target{ref: in.KeyID, tokens: in.GrantTokens, context: in.EncryptionContext, says: saysSymmetric(in.EncryptionAlgorithm)}
 	switch {
 	case len(in.CiphertextBlob) == 0 || len(in.CiphertextBlob) > maxCiphertext:
 		t.invalid = size("ciphertextBlob", in.CiphertextBlob, maxCiphertext)
@@ -137,7 +137,7 @@ func (s *Service) materialOf(k *Key, h ciphertext.Header) (*Material, error) {
 
 // GenerateDataKey makes random bytes in the token, and returns them in plain and encrypted.
 func (s *Service) GenerateDataKey(ctx context.Context, caller Caller, in GenerateDataKeyInput) (GenerateDataKeyOutput, error) {
-	t := target{ref: in.KeyID, context: in.EncryptionContext, says: saysSymmetric("")}
+	t := target{ref: in.KeyID, tokens: in.GrantTokens, context: in.EncryptionContext, says: saysSymmetric("")}
 	return do(ctx, s, caller, "GenerateDataKey", t, func(ctx context.Context, c *call) (GenerateDataKeyOutput, error) {
 		if err := c.check(EncryptDecrypt, "", "", AlgorithmSymmetricDefault); err != nil {
 			return GenerateDataKeyOutput{}, err

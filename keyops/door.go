@@ -20,6 +20,9 @@ type target struct {
 	invalid error             // what is wrong with the request before any key is looked for
 	context map[string]string // encryption context
 	says    []say             // what else conditions of policies may ask of the request
+	tokens  []string          // grant tokens
+	retires string            // ID of the grant that the call would retire
+	details map[string]string // what the audit record says of the request
 }
 
 // call is one call that has been let in.
@@ -61,7 +64,7 @@ func (s *Service) admit(ctx context.Context, caller Caller, name string, t targe
 	op, known := operations[name]
 	c := &call{name: name, op: op, caller: caller}
 	c.asker = askerFor(caller.Principal)
-	c.asker.address, c.asker.encryption, c.asker.says = caller.SourceIP, t.context, t.says
+	c.asker.address, c.asker.encryption, c.asker.says, c.asker.retires = caller.SourceIP, t.context, t.says, t.retires
 	s.begin(c, t)
 	if !known {
 		return c, internal(errors.New("operation without a row in the table"))
@@ -93,6 +96,10 @@ func (s *Service) admit(ctx context.Context, caller Caller, name string, t targe
 
 // admitKey finds the key, decides whether the caller may, and whether its state allows it.
 func (s *Service) admitKey(c *call, t target) error {
+	granted, err := s.checkTokens(c, t.tokens)
+	if err != nil {
+		return err
+	}
 	r, err := s.resolve(c, t)
 	if err != nil {
 		return err
@@ -106,14 +113,34 @@ func (s *Service) admitKey(c *call, t target) error {
 	}
 	key := s.view.key(r.id)
 	if key == nil || key.Account != r.account || key.Account != c.caller.Principal.Account && !c.op.foreign {
-		return s.missing(c, r)
+		return s.missing(c, c.action(), r)
 	}
-	if d := s.decide(&c.asker, c.action(), key.arn, key); !d.Allowed {
+	if g, ok := key.grant(t.retires); ok {
+		kind, pairs := g.constraint()
+		c.asker.encryption, c.asker.says = pairs, []say{{policy.GrantConstraintType, kind}}
+	}
+	d := s.decide(&c.asker, c.action(), key.arn, key)
+	if !d.Allowed {
 		return s.denied(c, c.action(), r.named, d)
 	}
 	c.record.resource(key.arn, key.ID)
+	if d.Reason == policy.GrantAllow {
+		c.record.detail("byGrant", d.Statement.Sid)
+	}
+	if slices.ContainsFunc(granted, func(id arn.KeyID) bool { return id != key.ID }) {
+		return errGrantToken
+	}
 	c.key = key
 	return s.allows(key, c.name, keystate.Facts{})
+}
+
+// still asks again, on the newest copy of the key and under its lock, what was asked when
+// the call was let in: a permission that has ended since lets no change through.
+func (s *Service) still(c *call, k *Key) error {
+	if d := s.decide(&c.asker, c.action(), k.arn, k); !d.Allowed {
+		return s.denied(c, c.action(), k.arn, d)
+	}
+	return s.allows(k, c.name, keystate.Facts{})
 }
 
 // allows asks the table of key states.
@@ -144,14 +171,14 @@ func (s *Service) denied(c *call, action, resource string, d policy.Decision) er
 
 // missing answers for a key that is not there, or cannot be read. Only a caller that may
 // list what exists in its account, and so knows already, hears more than a refusal.
-func (s *Service) missing(c *call, r resolved) error {
+func (s *Service) missing(c *call, action string, r resolved) error {
 	list := "kms:ListKeys"
 	if r.alias != "" {
 		list = "kms:ListAliases"
 	}
 	d := s.decide(&c.asker, list, "*", nil)
 	if !d.Allowed || r.account != c.caller.Principal.Account {
-		return s.denied(c, c.action(), r.named, d)
+		return s.denied(c, action, r.named, d)
 	}
 	if r.fromBlob {
 		return fromBlob(errors.New("no such key"))

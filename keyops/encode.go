@@ -15,9 +15,20 @@ import (
 	"github.com/keyferry/keyferry/keyops/wire"
 )
 
-// keySchema is the version of a key row's body. A reader refuses a version above its own,
-// so that an older daemon never drops what a newer one wrote.
-const keySchema = 1
+// Versions of a key row's body. A reader refuses a version above its own, so that an older
+// daemon never drops what a newer one wrote. A row has the oldest version that can hold what
+// it says: one value has one encoding, and rows of the version before are still read.
+const (
+	schemaFirst  = 1
+	schemaGrants = 2 // ends with the key's grants, of which there is at least one
+)
+
+func (k *Key) schema() uint64 {
+	if len(k.Grants) > 0 {
+		return schemaGrants
+	}
+	return schemaFirst
+}
 
 // Bounds of a key row. They are above what any operation lets in, and keep a row that was
 // damaged from being read at length.
@@ -30,7 +41,7 @@ const (
 // encode returns the body of the key's row.
 func (k *Key) encode() []byte {
 	var w wire.Writer
-	w.Uint(keySchema)
+	w.Uint(k.schema())
 	w.String(string(k.Account))
 	w.String(string(k.Spec))
 	w.String(string(k.Usage))
@@ -70,6 +81,9 @@ func (k *Key) encode() []byte {
 	} else {
 		w.Bytes(k.Set.Marshal())
 	}
+	if k.schema() >= schemaGrants {
+		encodeGrants(&w, k.Grants)
+	}
 	return w.Out()
 }
 
@@ -80,8 +94,9 @@ func decodeKey(id string, body []byte) (*Key, error) {
 		return nil, err
 	}
 	r := wire.NewReader(body)
-	if v := r.Uint(); v != keySchema {
-		r.Fail("key row of schema %d, this daemon reads %d", v, keySchema)
+	schema := r.Uint()
+	if schema < schemaFirst || schema > schemaGrants {
+		r.Fail("key row of schema %d, this daemon reads %d to %d", schema, schemaFirst, schemaGrants)
 	}
 	k := &Key{
 		ID:          keyID,
@@ -120,6 +135,9 @@ func decodeKey(id string, body []byte) (*Key, error) {
 	}
 	r.Fixed(k.Current[:])
 	set := r.Bytes(maxSet)
+	if schema >= schemaGrants {
+		k.Grants = decodeGrants(r)
+	}
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("decoding the row of key %s: %w", id, err)
 	}
@@ -164,6 +182,14 @@ func (k *Key) check() error {
 			return fail("material listed twice")
 		}
 		prefixes[m.ID.Prefix()], objects[m.Object] = true, true
+	}
+	for i := range k.Grants {
+		if i > 0 && k.Grants[i-1].ID >= k.Grants[i].ID {
+			return fail("grants out of order")
+		}
+		if err := k.Grants[i].check(); err != nil {
+			return fmt.Errorf("row of key %s: grant %d: %w", k.ID, i, err)
+		}
 	}
 	return nil
 }

@@ -45,6 +45,11 @@ const (
 	ErrUnsupportedOperation Reason = "UnsupportedOperationException"
 	// ErrInvalidArn: the ARN or Region name is malformed or unknown.
 	ErrInvalidArn Reason = "InvalidArnException"
+	// ErrInvalidGrantToken: a grant token names no grant that is in force for the caller on
+	// the key, in this Region.
+	ErrInvalidGrantToken Reason = "InvalidGrantTokenException"
+	// ErrInvalidGrantID: the grant ID is malformed.
+	ErrInvalidGrantID Reason = "InvalidGrantIdException"
 	// ErrInvalidMarker: the marker is not one that this operation returned.
 	ErrInvalidMarker Reason = "InvalidMarkerException"
 	// ErrMalformedPolicyDocument: the policy is refused, with the place and what to do.
@@ -65,7 +70,7 @@ const (
 var Reasons = []Reason{
 	ErrNotFound, ErrDisabled, ErrInvalidState, ErrInvalidKeyUsage, ErrInvalidCiphertext, ErrIncorrectKey,
 	ErrAccessDenied, ErrAlreadyExists, ErrInvalidAliasName, ErrLimitExceeded, ErrInvalidMac,
-	ErrInvalidSignature, ErrKeyUnavailable, ErrDependencyTimeout, ErrUnsupportedOperation, ErrInvalidArn,
+	ErrInvalidSignature, ErrInvalidGrantToken, ErrInvalidGrantID, ErrKeyUnavailable, ErrDependencyTimeout, ErrUnsupportedOperation, ErrInvalidArn,
 	ErrInvalidMarker, ErrMalformedPolicyDocument, ErrTag, ErrValidation, ErrDryRun, ErrThrottling, ErrInternal,
 }
 

@@ -37,10 +37,14 @@ type Key struct {
 	Used    []material.ID
 	Current material.ID // what encrypts and signs; zero while there is none
 	Set     *mrk.Set    // what is known of the multi-Region key; nil for a single-Region key
+	// Grants are this Region's, ordered by ID. Copies of a Key share the list: it is replaced,
+	// never changed.
+	Grants []Grant
 
-	policy *policy.Policy // of parsed, which is Policy unless that has just changed
-	parsed []byte
-	arn    string // in this Region
+	policy   *policy.Policy // of parsed, which is Policy unless that has just changed
+	parsed   []byte
+	grantees map[string][]policy.Grant // Grants by grantee; nil if there are none, or they have just changed
+	arn      string                    // in this Region
 }
 
 // Material is one generation of the key's secret, as this Region holds it.

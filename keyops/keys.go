@@ -11,7 +11,7 @@ import (
 
 // DescribeKey returns a key's metadata, in every state.
 func (s *Service) DescribeKey(ctx context.Context, caller Caller, in DescribeKeyInput) (DescribeKeyOutput, error) {
-	return do(ctx, s, caller, "DescribeKey", target{ref: in.KeyID}, func(ctx context.Context, c *call) (DescribeKeyOutput, error) {
+	return do(ctx, s, caller, "DescribeKey", target{ref: in.KeyID, tokens: in.GrantTokens}, func(ctx context.Context, c *call) (DescribeKeyOutput, error) {
 		return DescribeKeyOutput{KeyMetadata: s.describe(ctx, c.key)}, nil
 	})
 }
@@ -99,8 +99,7 @@ func (s *Service) DisableKey(ctx context.Context, caller Caller, in DisableKeyIn
 
 func (s *Service) turn(ctx context.Context, c *call, to keystate.State) error {
 	_, err := s.change(ctx, c.key.ID, func(k *Key) error {
-		// The key may have changed since the call was let in.
-		if err := s.allows(k, c.name, keystate.Facts{}); err != nil {
+		if err := s.still(c, k); err != nil {
 			return err
 		}
 		if k.State == to {
@@ -116,16 +115,6 @@ func (s *Service) turn(ctx context.Context, c *call, to keystate.State) error {
 		return nil
 	}, nil)
 	return err
-}
-
-// GetKeyPolicy returns the key policy, byte for byte as it was written.
-func (s *Service) GetKeyPolicy(ctx context.Context, caller Caller, in GetKeyPolicyInput) (GetKeyPolicyOutput, error) {
-	return do(ctx, s, caller, "GetKeyPolicy", target{ref: in.KeyID}, func(_ context.Context, c *call) (GetKeyPolicyOutput, error) {
-		if in.PolicyName != "" && in.PolicyName != "default" {
-			return GetKeyPolicyOutput{}, refuse(ErrNotFound, "No such policy exists")
-		}
-		return GetKeyPolicyOutput{Policy: string(c.key.Policy), PolicyName: "default"}, nil
-	})
 }
 
 // GetCallerIdentity returns who the service takes the caller for.

@@ -114,7 +114,7 @@ func (s *Service) aliasesOf(c *call, ref, after string, n int) ([]AliasListEntry
 	}
 	k := s.view.key(r.id)
 	if k == nil || k.Account != c.caller.Principal.Account {
-		return nil, false, s.missing(c, r)
+		return nil, false, s.missing(c, c.action(), r)
 	}
 	names := make([]string, len(k.Aliases))
 	for i, a := range k.Aliases {

@@ -29,6 +29,21 @@ var operations = map[string]operation{
 	"GetKeyPolicy": {scope: onKey},
 	"ReplicateKey": {scope: onKey, mutates: true},
 
+	"PutKeyPolicy":    {scope: onKey, mutates: true},
+	"ListKeyPolicies": {scope: onKey},
+	"ExplainAccess":   {scope: anyone, aliases: true}, // explain.go decides who hears what
+
+	"CreateGrant":         {scope: onKey, mutates: true, foreign: true},
+	"ListGrants":          {scope: onKey, foreign: true},
+	"ListRetirableGrants": {scope: onAccount},
+	"RetireGrant":         {scope: onKey, mutates: true, foreign: true},
+	"RevokeGrant":         {scope: onKey, mutates: true, foreign: true},
+
+	"TagResource":          {scope: onKey, mutates: true},
+	"UntagResource":        {scope: onKey, mutates: true},
+	"ListResourceTags":     {scope: onKey},
+	"UpdateKeyDescription": {scope: onKey, mutates: true},
+
 	"CreateAlias": {scope: onKey, mutates: true},
 	"UpdateAlias": {scope: onKey, mutates: true},
 	"DeleteAlias": {scope: onKey, mutates: true, aliases: true},

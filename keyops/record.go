@@ -64,6 +64,11 @@ func (s *Service) begin(c *call, t target) {
 	if t.alias != "" {
 		c.record.detail("aliasName", clip(t.alias))
 	}
+	for key, value := range t.details {
+		if value != "" {
+			c.record.detail(key, value)
+		}
+	}
 	// The map is the caller's, and the log keeps records for a while.
 	if size := contextSize(t.context); size <= ciphertext.MaxContextSize {
 		c.record.EncryptionContext = maps.Clone(t.context)

@@ -95,7 +95,7 @@ func (s *Service) addMember(ctx context.Context, c *call, to region.Descriptor, 
 		req.Tags = append(req.Tags, mrk.Tag(t))
 	}
 	now, err := s.change(ctx, c.key.ID, func(k *Key) error {
-		if err := s.allows(k, c.name, keystate.Facts{}); err != nil {
+		if err := s.still(c, k); err != nil {
 			return err
 		}
 		return k.Set.AddMember(ctx, s.Signer(), to.Region, to.Instance, req)

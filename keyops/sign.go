@@ -14,7 +14,7 @@ import (
 
 // GenerateMac computes a MAC in the token.
 func (s *Service) GenerateMac(ctx context.Context, caller Caller, in GenerateMacInput) (GenerateMacOutput, error) {
-	return do(ctx, s, caller, "GenerateMac", target{ref: in.KeyID, says: []say{{policy.MacAlgorithm, string(in.MacAlgorithm)}}}, func(ctx context.Context, c *call) (GenerateMacOutput, error) {
+	return do(ctx, s, caller, "GenerateMac", target{ref: in.KeyID, tokens: in.GrantTokens, says: []say{{policy.MacAlgorithm, string(in.MacAlgorithm)}}}, func(ctx context.Context, c *call) (GenerateMacOutput, error) {
 		mac, err := s.mac(ctx, c, in.MacAlgorithm, in.Message, in.DryRun)
 		if err != nil {
 			return GenerateMacOutput{}, err
@@ -25,7 +25,7 @@ func (s *Service) GenerateMac(ctx context.Context, caller Caller, in GenerateMac
 
 // VerifyMac computes the MAC again, in the token, and compares in constant time.
 func (s *Service) VerifyMac(ctx context.Context, caller Caller, in VerifyMacInput) (VerifyMacOutput, error) {
-	return do(ctx, s, caller, "VerifyMac", target{ref: in.KeyID, says: []say{{policy.MacAlgorithm, string(in.MacAlgorithm)}}}, func(ctx context.Context, c *call) (VerifyMacOutput, error) {
+	return do(ctx, s, caller, "VerifyMac", target{ref: in.KeyID, tokens: in.GrantTokens, says: []say{{policy.MacAlgorithm, string(in.MacAlgorithm)}}}, func(ctx context.Context, c *call) (VerifyMacOutput, error) {
 		if err := size("mac", in.Mac, maxSignature); err != nil {
 			return VerifyMacOutput{}, err
 		}
@@ -66,7 +66,7 @@ func (s *Service) mac(ctx context.Context, c *call, a Algorithm, message []byte,
 
 // Sign signs a message, or its digest, in the token.
 func (s *Service) Sign(ctx context.Context, caller Caller, in SignInput) (SignOutput, error) {
-	return do(ctx, s, caller, "Sign", target{ref: in.KeyID, says: saysSigning(in.SigningAlgorithm, in.MessageType)}, func(ctx context.Context, c *call) (SignOutput, error) {
+	return do(ctx, s, caller, "Sign", target{ref: in.KeyID, tokens: in.GrantTokens, says: saysSigning(in.SigningAlgorithm, in.MessageType)}, func(ctx context.Context, c *call) (SignOutput, error) {
 		digest, err := c.digest(in.SigningAlgorithm, in.MessageType, in.Message)
 		if err != nil {
 			return SignOutput{}, err
@@ -92,7 +92,7 @@ func (s *Service) Sign(ctx context.Context, caller Caller, in SignInput) (SignOu
 // Verify checks a signature on the host, under the public key that was sealed when the key
 // was made: the token's public objects can be replaced by anybody.
 func (s *Service) Verify(ctx context.Context, caller Caller, in VerifyInput) (VerifyOutput, error) {
-	return do(ctx, s, caller, "Verify", target{ref: in.KeyID, says: saysSigning(in.SigningAlgorithm, in.MessageType)}, func(ctx context.Context, c *call) (VerifyOutput, error) {
+	return do(ctx, s, caller, "Verify", target{ref: in.KeyID, tokens: in.GrantTokens, says: saysSigning(in.SigningAlgorithm, in.MessageType)}, func(ctx context.Context, c *call) (VerifyOutput, error) {
 		digest, err := c.digest(in.SigningAlgorithm, in.MessageType, in.Message)
 		if err != nil {
 			return VerifyOutput{}, err
@@ -119,7 +119,7 @@ func (s *Service) Verify(ctx context.Context, caller Caller, in VerifyInput) (Ve
 
 // GetPublicKey returns the sealed public key.
 func (s *Service) GetPublicKey(ctx context.Context, caller Caller, in GetPublicKeyInput) (GetPublicKeyOutput, error) {
-	return do(ctx, s, caller, "GetPublicKey", target{ref: in.KeyID}, func(_ context.Context, c *call) (GetPublicKeyOutput, error) {
+	return do(ctx, s, caller, "GetPublicKey", target{ref: in.KeyID, tokens: in.GrantTokens}, func(_ context.Context, c *call) (GetPublicKeyOutput, error) {
 		row := c.key.use()
 		if !row.pair() {
 			return GetPublicKeyOutput{}, refuse(ErrUnsupportedOperation, "%s is not an asymmetric key.", c.key.arn)

@@ -3,6 +3,7 @@ package keyops
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -17,6 +18,7 @@ type view struct {
 	aliases map[aliasName]arn.KeyID
 	keys    map[arn.Account][]arn.KeyID // ordered
 	names   map[arn.Account][]string    // alias names, ordered
+	retires map[string][]grantRef       // by the retiring principal's ARN, ordered
 	refused map[arn.KeyID]error         // rows that cannot be believed, and why
 }
 
@@ -38,6 +40,7 @@ func newView() *view {
 		aliases: map[aliasName]arn.KeyID{},
 		keys:    map[arn.Account][]arn.KeyID{},
 		names:   map[arn.Account][]string{},
+		retires: map[string][]grantRef{},
 		refused: map[arn.KeyID]error{},
 	}
 }
@@ -100,7 +103,9 @@ func (v *view) publishLocked(k *Key) {
 		v.entries[k.ID] = e
 		v.keys[k.Account] = insert(v.keys[k.Account], k.ID)
 	}
-	if old := e.key.Swap(k); old != nil {
+	old := e.key.Swap(k)
+	v.indexRetirable(old, k)
+	if old != nil {
 		for _, a := range old.Aliases {
 			name := aliasName{k.Account, a.Name}
 			if v.aliases[name] == k.ID { // it may point to another key by now
@@ -113,6 +118,45 @@ func (v *view) publishLocked(k *Key) {
 		v.aliases[aliasName{k.Account, a.Name}] = k.ID
 		v.names[k.Account] = insert(v.names[k.Account], a.Name)
 	}
+}
+
+// grantRef names a grant of a key: <key ID>/<grant ID>.
+type grantRef string
+
+func (r grantRef) split() (arn.KeyID, string) {
+	key, grant, _ := strings.Cut(string(r), "/")
+	return arn.KeyID(key), grant
+}
+
+// indexRetirable keeps up with a change of a key's grants. Most changes are of something
+// else, and leave the list itself in its place.
+func (v *view) indexRetirable(old, now *Key) {
+	each := func(k *Key, do func([]grantRef, grantRef) []grantRef) {
+		for _, g := range k.Grants {
+			if g.Retiring == "" {
+				continue
+			}
+			list := do(v.retires[g.Retiring], grantRef(string(k.ID)+"/"+g.ID))
+			if v.retires[g.Retiring] = list; len(list) == 0 {
+				delete(v.retires, g.Retiring)
+			}
+		}
+	}
+	if old != nil {
+		if len(old.Grants) == len(now.Grants) && (len(now.Grants) == 0 || &old.Grants[0] == &now.Grants[0]) {
+			return
+		}
+		each(old, remove[grantRef])
+	}
+	each(now, insert[grantRef])
+}
+
+// retirableAfter returns up to limit grants that a principal may retire and that follow
+// after, and whether there are more.
+func (v *view) retirableAfter(principal string, after grantRef, limit int) ([]grantRef, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return page(v.retires[principal], after, limit)
 }
 
 // all returns the newest snapshot of every key. It is for the start and for replication,
