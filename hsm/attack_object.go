@@ -39,11 +39,22 @@ func planRead(s scene, _ calls) (plan []trial, _ error) {
 	return plan, nil
 }
 
-func planMakeTrusted(s scene, _ calls) ([]trial, error) {
+func planMakeTrusted(s scene, c calls) ([]trial, error) {
+	blob, err := c.wrapKey(rawMechanism{code: s.p.wrapMechanism()}, s.own.fresh, s.own.known)
+	if err != nil {
+		return nil, wrapError("C_WrapKey", err)
+	}
 	key := []Attribute{
 		number(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), number(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
 		flag(pkcs11.CKA_TOKEN, false), flag(pkcs11.CKA_WRAP, true), flag(pkcs11.CKA_TRUSTED, true)}
 	trusted := []Attribute{flag(pkcs11.CKA_TRUSTED, true)}
+	// Public keys wrap as well. A modulus of one's own is one whose private half is known.
+	public := []Attribute{
+		number(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), number(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
+		flag(pkcs11.CKA_TOKEN, false), flag(pkcs11.CKA_WRAP, true), flag(pkcs11.CKA_TRUSTED, true), octets(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})}
+	private := []Attribute{
+		number(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), number(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
+		flag(pkcs11.CKA_TOKEN, false), flag(pkcs11.CKA_PRIVATE, true), flag(pkcs11.CKA_UNWRAP, true)}
 	who := "a key of one's own"
 	return []trial{
 		{who, "generate it with CKA_TRUSTED", "C_GenerateKey", func(c calls) error {
@@ -52,6 +63,25 @@ func planMakeTrusted(s scene, _ calls) ([]trial, error) {
 		}},
 		{who, "create it of known bytes with CKA_TRUSTED", "C_CreateObject", func(c calls) error {
 			h, err := c.createObject(append(slices.Clone(key), octets(pkcs11.CKA_VALUE, make([]byte, 32))))
+			return made(c, h, err)
+		}},
+		{who, "unwrap it with CKA_TRUSTED", "C_UnwrapKey", func(c calls) error {
+			h, err := c.unwrapKey(rawMechanism{code: s.p.wrapMechanism()}, s.own.fresh, blob, key)
+			return made(c, h, err)
+		}},
+		{who, "generate an RSA pair with CKA_TRUSTED", "C_GenerateKeyPair", func(c calls) error {
+			pub, priv, err := c.generateKeyPair(rawMechanism{code: pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN}, append(slices.Clone(public), number(pkcs11.CKA_MODULUS_BITS, 2048)), private)
+			if err == nil {
+				_ = c.destroy(priv) // made destroys the other half
+			}
+			return made(c, pub, err)
+		}},
+		{who, "create an RSA public key with CKA_TRUSTED", "C_CreateObject", func(c calls) error {
+			modulus, err := c.attribute(s.own.pub, pkcs11.CKA_MODULUS)
+			if err != nil {
+				return err
+			}
+			h, err := c.createObject(append(slices.Clone(public), octets(pkcs11.CKA_MODULUS, modulus)))
 			return made(c, h, err)
 		}},
 		{who, "set CKA_TRUSTED", "C_SetAttributeValue", func(c calls) error { return c.setAttributes(s.own.fresh, trusted) }},

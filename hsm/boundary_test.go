@@ -282,6 +282,38 @@ func TestCopyUnchanged(t *testing.T) {
 	}
 }
 
+// SoftHSM leaves an empty object behind, without even CKA_TOKEN, when it refuses a template
+// late. A blob that does not fit is refused early enough: there is no file more.
+func TestRefusedBlobLeavesNoFile(t *testing.T) {
+	tok := open(t, destination)
+	files := func() (n int) {
+		err := filepath.WalkDir(filepath.Dir(softhsmtest.Named(destination).Conf), func(path string, _ os.DirEntry, err error) error {
+			if strings.HasSuffix(path, ".object") {
+				n++
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := files()
+	if before < len(transport) {
+		t.Fatalf("%d files for %d transport keys: they are elsewhere", before, len(transport))
+	}
+	for class, spec := range map[hsm.Class]hsm.Spec{hsm.ClassAES: anAES, hsm.ClassPrivate: anEC} {
+		for _, n := range []int{40, 80} {
+			if err := tok.Unwrap(t.Context(), transport[class].Destination, spec, hsm.NewID(), make([]byte, n)); !errors.Is(err, hsm.ErrDataInvalid) {
+				t.Errorf("%d zero bytes as class %s: got %v, want ErrDataInvalid", n, class, err)
+			}
+		}
+	}
+	if after := files(); after != before {
+		t.Errorf("%d files after refused blobs, %d before", after, before)
+	}
+}
+
 // Not refused: SoftHSM's objects are files. Two flags flipped, and the PIN reads a key that
 // could never leave. This is why SoftHSM's boundary is never better than api-only.
 func TestFlagsFlippedInFiles(t *testing.T) {

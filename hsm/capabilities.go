@@ -83,16 +83,21 @@ func (t *Token) Capabilities() Capabilities {
 	return c
 }
 
-// setBoundary records what the self-test found. SoftHSM is never better than api-only,
-// whatever it refused: its keys are files.
+// setBoundary records what the self-test found.
 func (t *Token) setBoundary(refusedAll bool) Boundary {
-	b := BoundaryToken
-	switch {
-	case !refusedAll:
-		b = BoundaryNone
-	case t.module.softHSM():
-		b = BoundaryAPIOnly
-	}
+	b := boundaryOf(refusedAll, t.hardware && !t.module.softHSM())
 	t.boundary.Store(&b)
 	return b
+}
+
+// boundaryOf judges a self-test. Keys that are files are never better than api-only,
+// whatever the library refused.
+func boundaryOf(refusedAll, hardware bool) Boundary {
+	switch {
+	case !refusedAll:
+		return BoundaryNone
+	case !hardware:
+		return BoundaryAPIOnly
+	}
+	return BoundaryToken
 }

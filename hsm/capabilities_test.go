@@ -91,3 +91,20 @@ func TestBoundary(t *testing.T) {
 		t.Errorf("after one that was failed: %q", got)
 	}
 }
+
+func TestBoundaryOf(t *testing.T) {
+	for _, c := range []struct {
+		refusedAll, hardware bool
+		want                 Boundary
+	}{
+		{true, true, BoundaryToken}, {true, false, BoundaryAPIOnly}, {false, true, BoundaryNone}, {false, false, BoundaryNone},
+	} {
+		if got := boundaryOf(c.refusedAll, c.hardware); got != c.want {
+			t.Errorf("all refused %v, hardware %v: boundary %s, want %s", c.refusedAll, c.hardware, got, c.want)
+		}
+	}
+	k, _ := openFaulty(t, 1)
+	if k.hardware {
+		t.Error("SoftHSM's slot is taken for hardware")
+	}
+}

@@ -22,8 +22,9 @@ type Boundary string
 const (
 	// BoundaryToken means that the self-test's attacks were all refused by a hardware token.
 	BoundaryToken Boundary = "token"
-	// BoundaryAPIOnly means that they were refused, but that the token is files on this host:
-	// whoever has the PIN and the files has its keys.
+	// BoundaryAPIOnly means that they were refused, but that the token is SoftHSM, or that its
+	// slot does not say that it is hardware (CKF_HW_SLOT): whoever has the PIN and the
+	// token's files has its keys.
 	BoundaryAPIOnly Boundary = "api-only"
 	// BoundaryNone means that an attack succeeded, or that no self-test has run.
 	BoundaryNone Boundary = "none"

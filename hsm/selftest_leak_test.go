@@ -88,6 +88,15 @@ func (l *leaky) generateKey(m rawMechanism, t []Attribute) (pkcs11.ObjectHandle,
 	return l.object(l.calls.generateKey(m, t))
 }
 
+func (l *leaky) generateKeyPair(m rawMechanism, public, private []Attribute) (pub, priv pkcs11.ObjectHandle, err error) {
+	pub, priv, err = l.calls.generateKeyPair(m, public, private)
+	if !l.permits(err) {
+		return pub, priv, err
+	}
+	pub, err = l.calls.generateKey(rawMechanism{code: pkcs11.CKM_AES_KEY_GEN}, []Attribute{flag(pkcs11.CKA_TOKEN, false), number(pkcs11.CKA_VALUE_LEN, 16)})
+	return pub, pub, err
+}
+
 func (l *leaky) createObject(t []Attribute) (pkcs11.ObjectHandle, error) {
 	return l.object(l.calls.createObject(t))
 }

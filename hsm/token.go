@@ -51,6 +51,9 @@ type Token struct {
 	counts *counts
 	info   Info
 	known  Capabilities // without the boundary
+	// hardware is what the token's slot says of itself. A software token that is not
+	// SoftHSM says no as well.
+	hardware bool
 
 	boundary  atomic.Pointer[Boundary]
 	index     *index
@@ -254,6 +257,11 @@ func (t *Token) describe(c *connection, library pkcs11.Info) error {
 		Label: i.Label, Serial: i.SerialNumber, Manufacturer: i.ManufacturerID, Model: i.Model,
 		Firmware: version(i.FirmwareVersion), LibraryVersion: version(library.LibraryVersion), Profile: t.cfg.Profile.Name,
 	}
+	slot, err := t.module.ctx.GetSlotInfo(c.slot)
+	if err != nil {
+		return wrapError("C_GetSlotInfo", err)
+	}
+	t.hardware = slot.Flags&pkcs11.CKF_HW_SLOT != 0
 	offers, err := t.module.offers(c.slot)
 	if err != nil {
 		return err
