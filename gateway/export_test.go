@@ -86,3 +86,9 @@ const OwnReasons = reasonNoCredential + " " + reasonNobody + " " + reasonNoOpera
 	reasonTooLarge + " " + reasonMediaType + " " + reasonUnavailable + " " + reasonCanceled
 
 var UnmarshalStrict = unmarshalStrict
+
+// CompileClaimRule checks a rule.
+func CompileClaimRule(r ClaimRule) error {
+	_, err := r.compile()
+	return err
+}

@@ -18,6 +18,8 @@ import (
 	"github.com/keyferry/keyferry/cmd/internal/ceremony"
 	"github.com/keyferry/keyferry/cmd/internal/config"
 	"github.com/keyferry/keyferry/gateway"
+	"github.com/keyferry/keyferry/gateway/alarm"
+	"github.com/keyferry/keyferry/gateway/reload"
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/audit"
@@ -41,7 +43,8 @@ type daemon struct {
 	self       region.SignedDescriptor
 	peers      map[region.Name]region.SignedDescriptor
 	transport  transport.Set
-	identities *policy.Identities
+	files      *reload.Watcher
+	identities *reload.Value[*policy.Identities]
 	token      *hsm.Token
 	boundary   hsm.Boundary
 	signing    hsm.ID
@@ -102,20 +105,33 @@ func (d *daemon) readRegionDir(context.Context) error {
 	return nil
 }
 
-// readIdentities reads the identity policies.
-func (d *daemon) readIdentities(context.Context) error {
-	d.identities = new(policy.Identities)
-	if d.config.IdentityPolicies == "" {
+// readIdentities reads the identity policies, the first of the files that are kept current.
+func (d *daemon) readIdentities(context.Context) (err error) {
+	d.files = reload.NewWatcher(d.log, alarm.New(d.log))
+	path := d.config.IdentityPolicies
+	if path == "" {
 		return nil
 	}
-	data, err := os.ReadFile(d.config.IdentityPolicies)
-	if err != nil {
-		return err
+	d.identities, err = reload.Load(d.files, "identity policies", func() (*policy.Identities, error) {
+		data, err := reload.ReadFile(path, policy.MaxIdentitiesSize)
+		if err != nil {
+			return nil, err
+		}
+		identities, err := policy.ParseIdentities(data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return identities, nil
+	}, path)
+	return err
+}
+
+// identityPolicies returns those in force, nil if nobody has any.
+func (d *daemon) identityPolicies() func() *policy.Identities {
+	if d.identities == nil {
+		return nil
 	}
-	if d.identities, err = policy.ParseIdentities(data); err != nil {
-		return fmt.Errorf("%s: %w", d.config.IdentityPolicies, err)
-	}
-	return nil
+	return d.identities.Get
 }
 
 // openToken logs in, attacks stand-ins with the real templates, and finds the Region's keys.

@@ -4,10 +4,11 @@ import (
 	"context"
 	"crypto"
 
+	"github.com/keyferry/keyferry/cmd/internal/config"
 	"github.com/keyferry/keyferry/gateway"
+	"github.com/keyferry/keyferry/gateway/bearer"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/audit"
-	"github.com/keyferry/keyferry/keyops/policy"
 	"github.com/keyferry/keyferry/keyops/statement"
 )
 
@@ -40,7 +41,7 @@ func (d *daemon) openKeys(ctx context.Context) (err error) {
 		Self: d.self, Accounts: d.config.Accounts,
 		Token: d.token, Boundary: d.boundary, Signing: d.signing, Seal: d.seal, Transport: &d.transport,
 		Store: d.store, Audit: d.audit,
-		Identities: func() *policy.Identities { return d.identities },
+		Identities: d.identityPolicies(),
 		Peers:      d.peersOf(),
 		KeyQuota:   d.config.Limits.Keys,
 		Log:        d.log,
@@ -59,17 +60,44 @@ func (d *daemon) openGateway(context.Context) (err error) {
 	}
 	d.gateway, err = gateway.New(gateway.Config{
 		GRPCAddress: c.GRPC, RESTAddress: c.REST,
-		TLS:        gateway.TLSFiles{Certificate: c.CertificateFile, Key: c.KeyFile, ClientCA: c.CAFile},
+		TLS: gateway.TLSFiles{
+			Certificate: c.CertificateFile, Key: c.KeyFile,
+			ClientCA: c.CAFile, CRLs: c.CRLFiles, CRLGrace: c.CRLGrace,
+		},
+		Files:      d.files,
 		Principals: rules,
+		Bearer:     bearerOf(c.Bearer),
 		Region:     d.self.Region,
 		Keys:       d.keys, Replication: d.replicationOf(), Health: d.token.Health,
 		Version: version(),
 		Log:     d.log,
 		Limits: gateway.Limits{
-			MaxConnections:       d.config.Limits.Connections,
-			MaxConcurrentStreams: uint32(d.config.Limits.Streams),
+			MaxConnections:           d.config.Limits.Connections,
+			MaxConnectionsPerAddress: d.config.Limits.ConnectionsPerAddress,
+			MaxConcurrentStreams:     uint32(d.config.Limits.Streams),
+			Rates: gateway.Rates{
+				Crypto: gateway.Rate(d.config.Limits.Rates.Crypto),
+				Read:   gateway.Rate(d.config.Limits.Rates.Read),
+				Manage: gateway.Rate(d.config.Limits.Rates.Manage),
+			},
 		},
 		DrainTimeout: d.config.DrainTimeout,
 	})
 	return err
+}
+
+// bearerOf returns whose bearer tokens are taken, nil for nobody's.
+func bearerOf(c config.Bearer) *gateway.Bearer {
+	if c.Issuer == "" {
+		return nil
+	}
+	b := &gateway.Bearer{Config: bearer.Config{
+		Issuer: c.Issuer, Audience: c.Audience,
+		KeysFile: c.KeysFile, KeysURL: c.KeysURL, KeysCAFile: c.KeysCAFile,
+		Algorithms: c.Algorithms, ClockSkew: c.ClockSkew,
+	}}
+	for _, r := range c.Principals {
+		b.Principals = append(b.Principals, gateway.ClaimRule(r))
+	}
+	return b
 }

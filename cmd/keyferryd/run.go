@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -43,6 +46,9 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	return d.run(ctx)
 }
 
+// filesEvery is how often it is looked whether files have changed.
+const filesEvery = 5 * time.Second
+
 // run serves until ctx ends or something fails that only a new start can mend. What calls
 // in flight need goes on until the last of them has been answered.
 func (d *daemon) run(ctx context.Context) error {
@@ -65,6 +71,12 @@ func (d *daemon) run(ctx context.Context) error {
 		case <-d.keys.Failed():
 			return fail(exitStore, d.keys.Failure())
 		}
+	})
+	background.Go(func() error {
+		told := make(chan os.Signal, 1)
+		signal.Notify(told, syscall.SIGHUP) // until the process ends: it must not die of one while it drains
+		d.files.Run(needed, filesEvery, told)
+		return nil
 	})
 	d.log.WithFields(d.addresses()).WithFields(logrus.Fields{
 		"region": d.self.Region, "instance": d.self.Instance, "boundary": d.boundary,

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/keyferry/keyferry/cmd/internal/strictyaml"
+	"github.com/keyferry/keyferry/gateway/bearer"
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/region"
@@ -19,7 +20,7 @@ func (c *Config) check(doc *strictyaml.Document) {
 	c.checkNames(doc)
 	c.checkToken(doc)
 	for _, p := range c.paths() {
-		if *p.value == "" && p.key != "identity_policies" {
+		if *p.value == "" && !p.optional {
 			doc.Report(p.key, "missing: give a path")
 		}
 	}
@@ -27,6 +28,10 @@ func (c *Config) check(doc *strictyaml.Document) {
 	c.checkPeers(doc)
 	within(doc, "limits.keys", c.Limits.Keys, 1, 10_000_000)
 	within(doc, "limits.connections", c.Limits.Connections, 1, 100_000)
+	within(doc, "limits.connections_per_address", c.Limits.ConnectionsPerAddress, 1, 100_000)
+	for _, r := range c.rates() {
+		within(doc, "limits.rates."+r.key, *r.value, 1, 1_000_000)
+	}
 	within(doc, "limits.streams", c.Limits.Streams, 1, 10_000)
 	oneOf(doc, "log.level", c.Log.Level, "debug", "info", "warning", "error")
 	oneOf(doc, "log.format", c.Log.Format, "json", "text")
@@ -93,15 +98,59 @@ func (c *Config) checkClients(doc *strictyaml.Document) {
 		if r.SPIFFE != "" && !strings.HasPrefix(r.SPIFFE, "spiffe://") {
 			doc.Report(at+".spiffe", "%q: want a pattern that begins with spiffe://", r.SPIFFE)
 		}
-		c.checkPrincipal(doc, at, r)
+		c.checkPrincipal(doc, at, r.SPIFFE+r.CommonName, r.Principal)
+	}
+	if c.Clients.CRLGrace < 0 {
+		doc.Report("clients.crl_grace", "negative: give a duration such as 24h")
+	}
+	if doc.Has("clients.bearer") {
+		c.checkBearer(doc)
 	}
 }
 
-func (c *Config) checkPrincipal(doc *strictyaml.Document, at string, r PrincipalRule) {
-	pattern := r.SPIFFE + r.CommonName
+func (c *Config) checkBearer(doc *strictyaml.Document) {
+	const at = "clients.bearer"
+	b := &c.Clients.Bearer
+	if b.Issuer == "" {
+		doc.Report(at+".issuer", "missing: give what the tokens' iss is")
+	}
+	if b.Audience == "" {
+		doc.Report(at+".audience", "missing: give what is among the tokens' aud, a name for this service alone")
+	}
+	if (b.KeysFile == "") == (b.KeysURL == "") {
+		doc.Report(at, "give exactly one of keys_file and keys_url")
+	}
+	if b.KeysURL != "" {
+		if err := bearer.CheckURL(b.KeysURL); err != nil {
+			doc.Report(at+".keys_url", "%v", err)
+		}
+	}
+	if b.KeysCAFile != "" && b.KeysURL == "" {
+		doc.Report(at+".keys_ca_file", "goes with keys_url only")
+	}
+	for i, a := range b.Algorithms {
+		oneOf(doc, fmt.Sprintf("%s.algorithms[%d]", at, i), a, bearer.Algorithms...)
+	}
+	if b.ClockSkew < 0 || b.ClockSkew > bearer.MaxSkew {
+		doc.Report(at+".clock_skew", "%v: want at most %v", b.ClockSkew, bearer.MaxSkew)
+	}
+	if len(b.Principals) == 0 {
+		doc.Report(at+".principals", "missing: give at least one rule, or leave bearer out")
+	}
+	for i, r := range b.Principals {
+		at := fmt.Sprintf("%s.principals[%d]", at, i)
+		if r.Claim == "" || r.Pattern == "" {
+			doc.Report(at, "give a claim and a pattern, such as sub and *")
+		}
+		c.checkPrincipal(doc, at, r.Pattern, r.Principal)
+	}
+}
+
+// checkPrincipal checks the principal of a rule against its pattern.
+func (c *Config) checkPrincipal(doc *strictyaml.Document, at, pattern, principal string) {
 	at += ".principal"
-	switch inPattern, inPrincipal := strings.Count(pattern, "*"), strings.Count(r.Principal, "*"); {
-	case r.Principal == "":
+	switch inPattern, inPrincipal := strings.Count(pattern, "*"), strings.Count(principal, "*"); {
+	case principal == "":
 		doc.Report(at, "missing: give an ARN such as arn:%s:iam::111122223333:user/alice", c.Partition)
 		return
 	case inPattern > 1 || inPrincipal > 1:
@@ -111,12 +160,12 @@ func (c *Config) checkPrincipal(doc *strictyaml.Document, at string, r Principal
 		doc.Report(at, "has a * but the pattern has none that it could stand for")
 		return
 	}
-	p, err := arn.ParsePrincipal(strings.ReplaceAll(r.Principal, "*", "x"))
+	p, err := arn.ParsePrincipal(strings.ReplaceAll(principal, "*", "x"))
 	switch {
 	case err != nil:
 		doc.Report(at, "%v", err)
 	case p.Partition != c.Partition:
-		doc.Report(at, "%s is in partition %s, this daemon in %s", r.Principal, p.Partition, c.Partition)
+		doc.Report(at, "%s is in partition %s, this daemon in %s", principal, p.Partition, c.Partition)
 	case strings.Contains(string(p.Account), "x"):
 		doc.Report(at, "the account cannot come from the certificate: write it out")
 	}

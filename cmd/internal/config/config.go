@@ -95,11 +95,51 @@ type Clients struct {
 	CertificateFile string `yaml:"certificate_file"`
 	// KeyFile is the private key of the certificate, PEM, not readable by others.
 	KeyFile string `yaml:"key_file"`
-	// CAFile holds the authorities of client certificates, PEM. No certificate, no access.
+	// CAFile holds the authorities of client certificates, PEM.
 	CAFile string `yaml:"ca_file"`
+	// CRLFiles are revocation lists of these authorities, PEM or DER. Default: none, so that
+	// certificates are taken until they expire.
+	CRLFiles []string `yaml:"crl_files,omitempty"`
+	// CRLGrace is how long a list whose next update is overdue still counts; later, no
+	// certificate of its authority is taken. Default 0s.
+	CRLGrace time.Duration `yaml:"crl_grace,omitempty"`
 	// Principals maps client certificates to principals. The first rule that matches decides;
 	// a certificate that none matches is refused.
 	Principals []PrincipalRule `yaml:"principals"`
+	// Bearer says whose bearer tokens are taken instead of a certificate. Default: nobody's.
+	Bearer Bearer `yaml:"bearer,omitempty"`
+}
+
+// Bearer says whose JSON Web Tokens are taken.
+type Bearer struct {
+	// Issuer is what a token's iss must be, to the letter.
+	Issuer string `yaml:"issuer"`
+	// Audience is what must be among a token's aud.
+	Audience string `yaml:"audience"`
+	// KeysFile is the issuer's JWK set. Exactly one of keys_file and keys_url is given.
+	KeysFile string `yaml:"keys_file,omitempty"`
+	// KeysURL is where the issuer publishes its JWK set, https.
+	KeysURL string `yaml:"keys_url,omitempty"`
+	// KeysCAFile holds the authorities of the URL's server, PEM. Default: the system's.
+	KeysCAFile string `yaml:"keys_ca_file,omitempty"`
+	// Algorithms are those taken. Default: RS, PS (256, 384, 512), ES (256, 384) and EdDSA.
+	Algorithms []string `yaml:"algorithms,omitempty"`
+	// ClockSkew is how far the issuer's clock may be from this one, at most 5m. Default 60s.
+	ClockSkew time.Duration `yaml:"clock_skew,omitempty"`
+	// Principals maps tokens to principals. The first rule that matches decides; a token that
+	// none matches is refused.
+	Principals []ClaimRule `yaml:"principals"`
+}
+
+// ClaimRule maps bearer tokens to one principal, or to one principal each.
+type ClaimRule struct {
+	// Claim is the name of a claim at the top of the token, such as sub.
+	Claim string `yaml:"claim"`
+	// Pattern is a pattern for the claim's text. One * stands for a name, as for certificates.
+	// A claim that is a list matches if the pattern has no * and is in the list.
+	Pattern string `yaml:"pattern"`
+	// Principal is the principal's ARN; a * in it is what * stood for in the pattern.
+	Principal string `yaml:"principal"`
 }
 
 // PrincipalRule maps client certificates to one principal, or to one principal each.
@@ -131,8 +171,32 @@ type Limits struct {
 	Keys int `yaml:"keys,omitempty"`
 	// Connections is the number of client connections, 1 to 100000. Default 1000.
 	Connections int `yaml:"connections,omitempty"`
+	// ConnectionsPerAddress is how many of them one address has, 1 to 100000. Default: half.
+	ConnectionsPerAddress int `yaml:"connections_per_address,omitempty"`
 	// Streams is the number of calls in flight on one connection, 1 to 10000. Default 100.
 	Streams int `yaml:"streams,omitempty"`
+	// Rates bounds how often calls are served.
+	Rates Rates `yaml:"rates,omitempty"`
+}
+
+// Rates bounds how often calls are served, by their class; docs/reference/rest.md says which
+// call is of which.
+type Rates struct {
+	// Crypto is for use of keys. Default 20000 calls per second of an account, 10000 of a
+	// principal.
+	Crypto Rate `yaml:"crypto,omitempty"`
+	// Read is for questions. Default 2000 and 1000.
+	Read Rate `yaml:"read,omitempty"`
+	// Manage is for what changes keys and aliases. Default 200 and 100.
+	Manage Rate `yaml:"manage,omitempty"`
+}
+
+// Rate is a number of calls per second, 1 to 1000000. As many may come at once.
+type Rate struct {
+	// Account is for all principals of one account together.
+	Account int `yaml:"account,omitempty"`
+	// Principal is for one principal.
+	Principal int `yaml:"principal,omitempty"`
 }
 
 // Log configures the daemon's log.

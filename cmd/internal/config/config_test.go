@@ -44,7 +44,8 @@ func TestDefaults(t *testing.T) {
 		Audit: Audit{Dir: "audit", FlushInterval: time.Second},
 		Clients: Clients{GRPC: "127.0.0.1:7100", CertificateFile: "server.crt", KeyFile: "server.key", CAFile: "ca.crt",
 			Principals: []PrincipalRule{{SPIFFE: "spiffe://example.org/user/*", Principal: "arn:aws:iam::111122223333:user/*"}}},
-		Limits:       Limits{Keys: 100_000, Connections: 1000, Streams: 100},
+		Limits: Limits{Keys: 100_000, Connections: 1000, ConnectionsPerAddress: 500, Streams: 100,
+			Rates: Rates{Crypto: Rate{20_000, 10_000}, Read: Rate{2_000, 1_000}, Manage: Rate{200, 100}}},
 		Log:          Log{Level: "info", Format: "json"},
 		DrainTimeout: 20 * time.Second,
 	}
@@ -116,6 +117,30 @@ func TestMistakes(t *testing.T) {
 			`c.yaml:13: clients.principals[0].principal: invalid name: principal "user/alice": want arn:<partition>:iam::<account>:user/<name>, :role/<name> or :root`}},
 		{"foreign partition", "arn:aws:iam::", "arn:aws-cn:iam::", []string{
 			`c.yaml:13: clients.principals[0].principal: arn:aws-cn:iam::111122223333:user/* is in partition aws-cn, this daemon in aws`}},
+		{"bearer without anything", "  principals:\n", "  bearer: {}\n  principals:\n", []string{
+			`c.yaml:12: clients.bearer.issuer: missing: give what the tokens' iss is`,
+			`c.yaml:12: clients.bearer.audience: missing: give what is among the tokens' aud, a name for this service alone`,
+			`c.yaml:12: clients.bearer: give exactly one of keys_file and keys_url`,
+			`c.yaml:12: clients.bearer.principals: missing: give at least one rule, or leave bearer out`}},
+		{"bearer that is too lenient", "  principals:\n", `  bearer:
+    issuer: i
+    audience: a
+    keys_url: http://id.example.org/jwks
+    algorithms: [none]
+    clock_skew: 1h
+    principals: [{claim: sub, pattern: alice, principal: "arn:aws:iam::111122223333:user/*"}, {claim: sub, principal: "arn:aws:iam::111122223333:root"}]
+  principals:
+`, []string{
+			`c.yaml:15: clients.bearer.keys_url: want https://<host>/<path>, without user information`,
+			`c.yaml:16: clients.bearer.algorithms[0]: "none": want one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA`,
+			`c.yaml:17: clients.bearer.clock_skew: 1h0m0s: want at most 5m0s`,
+			`c.yaml:18: clients.bearer.principals[0].principal: has a * but the pattern has none that it could stand for`,
+			`c.yaml:18: clients.bearer.principals[1]: give a claim and a pattern, such as sub and *`}},
+		{"negative grace", "  ca_file: ca.crt\n", "  ca_file: ca.crt\n  crl_grace: -1h\n", []string{
+			`c.yaml:12: clients.crl_grace: negative: give a duration such as 24h`}},
+		{"rate", "audit: {dir: audit}\n", "audit: {dir: audit}\nlimits: {connections_per_address: 200000, rates: {read: {principal: -1}}}\n", []string{
+			`c.yaml:7: limits.connections_per_address: 200000: want 1 to 100000`,
+			`c.yaml:7: limits.rates.read.principal: -1: want 1 to 1000000`}},
 		{"own Region as a peer", "audit: {dir: audit}\n", "audit: {dir: audit}\npeers: {addresses: {eu-paris-1: 10.0.0.1:7300}}\n", []string{
 			`c.yaml:7: peers.listen: missing: give the address at which peers reach this Region, such as 10.0.0.1:7300`,
 			`c.yaml:7: peers.addresses.eu-paris-1: is this daemon's own Region: list the others only`}},
@@ -170,7 +195,7 @@ func TestSampleHasEveryField(t *testing.T) {
 	if _, err := Parse("sample.yaml", Sample()); err != nil {
 		t.Fatalf("the sample is not valid:\n%v", err)
 	}
-	alternatives := map[string]bool{"token.serial": true, "clients.principals[].spiffe": true}
+	alternatives := map[string]bool{"token.serial": true, "clients.principals[].spiffe": true, "clients.bearer.keys_file": true}
 	for _, f := range fields(reflect.TypeFor[Config](), "") {
 		at := strings.ReplaceAll(f, "[]", "[1]")
 		if !doc.Has(at) && !alternatives[f] {

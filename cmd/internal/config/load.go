@@ -2,6 +2,7 @@ package config
 
 import (
 	_ "embed"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"time"
@@ -59,7 +60,14 @@ func (c *Config) applyDefaults(doc *strictyaml.Document) {
 	orText(&c.Log.Format, "json")
 	orNumber(&c.Limits.Keys, 100_000)
 	orNumber(&c.Limits.Connections, 1000)
+	orNumber(&c.Limits.ConnectionsPerAddress, max(1, c.Limits.Connections/2))
 	orNumber(&c.Limits.Streams, 100)
+	for _, r := range c.rates() {
+		orNumber(r.value, r.otherwise)
+	}
+	if doc.Has("clients.bearer") && c.Clients.Bearer.ClockSkew == 0 {
+		c.Clients.Bearer.ClockSkew = time.Minute
+	}
 	if !doc.Has("audit.flush_interval") { // 0s is a choice of its own
 		c.Audit.FlushInterval = time.Second
 	}
@@ -80,6 +88,22 @@ func orNumber(v *int, otherwise int) {
 	}
 }
 
+// rateField is one of the rates.
+type rateField struct {
+	key       string
+	value     *int
+	otherwise int
+}
+
+func (c *Config) rates() []rateField {
+	r := &c.Limits.Rates
+	return []rateField{
+		{"crypto.account", &r.Crypto.Account, 20_000}, {"crypto.principal", &r.Crypto.Principal, 10_000},
+		{"read.account", &r.Read.Account, 2_000}, {"read.principal", &r.Read.Principal, 1_000},
+		{"manage.account", &r.Manage.Account, 200}, {"manage.principal", &r.Manage.Principal, 100},
+	}
+}
+
 // path is a field that names a file or directory.
 type path struct {
 	key    string
@@ -87,6 +111,8 @@ type path struct {
 	secret bool // others on the host must not read it
 	made   bool // the daemon makes it, so only its parent must exist
 	dir    bool
+
+	optional bool
 }
 
 func (c *Config) paths() []path {
@@ -99,7 +125,12 @@ func (c *Config) paths() []path {
 		{key: "clients.certificate_file", value: &c.Clients.CertificateFile},
 		{key: "clients.key_file", value: &c.Clients.KeyFile, secret: true},
 		{key: "clients.ca_file", value: &c.Clients.CAFile},
-		{key: "identity_policies", value: &c.IdentityPolicies},
+		{key: "clients.bearer.keys_file", value: &c.Clients.Bearer.KeysFile, optional: true},
+		{key: "clients.bearer.keys_ca_file", value: &c.Clients.Bearer.KeysCAFile, optional: true},
+		{key: "identity_policies", value: &c.IdentityPolicies, optional: true},
+	}
+	for i := range c.Clients.CRLFiles {
+		all = append(all, path{key: fmt.Sprintf("clients.crl_files[%d]", i), value: &c.Clients.CRLFiles[i]})
 	}
 	if strings.Contains(c.Token.Profile, "/") {
 		all = append(all, path{key: "token.profile", value: &c.Token.Profile})
