@@ -6,10 +6,14 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 )
+
+// connectTimeout bounds one try to connect to a peer.
+const connectTimeout = 5 * time.Second
 
 // run drains the outbox for ever.
 func (p *peer) run(ctx context.Context) {
@@ -27,6 +31,27 @@ func (p *peer) run(ctx context.Context) {
 	}
 }
 
+// reconnect tries the connection now and waits for how that ends. A call that is made in the
+// meantime would be answered with the failure before, and put off the next try once more.
+func (p *peer) reconnect(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	p.conn.ResetConnectBackoff()
+	for tried := false; ; {
+		state := p.conn.GetState()
+		switch {
+		case state == connectivity.Ready, state == connectivity.Shutdown, state == connectivity.TransientFailure && tried:
+			return
+		case state == connectivity.Idle:
+			p.conn.Connect()
+		}
+		if !p.conn.WaitForStateChange(ctx, state) {
+			return
+		}
+		tried = true // even if it shows the same failure again: a refusal is quicker than this loop
+	}
+}
+
 // round does what is due and returns when to look again at the latest.
 func (p *peer) round(ctx context.Context) time.Time {
 	now := p.r.cfg.Clock()
@@ -37,7 +62,7 @@ func (p *peer) round(ctx context.Context) time.Time {
 		return retryAt
 	}
 	if failing {
-		p.conn.ResetConnectBackoff()
+		p.reconnect(ctx)
 	}
 	keys, err := p.r.running()
 	if err != nil {

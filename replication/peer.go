@@ -107,7 +107,7 @@ func (p *peer) dial() error {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage+1024), grpc.MaxCallSendMsgSize(maxMessage+1024)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           grpcBackoff(p.r.cfg.RetryMin, p.r.cfg.RetryMax),
-			MinConnectTimeout: 5 * time.Second,
+			MinConnectTimeout: connectTimeout,
 		}),
 	)
 	if err != nil {
