@@ -88,25 +88,3 @@ func (a *app) aliasDelete(use string) *cobra.Command {
 		},
 	}
 }
-
-func (a *app) policyGet(use string) *cobra.Command {
-	return &cobra.Command{
-		Use: use, Short: "Print the key policy", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
-				id, err := cl.keyID(ctx, args[0])
-				if err != nil {
-					return err
-				}
-				out, err := cl.keys.GetKeyPolicy(ctx, &kmsv1.GetKeyPolicyRequest{KeyId: id})
-				if err != nil {
-					return err
-				}
-				if a.json {
-					return a.print(out)
-				}
-				return a.write([]byte(strings.TrimRight(out.GetPolicy(), "\n") + "\n"))
-			})
-		},
-	}
-}

@@ -70,21 +70,25 @@ signature or MAC does not hold.`,
 
 	key := &cobra.Command{Use: "key", Short: "Create and manage keys"}
 	key.AddCommand(a.keyCreate("create"), a.keyShow("show KEY"), a.keyList("list"), a.keyReplicate("replicate KEY --to REGION"),
-		a.keyReplicas("replicas KEY"), a.keyEnable("enable KEY"), a.keyDisable("disable KEY"), a.keyPublic("public KEY"))
+		a.keyReplicas("replicas KEY"), a.keyEnable("enable KEY"), a.keyDisable("disable KEY"), a.keyPublic("public KEY"),
+		a.keyDescribeAs("describe KEY TEXT"), a.keyTag("tag KEY NAME=VALUE..."), a.keyUntag("untag KEY NAME..."), a.keyTags("tags KEY"))
 	alias := &cobra.Command{Use: "alias", Short: "Name keys"}
 	alias.AddCommand(a.aliasSet("set NAME KEY"), a.aliasList("list"), a.aliasDelete("delete NAME"))
-	policy := &cobra.Command{Use: "policy", Short: "Show who may use a key"}
-	policy.AddCommand(a.policyGet("get KEY"))
+	policy := &cobra.Command{Use: "policy", Short: "Say who may use a key, and why"}
+	policy.AddCommand(a.policyGet("get KEY"), a.policyPut("put KEY FILE"), a.policyLint("lint FILE"), a.policyExplain("explain --action ACTION"))
+	grant := &cobra.Command{Use: "grant", Short: "Allow single principals to use a key"}
+	grant.AddCommand(a.grantCreate("create KEY --to PRINCIPAL --operation OPERATION"), a.grantList("list KEY"), a.grantRetirable("retirable PRINCIPAL"),
+		a.grantRetire("retire (TOKEN | KEY GRANT)"), a.grantRevoke("revoke KEY GRANT"))
 	reg := &cobra.Command{Use: "region", Short: "Show what a Region is and whom it knows"}
 	reg.AddCommand(a.regionShow("show"), a.regionPeers("peers"))
 	audit := &cobra.Command{Use: "audit", Short: "Check audit logs"}
 	audit.AddCommand(a.auditVerify(), a.auditReconcile())
 
-	root.AddCommand(key, alias, policy, reg, audit,
+	root.AddCommand(key, alias, policy, grant, reg, audit,
 		a.encrypt("encrypt KEY"), a.decrypt("decrypt [KEY]"), a.generateDataKey("generate-data-key KEY"),
 		a.sign("sign KEY"), a.verify("verify KEY --signature FILE"), a.mac("mac KEY"), a.verifyMac("verify-mac KEY --mac FILE"),
 		a.random("random BYTES"), a.whoami("whoami"))
-	for _, c := range []*cobra.Command{key, alias, policy, reg, audit} {
+	for _, c := range []*cobra.Command{key, alias, policy, grant, reg, audit} {
 		c.Args = cobra.NoArgs
 		c.RunE = needsCommand
 	}
@@ -101,7 +105,10 @@ func (a *app) addAWSVerbs(root *cobra.Command) {
 		a.keyCreate("create-key"), a.keyShow("describe-key KEY"), a.keyList("list-keys"),
 		a.keyReplicate("replicate-key KEY --to REGION"), a.keyEnable("enable-key KEY"), a.keyDisable("disable-key KEY"),
 		a.keyPublic("get-public-key KEY"), a.aliasSet("create-alias NAME KEY"), a.aliasSet("update-alias NAME KEY"),
-		a.aliasList("list-aliases"), a.aliasDelete("delete-alias NAME"), a.policyGet("get-key-policy KEY"),
+		a.aliasList("list-aliases"), a.aliasDelete("delete-alias NAME"), a.policyGet("get-key-policy KEY"), a.policyPut("put-key-policy KEY FILE"),
+		a.grantCreate("create-grant KEY --to PRINCIPAL --operation OPERATION"), a.grantList("list-grants KEY"), a.grantRetirable("list-retirable-grants PRINCIPAL"),
+		a.grantRetire("retire-grant (TOKEN | KEY GRANT)"), a.grantRevoke("revoke-grant KEY GRANT"),
+		a.keyTag("tag-resource KEY NAME=VALUE..."), a.keyUntag("untag-resource KEY NAME..."), a.keyTags("list-resource-tags KEY"), a.keyDescribeAs("update-key-description KEY TEXT"),
 		a.mac("generate-mac KEY"), a.random("generate-random BYTES"), a.whoami("get-caller-identity"),
 	} {
 		c.Hidden = true
