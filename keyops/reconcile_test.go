@@ -131,7 +131,7 @@ func TestLostAndReturned(t *testing.T) {
 }
 
 // TestStoreOlderThanAuditLog: the audit log has seen the store further on, so the store was
-// rolled back, and the daemon does not start on it by itself.
+// rolled back, and the daemon does not start on it before operators have approved it.
 func TestStoreOlderThanAuditLog(t *testing.T) {
 	r := keyopstest.New(t, keyopstest.Options{})
 	before := create(t, r, keyops.CreateKeyInput{MultiRegion: true})
@@ -147,7 +147,7 @@ func TestStoreOlderThanAuditLog(t *testing.T) {
 	if err := startErr(r); !errors.Is(err, seal.ErrRolledBack) {
 		t.Fatalf("start on an old store: %v", err)
 	}
-	r.Options.AcceptRollback = true
+	r.Believe(t)
 	if err := startErr(r); err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestForgottenMaterialIsTakenBack(t *testing.T) {
 	unwrapped := calls(w.tokyo)["C_UnwrapKey"]
 	w.tokyo.Stop()
 	copyStore(t, backup, w.tokyo.StorePath)
-	w.tokyo.Options.AcceptRollback = true
+	w.tokyo.Believe(t)
 	if err := startErr(w.tokyo); err != nil {
 		t.Fatal(err)
 	}

@@ -42,9 +42,6 @@ type Config struct {
 	Clock     func() time.Time   // nil = time.Now
 	Freshness time.Duration      // how old the last exchange with a primary Region may be before an unknown material is taken for late; 0 = 60 s
 	Log       logrus.FieldLogger // nil = discard
-	// AcceptRollback starts on a store that is older than the audit log, or another one, by
-	// an operator's decision. No key is managed from here before the other Regions were heard.
-	AcceptRollback bool
 	// Step, if not nil, is called after each point of the write order with its name. Tests
 	// crash there.
 	Step func(name string)
@@ -130,12 +127,8 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	// The audit log is the first witness: it has seen the store at its last checkpoint.
 	if last, ok := s.audit.Last(); ok {
-		if err := book.Behind(seal.Head(last.Store)); err != nil {
-			if !cfg.AcceptRollback {
-				return nil, fmt.Errorf("the store is not the one that audit checkpoint %d covers; an operator must find out why, and may accept it: %w", last.Number, err)
-			}
-			s.log.WithError(err).Error("ALARM: started on an older store by an operator's decision")
-			s.found.Restored = true
+		if err := book.Head().Behind(seal.Head(last.Store)); err != nil {
+			return nil, fmt.Errorf("the store is not the one that audit checkpoint %d covers: %w", last.Number, err)
 		}
 	}
 	if err := s.reconcile(ctx); err != nil {

@@ -133,7 +133,10 @@ func TestWitness(t *testing.T) {
 	if err := os.WriteFile(sites[1].region.StorePath, old, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sites[1].region.Options.AcceptRollback = true
+	// With its audit log gone too, nothing at this Region knows better.
+	if err := errors.Join(os.RemoveAll(sites[1].region.AuditDir), os.Mkdir(sites[1].region.AuditDir, 0o700)); err != nil {
+		t.Fatal(err)
+	}
 	sites[1].start()
 	eventually(t, "the rollback is noticed", func() (bool, string) {
 		return strings.Contains(strings.Join(sites[0].alarms(), ""), "a peer's store is behind"), fmt.Sprint(sites[0].alarms())

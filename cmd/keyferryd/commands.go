@@ -23,32 +23,38 @@ func newRoot() *cobra.Command {
 	}
 	root.Flags().AddFlagSet(run.Flags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fail(exitUsage, err) })
-	root.AddCommand(run, newValidate(), newConfig(), newVersion())
+	root.AddCommand(run, newValidate(), newConfig(), newStore(), newVersion())
 	return root
 }
 
 func newRun() *cobra.Command {
 	var file string
-	var acceptRollback bool
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Serve until SIGTERM or SIGINT",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if file == "" {
-				return fail(exitUsage, fmt.Errorf("no configuration: give --config FILE; keyferryd config sample prints one"))
-			}
-			c, err := config.LoadOnHost(file)
+			d, err := newDaemon(cmd, file)
 			if err != nil {
-				return fail(exitUsage, err)
+				return err
 			}
-			d := &daemon{config: c, log: newLog(c.Log, cmd.ErrOrStderr()), begun: time.Now(), acceptRollback: acceptRollback}
 			return d.serve(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file")
-	cmd.Flags().BoolVar(&acceptRollback, "accept-rollback", false, "start on a store that is older than the audit log, once you know why it is: a backup was restored")
 	return cmd
+}
+
+// newDaemon reads the configuration.
+func newDaemon(cmd *cobra.Command, file string) (*daemon, error) {
+	if file == "" {
+		return nil, fail(exitUsage, fmt.Errorf("no configuration: give --config FILE; keyferryd config sample prints one"))
+	}
+	c, err := config.LoadOnHost(file)
+	if err != nil {
+		return nil, fail(exitUsage, err)
+	}
+	return &daemon{config: c, log: newLog(c.Log, cmd.ErrOrStderr()), begun: time.Now()}, nil
 }
 
 func newValidate() *cobra.Command {

@@ -37,8 +37,6 @@ type daemon struct {
 	config *config.Config
 	log    logrus.FieldLogger
 	begun  time.Time
-	// acceptRollback starts on a store that the audit log says is not its newest.
-	acceptRollback bool
 
 	self       region.SignedDescriptor
 	peers      map[region.Name]region.SignedDescriptor
@@ -136,6 +134,22 @@ func (d *daemon) identityPolicies() func() *policy.Identities {
 
 // openToken logs in, attacks stand-ins with the real templates, and finds the Region's keys.
 func (d *daemon) openToken(ctx context.Context) error {
+	if err := d.login(ctx); err != nil {
+		return err
+	}
+	report, err := d.token.SelfTest(ctx)
+	if err != nil {
+		return fmt.Errorf("self-test: %w", err)
+	}
+	d.boundary = report.Boundary
+	if err := d.checkBoundary(report); err != nil {
+		return err
+	}
+	return d.findKeys(ctx)
+}
+
+// login opens the token as its user.
+func (d *daemon) login(ctx context.Context) error {
 	c := d.config.Token
 	profile, err := hsm.LoadProfile(c.Profile)
 	if err != nil {
@@ -156,14 +170,11 @@ func (d *daemon) openToken(ctx context.Context) error {
 		return fmt.Errorf("token %s%s in %s: %w", c.Label, c.Serial, c.Module, err)
 	}
 	// The token is not closed: the process ends, and its sessions with it.
-	report, err := d.token.SelfTest(ctx)
-	if err != nil {
-		return fmt.Errorf("self-test: %w", err)
-	}
-	d.boundary = report.Boundary
-	if err := d.checkBoundary(report); err != nil {
-		return err
-	}
+	return nil
+}
+
+// findKeys finds the Region's own keys, and proves that the descriptor names them.
+func (d *daemon) findKeys(ctx context.Context) (err error) {
 	if d.signing, err = ceremony.RegionKey(d.token.Objects(), hsm.RoleRegionSigning, d.self.Instance); err != nil {
 		return err
 	}

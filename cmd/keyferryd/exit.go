@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/seal"
 	"github.com/keyferry/keyferry/keyops/store"
 )
 
@@ -18,6 +19,7 @@ const (
 	exitStore     = 4
 	exitAddress   = 5
 	exitRegionDir = 6
+	exitFindings  = 7
 )
 
 // failure is an error with the exit code of the step that it ended.
@@ -48,6 +50,8 @@ func exitCode(err error) int {
 	}
 }
 
+const seeFindings = "keyferryd store findings says what is wrong; find out who did it, and see docs/restore.md"
+
 // advise adds to a start-up error what the operator can do about it.
 func advise(err error) error {
 	for _, a := range []struct {
@@ -59,6 +63,9 @@ func advise(err error) error {
 		{store.ErrNotStore, "store.path names another file: correct it"},
 		{store.ErrNewerSchema, "start the release that wrote it, or a newer one"},
 		{store.ErrFull, "make space on its disk"},
+		{seal.ErrTampered, seeFindings},
+		{seal.ErrRolledBack, seeFindings},
+		{seal.ErrForked, seeFindings},
 		{syscall.EADDRINUSE, "another program listens there: stop it, or change the address"},
 		{syscall.EADDRNOTAVAIL, "this machine has no such address: correct it"},
 		{fs.ErrPermission, "let the daemon's user read it"},

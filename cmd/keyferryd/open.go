@@ -45,8 +45,6 @@ func (d *daemon) openKeys(ctx context.Context) (err error) {
 		Peers:      d.peersOf(),
 		KeyQuota:   d.config.Limits.Keys,
 		Log:        d.log,
-
-		AcceptRollback: d.acceptRollback,
 	})
 	return err
 }

@@ -6,6 +6,7 @@ package keyopstest
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -53,8 +54,10 @@ type Options struct {
 	Step       func(string)
 	Flush      time.Duration // of the audit log; 0 = each record at once
 	// Store, if not nil, wraps the store each time that the Region starts.
-	Store          func(store.Store) store.Store
-	AcceptRollback bool
+	Store func(store.Store) store.Store
+	// Operators is how many operators the Region has, of whom more than half must approve;
+	// 0 means one.
+	Operators int
 }
 
 // Region is one test Region. Its service can be stopped and started on the same token,
@@ -70,6 +73,8 @@ type Region struct {
 	AuditDir   string
 	Signing    hsm.ID
 	SealKey    hsm.ID
+	Operators  []crypto.Signer   // private keys of those on the roster
+	Witnessed  []audit.StoreHead // what others have seen of the store
 
 	log   *audit.Log
 	store store.Store
@@ -180,14 +185,13 @@ func (r *Region) init(ctx context.Context) error {
 	if _, err := r.Token.Generate(ctx, hsm.Spec{Role: hsm.RoleSeal, Algorithm: hsm.HMACSHA256, Name: string(r.Options.Name)}, r.SealKey); err != nil {
 		return err
 	}
-	operator, err := operatorKey()
+	roster, err := r.makeOperators()
 	if err != nil {
 		return err
 	}
 	d := region.Descriptor{
 		Region: r.Options.Name, Instance: r.Options.Instance, Partition: "aws", SigningKey: spki,
-		Operators: approval.Roster{Threshold: 1, Operators: []approval.Operator{{Name: "operator", Key: operator}}},
-		Created:   time.Now().UTC().Truncate(time.Second), Version: 1,
+		Operators: roster, Created: time.Now().UTC().Truncate(time.Second), Version: 1,
 	}
 	if r.Descriptor, err = d.Sign(ctx, r.StatementSigner()); err != nil {
 		return err
@@ -198,12 +202,23 @@ func (r *Region) init(ctx context.Context) error {
 	return sqlite.Create(ctx, r.StorePath, d.Instance)
 }
 
-func operatorKey() ([]byte, error) {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
+// makeOperators gives the Region's operators keys, and returns their roster.
+func (r *Region) makeOperators() (approval.Roster, error) {
+	n := max(r.Options.Operators, 1)
+	roster := approval.Roster{Threshold: n/2 + 1}
+	for i := range n {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return roster, err
+		}
+		der, err := x509.MarshalPKIXPublicKey(&k.PublicKey)
+		if err != nil {
+			return roster, err
+		}
+		r.Operators = append(r.Operators, k)
+		roster.Operators = append(roster.Operators, approval.Operator{Name: fmt.Sprintf("operator-%d", i+1), Key: der})
 	}
-	return x509.MarshalPKIXPublicKey(&k.PublicKey)
+	return roster, nil
 }
 
 // StatementSigner signs with the Region signing key, whether the service runs or not.
@@ -220,6 +235,32 @@ func (r *Region) Start(ctx context.Context) (err error) {
 			r.Stop()
 		}
 	}()
+	if err := r.openStore(ctx); err != nil {
+		return err
+	}
+	if err := r.openAudit(ctx); err != nil {
+		return err
+	}
+	set, err := transport.Load(r.Dir)
+	if err != nil {
+		return err
+	}
+	identities, err := policy.ParseIdentities([]byte(r.Options.Identities))
+	if err != nil {
+		return err
+	}
+	r.Service, err = keyops.New(ctx, keyops.Config{
+		Self: r.Descriptor, Accounts: r.Options.Accounts, Token: r.Token, Boundary: hsm.BoundaryAPIOnly,
+		Signing: r.Signing, Seal: r.SealKey, Transport: &set, Store: r.store, Audit: r.log,
+		Identities: func() *policy.Identities { return identities },
+		Peers:      r.Options.Peers, KeyQuota: r.Options.KeyQuota, Clock: r.Options.Clock, Log: r.Options.Log,
+		Step: r.Options.Step,
+	})
+	return err
+}
+
+// openStore becomes the store's writer.
+func (r *Region) openStore(ctx context.Context) error {
 	db, err := sqlite.Open(ctx, sqlite.Config{Path: r.StorePath})
 	if err != nil {
 		return err
@@ -237,27 +278,18 @@ func (r *Region) Start(ctx context.Context) (err error) {
 	var done sync.WaitGroup
 	done.Go(func() { store.KeepLease(keep, lease, ttl, func(error) {}) })
 	r.stop = func() { cancel(); done.Wait() }
+	return nil
+}
+
+// openAudit continues the audit log, whose checkpoints are made when it is closed.
+func (r *Region) openAudit(ctx context.Context) error {
+	public, err := r.Descriptor.PublicKey()
+	if err != nil {
+		return err
+	}
 	r.log, err = audit.Open(ctx, audit.Config{
 		Dir: r.AuditDir, Region: r.Options.Name, Instance: r.Descriptor.Instance, Signer: r.StatementSigner(),
-		Flush: r.Options.Flush, CheckpointEvery: time.Hour,
-	})
-	if err != nil {
-		return err
-	}
-	set, err := transport.Load(r.Dir)
-	if err != nil {
-		return err
-	}
-	identities, err := policy.ParseIdentities([]byte(r.Options.Identities))
-	if err != nil {
-		return err
-	}
-	r.Service, err = keyops.New(ctx, keyops.Config{
-		Self: r.Descriptor, Accounts: r.Options.Accounts, Token: r.Token, Boundary: hsm.BoundaryAPIOnly,
-		Signing: r.Signing, Seal: r.SealKey, Transport: &set, Store: r.store, Audit: r.log,
-		Identities: func() *policy.Identities { return identities },
-		Peers:      r.Options.Peers, KeyQuota: r.Options.KeyQuota, Clock: r.Options.Clock, Log: r.Options.Log,
-		Step: r.Options.Step, AcceptRollback: r.Options.AcceptRollback,
+		Keys: []crypto.PublicKey{public}, Flush: r.Options.Flush, CheckpointEvery: time.Hour,
 	})
 	return err
 }

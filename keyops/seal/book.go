@@ -62,16 +62,16 @@ func Open(ctx context.Context, s store.Store, m MACer, instance region.InstanceI
 // Head returns the head of the last committed change.
 func (b *Book) Head() Head { return *b.head.Load() }
 
-// Behind compares the store with a head that a witness has seen: ErrRolledBack if the
+// Behind compares the store's head with one that a witness has seen: ErrRolledBack if the
 // store is older, ErrForked if it differs at the same version. A store that was rolled
 // back and then written past the witness's version is not told apart here: the caller must
 // compare with the newest witnesses before the first write.
-func (b *Book) Behind(witness Head) error {
-	switch own := b.Head(); {
-	case own.Version < witness.Version:
-		return fmt.Errorf("%w: at head %d, witnessed at %d", ErrRolledBack, own.Version, witness.Version)
-	case own.Version == witness.Version && own.Hash != witness.Hash:
-		return fmt.Errorf("%w: another head %d was witnessed", ErrForked, own.Version)
+func (h Head) Behind(witness Head) error {
+	switch {
+	case h.Version < witness.Version:
+		return fmt.Errorf("%w: at head %d, witnessed at %d", ErrRolledBack, h.Version, witness.Version)
+	case h.Version == witness.Version && h.Hash != witness.Hash:
+		return fmt.Errorf("%w: another head %d was witnessed", ErrForked, h.Version)
 	}
 	return nil
 }

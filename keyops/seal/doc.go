@@ -8,7 +8,7 @@
 //
 // A store that is put back as a whole is consistent with itself. Only a witness shows it:
 // the head's version and hash go into audit checkpoints and messages to peers, and
-// [Book.Behind] compares.
+// [Head.Behind] compares.
 //
 // Trust: the seal key never leaves the token, but who has its PIN can seal anything. A
 // Book trusts its own memory and nothing that it reads.

@@ -10,13 +10,40 @@ import (
 	"github.com/keyferry/keyferry/keyops/store"
 )
 
+// ErrChanged says that the store is not the one that was approved.
+var ErrChanged = errors.New("store changed since it was inspected")
+
+// Approved is what operators agreed to believe.
+type Approved struct {
+	Contents  hash   // of the Inspection that they saw
+	Witnessed uint64 // the highest head that any witness has seen, so that the new head is over it
+	// Record, if not nil, runs in the same transaction before rows are sealed. What it puts,
+	// without a seal, is sealed with the others; its error leaves the store as it is.
+	Record func(store.Tx) error
+}
+
 // Reseal believes every row as it is now, seals them all, and returns a Book without
 // findings. It is for operators who have restored a store or replaced its token, and have
-// approved what they see; nothing else may call it. witnessed is the highest head that any
-// witness has seen, so that the new head is over it.
-func Reseal(ctx context.Context, s store.Store, m MACer, instance region.InstanceID, witnessed uint64) (*Book, error) {
+// approved what they see; nothing else may call it.
+func Reseal(ctx context.Context, s store.Store, m MACer, instance region.InstanceID, approved Approved) (*Book, error) {
 	r := &resealer{ctx: ctx, sealer: NewSealer(m, instance)}
-	if err := s.Update(ctx, func(tx store.Tx) error { return r.run(tx, witnessed) }); err != nil {
+	err := s.Update(ctx, func(tx store.Tx) error {
+		switch found, err := inspectRows(tx); {
+		case err != nil:
+			return err
+		case len(found.malformed) > 0:
+			return fmt.Errorf("%w: it cannot be sealed; delete it from the file", &found.malformed[0])
+		case found.contents != approved.Contents:
+			return ErrChanged
+		}
+		if approved.Record != nil {
+			if err := approved.Record(tx); err != nil {
+				return err
+			}
+		}
+		return r.run(tx, approved.Witnessed)
+	})
+	if err != nil {
 		return nil, fmt.Errorf("sealing the store anew: %w", err)
 	}
 	book, findings, err := Open(ctx, s, m, instance)

@@ -343,7 +343,7 @@ func TestBehind(t *testing.T) {
 		"a newer one":          {seal.Head{Version: 3}, seal.ErrRolledBack},
 		"another of this name": {seal.Head{Version: 2, Hash: first.Hash}, seal.ErrForked},
 	} {
-		if err := f.book.Behind(tc.witness); !errors.Is(err, tc.want) {
+		if err := f.book.Head().Behind(tc.witness); !errors.Is(err, tc.want) {
 			t.Errorf("%s: got %v, want %v", name, err, tc.want)
 		}
 	}
@@ -351,61 +351,12 @@ func TestBehind(t *testing.T) {
 	f.stop()
 	f.path = old
 	f.wantFindings(f.start())
-	if err := f.book.Behind(second); !errors.Is(err, seal.ErrRolledBack) {
+	if err := f.book.Head().Behind(second); !errors.Is(err, seal.ErrRolledBack) {
 		t.Errorf("the older file: got %v, want %v", err, seal.ErrRolledBack)
 	}
 	f.put("key", "b")
-	if err := f.book.Behind(second); !errors.Is(err, seal.ErrForked) {
+	if err := f.book.Head().Behind(second); !errors.Is(err, seal.ErrForked) {
 		t.Errorf("the older file written on: got %v, want %v", err, seal.ErrForked)
-	}
-}
-
-func TestReseal(t *testing.T) {
-	ctx := context.Background()
-	f := newFixture(t)
-	f.put("key", "a", "b", "c")
-	f.put(store.KindMark, "a:us-east-1")
-	findings := f.behind(`UPDATE store_row SET body = X'00' WHERE id = 'a'`, `DELETE FROM store_row WHERE id = 'b'`,
-		`UPDATE store_row SET body = X'00' WHERE kind = 'head'`)
-	if findings.Head() == nil {
-		t.Fatalf("got findings %v", findings)
-	}
-	book, err := seal.Reseal(ctx, f.store, f.macer, instance, 41)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := book.Head(); got.Version != 42 {
-		t.Errorf("got head %v, want version 42, one over the highest that was witnessed", got)
-	}
-	want := book.Head()
-	f.stop()
-	f.wantFindings(f.start())
-	if got := f.book.Head(); got != want {
-		t.Errorf("got head %v after a restart, want %v", got, want)
-	}
-	for id, want := range map[string]seal.Problem{"a": "", "b": "NOT_FOUND", "c": ""} {
-		if got := f.problem("key", id); got != want {
-			t.Errorf("reading %s: got %q, want %q", id, got, want)
-		}
-	}
-	f.put("key", "a", "b")
-
-	// A forged head cannot leave no version over it.
-	f.wantFindings(f.behind(`UPDATE store_row SET body = substr(body, 1, 16) || X'ffffffffffffffff' || substr(body, 25) WHERE kind = 'head'`),
-		"head store HEAD_WRONG")
-	if book, err = seal.Reseal(ctx, f.store, f.macer, instance, 43); err != nil || book.Head().Version != 44 {
-		t.Fatalf("after a forged head: got %v, error %v, want version 44", book, err)
-	}
-
-	// With a new seal key, as after the token was replaced.
-	f.macer = &macer{key: "new"}
-	if _, err := seal.Reseal(ctx, f.store, f.macer, instance, 0); err != nil {
-		t.Fatal(err)
-	}
-	f.stop()
-	f.wantFindings(f.start())
-	if got := f.book.Head().Version; got != 45 {
-		t.Errorf("got head version %d, want 45, one over the last", got)
 	}
 }
 

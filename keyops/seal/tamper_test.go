@@ -102,7 +102,7 @@ func TestTampering(t *testing.T) {
 		f := prepare(t)
 		witness := f.book.Head()
 		f.wantFindings(f.behind(`DELETE FROM store_row`, putBack))
-		if err := f.book.Behind(witness); !errors.Is(err, seal.ErrRolledBack) {
+		if err := f.book.Head().Behind(witness); !errors.Is(err, seal.ErrRolledBack) {
 			t.Errorf("got %v, want %v", err, seal.ErrRolledBack)
 		}
 	})
@@ -110,7 +110,7 @@ func TestTampering(t *testing.T) {
 		f := prepare(t)
 		witness := f.book.Head()
 		f.wantFindings(f.behind(`DELETE FROM store_row`))
-		if err := f.book.Behind(witness); !errors.Is(err, seal.ErrRolledBack) {
+		if err := f.book.Head().Behind(witness); !errors.Is(err, seal.ErrRolledBack) {
 			t.Errorf("got %v, want %v", err, seal.ErrRolledBack)
 		}
 	})

@@ -8,7 +8,8 @@
 // contrary things. Rosters follow each other in a chain that each quorum signs.
 //
 // An approval is worth nothing but for its request, and a request can be carried out once:
-// who carries it out remembers it in the same transaction (see [Ledger]).
+// who carries it out remembers its ID in the same transaction, and refuses with [ErrUsed]
+// one that is remembered.
 //
 // The package holds no keys and no state, and all functions may be called at once.
 package approval
@@ -19,6 +20,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keyferry/keyferry/keyops/statement"
@@ -33,13 +35,6 @@ var (
 	// ErrUsed means that the request was carried out before.
 	ErrUsed = errors.New("approvals used before")
 )
-
-// Ledger remembers which requests were carried out.
-type Ledger interface {
-	// Use remembers the request in the transaction that carries it out, or returns ErrUsed
-	// if it is remembered already. It is durable once, and only if, that transaction is.
-	Use(Request) error
-}
 
 // Sign makes one operator's approval.
 func Sign(ctx context.Context, key crypto.Signer, q Request) (statement.File, error) {
@@ -86,6 +81,21 @@ func (r Roster) Verify(want Request, approvals []statement.File) error {
 		return fmt.Errorf("%w: the request is to operators of roster version %d, and version %d decides: ask again", ErrNotEnough, want.Roster, r.Version)
 	}
 	return r.count(want, approvals)
+}
+
+// Approved returns the names of the operators whose approvals of the request count, in the
+// order of the roster.
+func (r Roster) Approved(want Request, approvals []statement.File) []string {
+	var names []string
+	for _, o := range r.Operators {
+		if slices.ContainsFunc(approvals, func(f statement.File) bool {
+			name, err := r.one(want, f)
+			return err == nil && name == o.Name
+		}) {
+			names = append(names, o.Name)
+		}
+	}
+	return names
 }
 
 // count names in its error the approvals that do not count.

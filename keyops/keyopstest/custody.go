@@ -1,0 +1,100 @@
+package keyopstest
+
+import (
+	"context"
+	"crypto"
+	"testing"
+	"time"
+
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/audit"
+	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
+	"github.com/keyferry/keyferry/keyops/store/sqlite"
+)
+
+// Inspect looks at the Region's store as its operators do, whether the Region runs or not,
+// and returns what they are asked to approve of it.
+func (r *Region) Inspect(t testing.TB) (keyops.StoreInspection, approval.Request) {
+	t.Helper()
+	db, err := sqlite.Open(t.Context(), sqlite.Config{Path: r.StorePath})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	c, err := r.custody()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Store = db
+	in, err := c.Inspect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in, c.Request(in, approval.NewSerial(), r.now().Add(time.Hour).Truncate(time.Second).UTC())
+}
+
+// Approve lets the first n of the Region's operators approve a request.
+func (r *Region) Approve(t testing.TB, q approval.Request, n int) []statement.File {
+	t.Helper()
+	var files []statement.File
+	for _, k := range r.Operators[:n] {
+		f, err := approval.Sign(t.Context(), k, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
+	}
+	return files
+}
+
+// Reseal seals the store of a stopped Region anew.
+func (r *Region) Reseal(ctx context.Context, approvals []statement.File) (seal.Head, error) {
+	defer r.Stop()
+	c, err := r.custody()
+	if err != nil {
+		return seal.Head{}, err
+	}
+	if err := r.openStore(ctx); err != nil {
+		return seal.Head{}, err
+	}
+	if err := r.openAudit(ctx); err != nil {
+		return seal.Head{}, err
+	}
+	c.Store = r.store
+	return c.Reseal(ctx, r.log, approvals)
+}
+
+// Believe seals the store of a stopped Region anew as it is, approved by all its operators.
+func (r *Region) Believe(t testing.TB) {
+	t.Helper()
+	_, q := r.Inspect(t)
+	if _, err := r.Reseal(t.Context(), r.Approve(t, q, len(r.Operators))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// custody is the Region's without its store, with what its own audit log has witnessed.
+func (r *Region) custody() (keyops.Custody, error) {
+	c := keyops.Custody{
+		Self: r.Descriptor, Roster: r.Descriptor.Operators, Token: r.Token, Seal: r.SealKey, Clock: r.Options.Clock,
+		Witnessed: r.Witnessed,
+	}
+	public, err := r.Descriptor.PublicKey()
+	if err != nil {
+		return c, err
+	}
+	last, err := audit.Newest(r.AuditDir, []crypto.PublicKey{public})
+	if err == nil && last.Number != 0 {
+		c.Witnessed = append(c.Witnessed, last.Store)
+	}
+	return c, err
+}
+
+func (r *Region) now() time.Time {
+	if r.Options.Clock == nil {
+		return time.Now()
+	}
+	return r.Options.Clock()
+}
