@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"testing"
 
@@ -27,18 +26,7 @@ func realRegion(t testing.TB, opts keyopstest.Options) (*keyopstest.Region, *hsm
 		t.Fatal(err)
 	}
 	t.Cleanup(token.Close)
-	if name := os.Getenv("KEYFERRY_TOKEN_TESTS"); name != "" {
-		f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-		if err == nil {
-			_, err = fmt.Fprintln(f, "gateway."+t.Name())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	softhsmtest.Used(t)
 	opts.Token = token
 	return keyopstest.New(t, opts), token
 }

@@ -37,6 +37,7 @@ func stage(t *testing.T, word string) {
 
 func thief(t *testing.T, tok softhsm.Token) *hsm.Thief {
 	t.Helper()
+	softhsmtest.Used(t)
 	th, err := hsm.NewThief(tok.Module, tok.Label)
 	if err != nil {
 		t.Fatal(err)

@@ -79,6 +79,7 @@ func child(t *testing.T, labels ...string) bool {
 	if os.Getenv(childEnv) == t.Name() {
 		return true
 	}
+	softhsmtest.Used(t)
 	tokens := softhsmtest.Store(t, labels...)
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60s")
 	cmd.Env = append(os.Environ(), childEnv+"="+t.Name(), softhsm.ConfEnv+"="+tokens[0].Conf)
@@ -102,6 +103,7 @@ func open(t testing.TB, label string) *hsm.Token {
 
 func openWith(t testing.TB, cfg hsm.Config) *hsm.Token {
 	t.Helper()
+	softhsmtest.Used(t)
 	tok, err := hsm.Open(context.Background(), cfg)
 	if err != nil {
 		t.Fatal(err)

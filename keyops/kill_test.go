@@ -16,6 +16,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/keyopstest"
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/softhsm"
+	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
 
 // Children of TestKill are told their job and the directory to do it in.
@@ -31,7 +32,7 @@ func TestKill(t *testing.T) {
 		killJob(t, job, os.Getenv(killDirEnv))
 		return
 	}
-	usesToken(t)
+	softhsmtest.Used(t)
 	dir := t.TempDir()
 	tokens, err := softhsm.Provision(t.Context(), dir, paris.label, tokyo.label)
 	if err != nil {

@@ -103,25 +103,10 @@ func configOf(tok softhsm.Token) hsm.Config {
 	return hsm.Config{Module: tok.Module, TokenLabel: tok.Label, PINFile: tok.PINFile, Profile: hsm.SoftHSM2()}
 }
 
-// usesToken notes that the test used a token, for the count that make test prints.
-func usesToken(t testing.TB) {
-	t.Helper()
-	name := os.Getenv("KEYFERRY_TOKEN_TESTS")
-	if name == "" {
-		return
-	}
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fmt.Fprintln(f, "keyops."+t.Name())
-}
-
 // openToken opens a real token.
 func openToken(t testing.TB, label string) *hsm.Token {
 	t.Helper()
-	usesToken(t)
+	softhsmtest.Used(t)
 	tok, err := hsm.Open(context.Background(), tokenConfig(label))
 	if err != nil {
 		t.Fatal(err)

@@ -99,24 +99,9 @@ func carry(source, destination *hsm.Ceremony, offer []byte, name transport.Name)
 	return nil
 }
 
-// usesToken notes that the test used a token, for the count that make test prints.
-func usesToken(t testing.TB) {
-	t.Helper()
-	name := os.Getenv("KEYFERRY_TOKEN_TESTS")
-	if name == "" {
-		return
-	}
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fmt.Fprintln(f, "replication."+t.Name())
-}
-
 // TestRealTokens makes replicas of all kinds between two SoftHSM tokens.
 func TestRealTokens(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	var sites []*site
 	serials := map[string]bool{}
 	for _, end := range realEnds {

@@ -9,10 +9,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
 
 func TestUpResumes(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	d := deployment{dir: filepath.Join(t.TempDir(), "d")}
 	t.Cleanup(func() { d.dev("down", "--purge") })
 	up := []string{"--dir", d.dir, "up", "--regions", paris + "," + virginia}
@@ -43,7 +45,7 @@ func TestUpResumes(t *testing.T) {
 // TestPageForCI types the commands of the page, and checks that the workflow on it uses
 // commands that were typed.
 func TestPageForCI(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	page, err := os.ReadFile("../../docs/ci-with-keyferry.md")
 	if err != nil {
 		t.Fatal(err)

@@ -55,21 +55,6 @@ func run(m *testing.M) (code int) {
 	return m.Run()
 }
 
-// usesToken notes that the test used tokens, for the count that make test prints.
-func usesToken(t *testing.T) {
-	t.Helper()
-	name := os.Getenv("KEYFERRY_TOKEN_TESTS")
-	if name == "" {
-		return
-	}
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fmt.Fprintln(f, "ci/integration."+t.Name())
-}
-
 // deployment is one made by keyferry-dev in a directory.
 type deployment struct{ dir string }
 

@@ -17,13 +17,14 @@ import (
 
 	"github.com/keyferry/keyferry/keyops/ciphertext"
 	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
 
 // TestKeyIsNotInMemory finds out a key's bytes, which takes SoftHSM's files and PIN, and
 // looks for them in both daemons. Go memory must not hold them. The module's own memory may:
 // SoftHSM computes there.
 func TestKeyIsNotInMemory(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	key := shared.createKey(t, paris)
 	blob := shared.must(t, []byte("x"), "encrypt", key, "--region", paris)
 	shared.replicate(t, key, paris, virginia)

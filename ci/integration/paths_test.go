@@ -12,12 +12,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
 
 // TestOpenedPaths traces a daemon from start to stop, while it creates, uses and receives
 // keys, and compares every path that it opened with the committed list.
 func TestOpenedPaths(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	shared.mustDev(t, "stop", tokyo)
 	t.Cleanup(func() { shared.mustDev(t, "up") })
 	trace := filepath.Join(t.TempDir(), "trace")

@@ -11,10 +11,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
 
 func TestTokensAreDistinct(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	serials := map[string]string{}
 	for region, s := range shared.status(t) {
 		if !s.Serving || s.Token == "" {
@@ -31,7 +33,7 @@ func TestTokensAreDistinct(t *testing.T) {
 }
 
 func TestEncryptHereDecryptThere(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	message := []byte("attack at dawn")
 	key := shared.createKey(t, paris)
 	mac := shared.createKey(t, virginia, "--spec", "HMAC_256")
@@ -76,7 +78,7 @@ func file(t *testing.T, data []byte) string {
 }
 
 func TestPeerStoppedBeforeReplicateKey(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	key := shared.createKey(t, paris)
 	shared.mustDev(t, "stop", tokyo)
 	t.Cleanup(func() { shared.mustDev(t, "up") })
@@ -112,13 +114,13 @@ func TestPeerStoppedBeforeReplicateKey(t *testing.T) {
 }
 
 func TestKilledDuringReplicateKey(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	specs := []string{"SYMMETRIC_DEFAULT", "HMAC_256", "ECC_NIST_P256"}
 	delays := []time.Duration{0, 20 * time.Millisecond, 60 * time.Millisecond}
 	for i, delay := range delays {
 		for _, victim := range []string{paris, virginia} {
 			t.Run(fmt.Sprintf("%s after %v", victim, delay), func(t *testing.T) {
-				usesToken(t)
+				softhsmtest.Used(t)
 				key := shared.createKey(t, paris, "--spec", specs[i])
 				shared.must(t, nil, "key", "replicate", key, "--region", paris, "--to", virginia)
 				time.Sleep(delay)
@@ -143,7 +145,7 @@ func TestKilledDuringReplicateKey(t *testing.T) {
 }
 
 func TestRestart(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	key := shared.createKey(t, paris)
 	shared.replicate(t, key, paris, virginia)
 	before := shared.must(t, []byte("before"), "encrypt", key, "--region", paris)
@@ -160,7 +162,7 @@ func TestRestart(t *testing.T) {
 }
 
 func TestHangUpIsNoStop(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	before := shared.status(t)[tokyo]
 	if err := syscall.Kill(before.PID, syscall.SIGHUP); err != nil {
 		t.Fatal(err)

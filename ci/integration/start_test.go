@@ -20,6 +20,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
 
 // daemon is the command that runs keyferryd with a configuration file, in the environment
@@ -64,7 +65,7 @@ func (d deployment) refusal(t *testing.T, region, config string) (code int, line
 }
 
 func TestStartRefused(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	shared.mustDev(t, "stop", tokyo)
 	t.Cleanup(func() { shared.mustDev(t, "up") })
 
@@ -104,7 +105,7 @@ func TestStartRefused(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			usesToken(t)
+			softhsmtest.Used(t)
 			code, line := shared.refusal(t, tokyo, changed(t, tokyo, tt.pattern, tt.with))
 			if code != tt.code || !regexp.MustCompile(tt.line).MatchString(line) {
 				t.Errorf("exit code %d, line %q; want %d, %q", code, line, tt.code, tt.line)
@@ -144,7 +145,7 @@ func forgedRegionDir(t *testing.T, name string) string {
 }
 
 func TestOneWriter(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	before := shared.status(t)[paris]
 	code, line := shared.refusal(t, paris, shared.in(paris, "keyferryd.yaml"))
 	if code != 4 || !strings.Contains(line, "another daemon serves from this store: stop it first") {
@@ -158,7 +159,7 @@ func TestOneWriter(t *testing.T) {
 
 // TestRollback puts back an older store, as a restored backup does.
 func TestRollback(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	d := deployment{dir: filepath.Join(t.TempDir(), "d")}
 	t.Cleanup(func() { d.dev("down", "--purge") })
 	d.mustDev(t, "up", "--regions", paris)

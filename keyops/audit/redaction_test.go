@@ -26,21 +26,6 @@ const tokenLabel = "redaction"
 
 func TestMain(m *testing.M) { os.Exit(softhsmtest.Main(m, tokenLabel)) }
 
-// usesToken notes that the test used a token, for the count that make test prints.
-func usesToken(t *testing.T) {
-	t.Helper()
-	name := os.Getenv("KEYFERRY_TOKEN_TESTS")
-	if name == "" {
-		return
-	}
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fmt.Fprintln(f, "audit."+t.Name())
-}
-
 // spill collects everything that a Region says where others may read it, and all secrets
 // that went through it.
 type spill struct {
@@ -184,7 +169,7 @@ func TestForms(t *testing.T) {
 // TestRedaction uses every operation that sees secrets, rightly and wrongly, on a real
 // token, and looks for them.
 func TestRedaction(t *testing.T) {
-	usesToken(t)
+	softhsmtest.Used(t)
 	s := &spill{T: t, secrets: map[string][]byte{}}
 	tok := softhsmtest.Named(tokenLabel)
 	for name, path := range map[string]string{"the user PIN": tok.PINFile, "the SO PIN": tok.SOPINFile} {
