@@ -81,7 +81,7 @@ func (d cryptoki) CloseSession(s pkcs11.SessionHandle) error {
 
 func (d cryptoki) Login(s pkcs11.SessionHandle, user uint, p pin) error {
 	d.counts.add("C_Login")
-	return wrapError("C_Login", d.ctx.Login(s, user, p.unsafeString()))
+	return wrapError("C_Login", d.list.login(s, user, p))
 }
 
 func (d cryptoki) TokenInfo(slot uint) (pkcs11.TokenInfo, error) {

@@ -16,7 +16,9 @@ typedef struct { ck_ulong mechanism; void *param; ck_ulong len; } ck_mechanism;
 // functions in the order of the standard. The names between are those skipped.
 typedef struct {
 	unsigned char major, minor;
-	void *initialize_to_login[20];
+	void *initialize_to_set_operation_state[18];
+	ck_ulong (*login)(ck_ulong, ck_ulong, unsigned char*, ck_ulong);
+	void *logout;
 	ck_ulong (*create_object)(ck_ulong, ck_attribute*, ck_ulong, ck_ulong*);
 	ck_ulong (*copy_object)(ck_ulong, ck_ulong, ck_attribute*, ck_ulong, ck_ulong*);
 	void *destroy_object_to_get_attribute_value[3];
@@ -30,6 +32,7 @@ typedef struct {
 } function_list;
 
 // A miscounted gap above must fail the build, not the token.
+_Static_assert(__builtin_offsetof(function_list, login) == 8 + 18 * sizeof(void*), "C_Login is function 18");
 _Static_assert(__builtin_offsetof(function_list, create_object) == 8 + 20 * sizeof(void*), "C_CreateObject is function 20");
 _Static_assert(__builtin_offsetof(function_list, set_attribute_value) == 8 + 25 * sizeof(void*), "C_SetAttributeValue is function 25");
 _Static_assert(__builtin_offsetof(function_list, generate_key) == 8 + 58 * sizeof(void*), "C_GenerateKey is function 58");
@@ -48,6 +51,9 @@ static function_list *load(const char *path) {
 
 static void wipe(void *p, ck_ulong n) { if (p) { explicit_bzero(p, n); free(p); } }
 
+static ck_ulong login(function_list *f, ck_ulong s, ck_ulong user, unsigned char *pin, ck_ulong n) {
+	return f->login(s, user, pin, n);
+}
 static ck_ulong create_object(function_list *f, ck_ulong s, ck_attribute *t, ck_ulong n, ck_ulong *h) {
 	return f->create_object(s, t, n, h);
 }
@@ -89,9 +95,10 @@ import (
 
 // functionList reaches the functions that take templates in the module that miekg/pkcs11
 // has loaded. It exists because that binding copies attribute values as flat bytes, and
-// the value of CKA_WRAP_TEMPLATE is an array of attributes with pointers of its own.
+// the value of CKA_WRAP_TEMPLATE is an array of attributes with pointers of its own. C_Login
+// is here because the binding frees its copy of the PIN as it is.
 //
-// Templates live in C memory for one call and are zeroed before they are freed. Session
+// What is passed lives in C memory for one call and is zeroed before it is freed. Session
 // and object handles are the module's, hence the same here and there.
 type functionList struct{ list *C.function_list }
 
@@ -104,6 +111,13 @@ func loadedModule(path string) (functionList, error) {
 		return functionList{}, fmt.Errorf("module %q is not loaded or has no function list: %w", path, ErrModuleBroken)
 	}
 	return functionList{list}, nil
+}
+
+func (f functionList) login(s pkcs11.SessionHandle, user uint, p pin) error {
+	var mem cMemory
+	defer mem.wipe()
+	value, n := mem.bytes(p)
+	return ckResult(C.login(f.list, C.ck_ulong(s), C.ck_ulong(user), (*C.uchar)(value), n))
 }
 
 func (f functionList) createObject(s pkcs11.SessionHandle, t []Attribute) (pkcs11.ObjectHandle, error) {

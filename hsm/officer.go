@@ -96,7 +96,7 @@ func (c *Ceremony) makeTrusted(cfg CeremonyConfig) error {
 		return fmt.Errorf("security officer: %w", err)
 	}
 	defer p.wipe()
-	if err := c.raw.ctx.Login(c.raw.s, pkcs11.CKU_SO, p.unsafeString()); err != nil {
+	if err := c.raw.list.login(c.raw.s, pkcs11.CKU_SO, p); err != nil {
 		return fmt.Errorf("security officer: %w", wrapError("C_Login", err))
 	}
 	for _, spec := range cfg.Trusted {

@@ -27,7 +27,7 @@ func MakeAsVendor(_ context.Context, cfg CeremonyConfig, label string, change fu
 	if err != nil {
 		return err
 	}
-	if err := m.ctx.Login(s, pkcs11.CKU_SO, p.unsafeString()); err != nil {
+	if err := m.list.login(s, pkcs11.CKU_SO, p); err != nil {
 		return err
 	}
 	for _, class := range Classes {
@@ -84,7 +84,7 @@ func (t *Thief) Login(officer bool, pinFile string) error {
 	if officer {
 		who = pkcs11.CKU_SO
 	}
-	return wrapError("C_Login", t.raw.ctx.Login(t.raw.s, who, p.unsafeString()))
+	return wrapError("C_Login", t.raw.list.login(t.raw.s, who, p))
 }
 
 // Objects counts the token objects that the session sees.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"syscall"
-	"unsafe"
 )
 
 const maxPIN = 256
@@ -18,12 +17,8 @@ type pin []byte
 func (pin) String() string   { return "[PIN]" }
 func (pin) GoString() string { return "[PIN]" }
 
-// wipe overwrites the PIN. The binding's own copy in C memory is freed by it unwiped.
+// wipe overwrites the PIN.
 func (p pin) wipe() { clear(p) }
-
-// unsafeString is the PIN as the string that the binding wants, without a second copy that
-// could not be wiped. It must not outlive the PIN.
-func (p pin) unsafeString() string { return unsafe.String(unsafe.SliceData(p), len(p)) }
 
 // readPIN reads a PIN file: a regular file of at most 256 bytes that belongs to this user
 // or root and is closed to others, and to the group unless that is allowed. One newline at
