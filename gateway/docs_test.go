@@ -3,7 +3,6 @@ package gateway_test
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/pem"
 	"flag"
 	"fmt"
 	"go/ast"
@@ -52,12 +51,12 @@ func TestDocsListEveryRoute(t *testing.T) {
 	must(t, err)
 	rows := gateway.MethodRows()
 	var out strings.Builder
-	out.WriteString("| request | RPC | permission | on | recorded as | largest request |\n| --- | --- | --- | --- | --- | --- |\n")
+	out.WriteString("| request | RPC | permission | on | recorded as | rate | largest request |\n| --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, rt := range routes {
 		row := rows[rt.Method]
 		service, method, _ := strings.Cut(strings.TrimPrefix(rt.Method, "/keyferry.kms.v1."), "/")
-		fmt.Fprintf(&out, "| `%s %s` | %s.%s | %s | %s | %s | %d KiB |\n",
-			rt.Verb, rt.Pattern, service, method, orDash(row.Action), orDash(row.Resource), row.Audit, row.MaxBytes>>10)
+		fmt.Fprintf(&out, "| `%s %s` | %s.%s | %s | %s | %s | %s | %d KiB |\n",
+			rt.Verb, rt.Pattern, service, method, orDash(row.Action), orDash(row.Resource), row.Audit, row.Class, row.MaxBytes>>10)
 	}
 	checkTable(t, "rest.md", "routes", out.String())
 }
@@ -120,6 +119,26 @@ func comments(t *testing.T, path string) map[string]string {
 	return out
 }
 
+// writeFor writes the files that the commands of pages name, with a certificate of Alice's.
+func (a *authority) writeFor(uri, dir string) {
+	a.t.Helper()
+	alice := a.issue(uri, nil)
+	write := func(name, kind string, der []byte, err error) {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), pemOf(kind, der), 0o600)
+		}
+		if err != nil {
+			a.t.Fatal(err)
+		}
+	}
+	write("ca.crt", "CERTIFICATE", a.cert.Raw, nil)
+	write("alice.crt", "CERTIFICATE", alice.Certificate[0], nil)
+	for name, key := range map[string]any{"ca.key": a.key, "alice.key": alice.PrivateKey} {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		write(name, "PRIVATE KEY", der, err)
+	}
+}
+
 var shellBlock = regexp.MustCompile("(?s)```sh\n(.*?)```\n+```json\n(.*?)```")
 
 // TestDocsCommandsWork runs each command of the page with curl and compares its answer.
@@ -132,25 +151,27 @@ func TestDocsCommandsWork(t *testing.T) {
 	}
 	s := start(t, nil)
 	dir := t.TempDir()
-	alice := s.ca.issue(aliceURI, nil)
-	key, err := x509.MarshalPKCS8PrivateKey(alice.PrivateKey)
-	must(t, err)
-	for name, block := range map[string]pem.Block{
-		"ca.crt":    {Type: "CERTIFICATE", Bytes: s.ca.cert.Raw},
-		"alice.crt": {Type: "CERTIFICATE", Bytes: alice.Certificate[0]},
-		"alice.key": {Type: "PRIVATE KEY", Bytes: key},
-	} {
-		must(t, os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&block), 0o600))
-	}
+	s.ca.writeFor(aliceURI, dir)
 	for _, block := range blocks {
-		cmd := exec.Command("sh", "-euc", block[1])
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "KEYFERRY_REST="+s.RESTAddr().String())
-		got, err := cmd.CombinedOutput()
-		must(t, err)
-		id := regexp.MustCompile(`"requestId":"[0-9a-f-]{36}"`)
-		if got := id.ReplaceAllString(string(got), `"requestId":"…"`); got != block[2] {
+		if got := s.shell(dir, block[1]); got != block[2] {
 			t.Errorf("%s\nanswers %s\nthe page says %s", block[1], got, block[2])
 		}
 	}
+}
+
+// varying is what differs from run to run in an answer.
+var varying = regexp.MustCompile(`"(requestId|expireTime)":"[0-9a-zA-Z:.-]+"`)
+
+// shell runs commands of a page and returns what they print, without what varies.
+func (s *served) shell(dir, commands string) string {
+	s.t.Helper()
+	cmd := exec.Command("sh", "-euc", commands)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "KEYFERRY_REST="+s.RESTAddr().String())
+	var out, errors strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errors
+	if err := cmd.Run(); err != nil {
+		s.t.Fatalf("%s\n%v %s", commands, err, errors.String())
+	}
+	return varying.ReplaceAllString(out.String(), `"$1":"…"`)
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -91,4 +92,39 @@ var UnmarshalStrict = unmarshalStrict
 func CompileClaimRule(r ClaimRule) error {
 	_, err := r.compile()
 	return err
+}
+
+// MaxBuckets is how many buckets a throttle keeps.
+const MaxBuckets = maxBuckets
+
+// Throttle holds calls to rates.
+type Throttle struct{ t *throttle }
+
+// NewThrottle makes one.
+func NewThrottle(r Rates, now func() time.Time) Throttle { return Throttle{newThrottle(r, now)} }
+
+// Admit lets one call in, or not.
+func (t Throttle) Admit(c string, p arn.Principal) error { return t.t.admit(class(c), p) }
+
+// Buckets is how many are kept.
+func (t Throttle) Buckets() int { return len(t.t.buckets) }
+
+// ConnectionsOf counts the open connections of a host.
+func (s *Server) ConnectionsOf(host string) (n int) {
+	for _, l := range []net.Listener{s.grpcListener, s.restListener} {
+		shared := l.(*sharedListener)
+		shared.mu.Lock()
+		n += shared.open[host]
+		shared.mu.Unlock()
+	}
+	return n
+}
+
+// IdentityRefusals are the messages with which a credential is refused, but for those of
+// package bearer and the one to attackers.
+func IdentityRefusals() (out []string) {
+	for _, r := range []*refusal{errNoCredential, errNoBearer, errNoToken, errTwoCredentials, errExpired, errRevoked, errStaleList, errDistrusted, errNoRule} {
+		out = append(out, r.message)
+	}
+	return out
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"io"
 	"net"
 	"net/http"
@@ -45,6 +47,17 @@ func TestAliceIsAliceByBothDoors(t *testing.T) {
 	}
 }
 
+// peerCertificate is one as package replication makes for peers: signed by itself, with a
+// statement that only peers read.
+func peerCertificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	self := newAuthority(t)
+	return self.issue("keyferry://us-east-1/kfi-0123456789ab", func(c *x509.Certificate) {
+		c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 25, 1801812326, 1}, Value: []byte("statement")}}
+	})
+}
+
 func TestCertificatesThatAreRefused(t *testing.T) {
 	s := start(t, nil)
 	stranger := newAuthority(t)
@@ -54,6 +67,8 @@ func TestCertificatesThatAreRefused(t *testing.T) {
 		"not yet valid":        s.ca.issue(aliceURI, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }),
 		"wrong authority":      stranger.issue(aliceURI, nil),
 		"a server's":           s.ca.issue(aliceURI, serverCertificate),
+		"a peer Region's":      peerCertificate(t),
+		"a peer Region's name": s.ca.issue("keyferry://us-east-1/kfi-0123456789ab", nil),
 		"no rule for its name": s.ca.issue("spiffe://test.example/host/alice", nil),
 	} {
 		t.Run(name, func(t *testing.T) {
