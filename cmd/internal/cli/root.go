@@ -84,7 +84,7 @@ signature or MAC does not hold.`,
 	audit := &cobra.Command{Use: "audit", Short: "Check audit logs"}
 	audit.AddCommand(a.auditVerify(), a.auditReconcile())
 
-	root.AddCommand(key, alias, policy, grant, reg, audit,
+	root.AddCommand(key, alias, policy, grant, reg, audit, a.approve(),
 		a.encrypt("encrypt KEY"), a.decrypt("decrypt [KEY]"), a.generateDataKey("generate-data-key KEY"),
 		a.sign("sign KEY"), a.verify("verify KEY --signature FILE"), a.mac("mac KEY"), a.verifyMac("verify-mac KEY --mac FILE"),
 		a.random("random BYTES"), a.whoami("whoami"))
