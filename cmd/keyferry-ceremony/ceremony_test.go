@@ -358,6 +358,28 @@ func TestInitIsDoneOnce(t *testing.T) {
 	}
 }
 
+// An init that was killed has left keys and no descriptor. It is repeated only if a person
+// says which instance is nobody's.
+func TestInitIsKilled(t *testing.T) {
+	t.Parallel()
+	p := places(t, 1, "eu-paris-1")[0]
+	killed := string(p.end().Instance)
+	if err := os.Remove(p.dir.Own()); err != nil {
+		t.Fatal(err)
+	}
+	again := []string{"init", "--region", "eu-paris-1", "--operators", filepath.Join(filepath.Dir(string(p.dir)), "eu-paris-1.yaml")}
+	p.refuses("for instance "+killed+" already (if an init was killed", again...)
+	p.refuses("for instance "+killed+" already", append(again, "--discard", "kfi-0123456789ab")...)
+	p.must(append(again, "--discard", killed)...)
+	if fresh := string(p.end().Instance); fresh == killed {
+		t.Errorf("the instance is %s as before", fresh)
+	}
+	p.must("list")
+	p.refuses("exists already", append(again, "--discard", string(p.end().Instance))...)
+	p.dir = region.Dir(t.TempDir())
+	p.refuses("for instance ", append(again, "--discard", killed)...)
+}
+
 func TestPinComparesTheFingerprint(t *testing.T) {
 	t.Parallel()
 	all := places(t, 1, "eu-paris-1", "us-east-1")

@@ -15,34 +15,39 @@ import (
 )
 
 func (f *flags) initCommand(ran *bool) *cobra.Command {
-	var name, partition, operators string
+	var name, partition, operators, discard string
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Initialise a Region, once: signing key, seal key, instance ID, descriptor",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			n, err := region.ParseName(name)
-			if err != nil {
+			var opt ceremony.InitOptions
+			var err error
+			if opt.Region, err = region.ParseName(name); err != nil {
 				return err
 			}
-			p, err := region.ParsePartition(partition)
-			if err != nil {
+			if opt.Partition, err = region.ParsePartition(partition); err != nil {
 				return err
 			}
-			roster, err := approval.LoadRoster(operators)
-			if err != nil {
+			if opt.Operators, err = approval.LoadRoster(operators); err != nil {
 				return fmt.Errorf("--operators: %w", err)
+			}
+			if discard != "" {
+				if opt.Discard, err = region.ParseInstanceID(discard); err != nil {
+					return fmt.Errorf("--discard: %w", err)
+				}
 			}
 			t, err := f.tool(cmd, ran)
 			if err != nil {
 				return err
 			}
-			return t.Init(cmd.Context(), n, p, roster)
+			return t.Init(cmd.Context(), opt)
 		},
 	}
 	cmd.Flags().StringVar(&name, "region", "", "name of the Region, such as eu-paris-1")
 	cmd.Flags().StringVar(&partition, "partition", "aws", "ARN partition; peers must have the same")
 	cmd.Flags().StringVar(&operators, "operators", "", "operators.yaml: who approves, and how many must")
+	cmd.Flags().StringVar(&discard, "discard", "", "instance whose keys an init left that was killed; they are destroyed first")
 	return cmd
 }
 

@@ -13,9 +13,20 @@ import (
 	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
+// InitOptions says which Region to initialise.
+type InitOptions struct {
+	Region    region.Name
+	Partition string
+	Operators approval.Roster
+	// Discard, if not empty, is an instance whose keys to destroy first: an init that was
+	// killed has left them, and no descriptor names them. A person says so, since from the
+	// token alone the keys of a Region in service look the same.
+	Discard region.InstanceID
+}
+
 // Init makes a Region's signing key, seal key and instance ID, and writes its descriptor.
 // It is done once; a Region that is initialised again is another instance.
-func (t Tool) Init(ctx context.Context, name region.Name, partition string, operators approval.Roster) (err error) {
+func (t Tool) Init(ctx context.Context, opt InitOptions) (err error) {
 	if _, err := os.Lstat(t.Dir.Own()); !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s exists already: this Region is initialised", t.Dir.Own())
 	}
@@ -27,14 +38,12 @@ func (t Tool) Init(ctx context.Context, name region.Name, partition string, oper
 		return err
 	}
 	defer c.Close()
-	for _, o := range c.Objects() {
-		if o.Spec.Role == hsm.RoleRegionSigning || o.Spec.Role == hsm.RoleSeal {
-			return fmt.Errorf("token %s holds a key of role %q for instance %s already", c.Info().Serial, o.Spec.Role, o.Spec.Name)
-		}
+	if err := t.clean(ctx, c, opt.Discard); err != nil {
+		return err
 	}
 	d := region.Descriptor{
-		Region: name, Instance: region.NewInstanceID(), Partition: partition,
-		Operators: operators, Created: t.Now().Truncate(time.Second).UTC(), Version: 1,
+		Region: opt.Region, Instance: region.NewInstanceID(), Partition: opt.Partition,
+		Operators: opt.Operators, Created: t.Now().Truncate(time.Second).UTC(), Version: 1,
 	}
 	t.say("Region %s, instance %s, partition %s, token serial %s", d.Region, d.Instance, d.Partition, c.Info().Serial)
 	signing, seal := hsm.NewID(), hsm.NewID()
@@ -61,6 +70,32 @@ func (t Tool) Init(ctx context.Context, name region.Name, partition string, oper
 	}
 	t.say("descriptor %s\ndescriptor fingerprint %s", t.Dir.Own(), signed.Fingerprint())
 	return t.report(c)
+}
+
+// clean refuses a token that holds a Region's keys. Those of discard are destroyed, if they
+// are the only ones.
+func (t Tool) clean(ctx context.Context, c *hsm.Ceremony, discard region.InstanceID) error {
+	var left []hsm.Object
+	for _, o := range c.Objects() {
+		if o.Spec.Role != hsm.RoleRegionSigning && o.Spec.Role != hsm.RoleSeal {
+			continue
+		}
+		if discard == "" || o.Spec.Name != string(discard) {
+			return fmt.Errorf("token %s holds a key of role %q for instance %s already (if an init was killed and no descriptor of that instance exists: --discard)",
+				c.Info().Serial, o.Spec.Role, o.Spec.Name)
+		}
+		left = append(left, o)
+	}
+	if discard != "" && len(left) == 0 {
+		return fmt.Errorf("token %s holds no key of instance %s", c.Info().Serial, discard)
+	}
+	for _, o := range left {
+		if err := c.Destroy(ctx, o.ID); err != nil {
+			return err
+		}
+		t.say("destroyed key of role %s, object %s, of instance %s", o.Spec.Role, o.ID, discard)
+	}
+	return nil
 }
 
 // Pin accepts another Region's descriptor as a peer's, after its fingerprint was compared.
