@@ -46,7 +46,8 @@ func TestEveryOperationHasARow(t *testing.T) {
 		if _, ok := declared.MethodByName(m.Name); !ok {
 			t.Errorf("%s is not in Operations", m.Name)
 		}
-		if m.Name != "GetCallerIdentity" && !slices.Contains(actions, "kms:"+m.Name) {
+		// Needing no permission, or that of another operation.
+		if m.Name != "GetCallerIdentity" && m.Name != "ExplainAccess" && !slices.Contains(actions, "kms:"+m.Name) {
 			t.Errorf("no policy can name kms:%s", m.Name)
 		}
 	}
@@ -110,7 +111,48 @@ var onAKey = []attempt{
 	{"GetPublicKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
 		return second(r.GetPublicKey(ctx, c, keyops.GetPublicKeyInput{KeyID: key}))
 	}},
+	{"PutKeyPolicy", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.PutKeyPolicy(ctx, c, keyops.PutKeyPolicyInput{KeyID: key, Policy: string(policy.DefaultKeyPolicy("aws", string(keyopstest.Account)))}))
+	}},
+	{"ListKeyPolicies", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.ListKeyPolicies(ctx, c, keyops.ListKeyPoliciesInput{KeyID: key}))
+	}},
+	{"CreateGrant", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.CreateGrant(ctx, c, keyops.CreateGrantInput{KeyID: key, GranteePrincipal: "arn:aws:iam::111122223333:role/app", Operations: []string{"DescribeKey"}}))
+	}},
+	{"ListGrants", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.ListGrants(ctx, c, keyops.ListGrantsInput{KeyID: key}))
+	}},
+	{"RetireGrant", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.RetireGrant(ctx, c, keyops.RetireGrantInput{KeyID: key, GrantID: noGrant}))
+	}},
+	{"RevokeGrant", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.RevokeGrant(ctx, c, keyops.RevokeGrantInput{KeyID: key, GrantID: noGrant}))
+	}},
+	{"TagResource", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.TagResource(ctx, c, keyops.TagResourceInput{KeyID: key, Tags: []keyops.Tag{{Key: "a", Value: "b"}}}))
+	}},
+	{"UntagResource", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.UntagResource(ctx, c, keyops.UntagResourceInput{KeyID: key, TagKeys: []string{"a"}}))
+	}},
+	{"ListResourceTags", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.ListResourceTags(ctx, c, keyops.ListResourceTagsInput{KeyID: key}))
+	}},
+	{"UpdateKeyDescription", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.UpdateKeyDescription(ctx, c, keyops.UpdateKeyDescriptionInput{KeyID: key, Description: "new"}))
+	}},
 }
+
+// noGrant is the ID of a grant that does not exist.
+var noGrant = strings.Repeat("0", 64)
+
+// byAlias are the operations on a key that take an alias for it; the others manage.
+const byAlias = "DescribeKey Encrypt Decrypt GenerateDataKey GenerateMac VerifyMac Sign Verify GetPublicKey"
+
+// changes are the operations that change something.
+const changes = "CreateKey EnableKey DisableKey ReplicateKey CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription"
+
+func among(names, name string) bool { return slices.Contains(strings.Fields(names), name) }
 
 // onNoKey are the operations that identity policies decide alone.
 var onNoKey = []attempt{
@@ -122,6 +164,9 @@ var onNoKey = []attempt{
 	}},
 	{"ListAliases", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
 		return second(r.ListAliases(ctx, c, keyops.ListAliasesInput{}))
+	}},
+	{"ListRetirableGrants", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.ListRetirableGrants(ctx, c, keyops.ListRetirableGrantsInput{RetiringPrincipal: c.Principal.String()}))
 	}},
 	{"GenerateRandom", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
 		return second(r.GenerateRandom(ctx, c, keyops.GenerateRandomInput{NumberOfBytes: 1}))
@@ -146,7 +191,7 @@ func TestRefusalsAreAlike(t *testing.T) {
 	for _, op := range onAKey {
 		t.Run(op.name, func(t *testing.T) {
 			named := map[string]string{string(k.KeyID): missingID, k.ARN: arnOf("key/" + missingID)}
-			if !strings.Contains("EnableKey DisableKey GetKeyPolicy ReplicateKey CreateAlias UpdateAlias", op.name) {
+			if among(byAlias, op.name) {
 				named["alias/old"] = "alias/gone"
 				named[arnOf("alias/old")] = arnOf("alias/gone")
 			}
@@ -216,8 +261,7 @@ func TestAliasesOnlyWhereAWSTakesThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, op := range onAKey {
-		switch op.name {
-		case "EnableKey", "DisableKey", "GetKeyPolicy", "ReplicateKey", "CreateAlias", "UpdateAlias":
+		if !among(byAlias, op.name) {
 			want(t, op.call(t.Context(), r, admin(), "alias/a"), keyops.ErrNotFound, "Invalid keyId 'alias/a'")
 		}
 	}
@@ -335,6 +379,9 @@ func TestAuditOfEveryOperation(t *testing.T) {
 		}}, attempt{
 		"GetCallerIdentity", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
 			return second(r.GetCallerIdentity(ctx, c, keyops.GetCallerIdentityInput{}))
+		}}, attempt{
+		"ExplainAccess", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+			return second(r.ExplainAccess(ctx, c, keyops.ExplainAccessInput{Principal: admin().Principal.String(), Action: "kms:Encrypt", KeyID: key}))
 		}},
 	)...) {
 		delete(rows, op.name)
@@ -343,7 +390,7 @@ func TestAuditOfEveryOperation(t *testing.T) {
 				caller := keyopstest.User(user)
 				err := op.call(t.Context(), r, caller, k.ARN)
 				lines := auditLines(t, r, caller.RequestID)
-				mutates := strings.Contains("CreateKey EnableKey DisableKey ReplicateKey CreateAlias UpdateAlias DeleteAlias", op.name)
+				mutates := among(changes, op.name)
 				outcome, reason := "Success", ""
 				switch {
 				case err != nil && user == "mallory":
