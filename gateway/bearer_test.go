@@ -94,14 +94,14 @@ func startWithTokens(t *testing.T) *withTokens {
 func (w *withTokens) bare() *grpc.ClientConn { return w.dial(w.ca.trusting()) }
 
 // asks shows values of authorization by both doors, without a certificate.
-func (w *withTokens) asks(values ...string) (*kmsv1.GetCallerIdentityResponse, error, answer) {
+func (w *withTokens) asks(values ...string) (*kmsv1.GetCallerIdentityResponse, answer, error) {
 	w.t.Helper()
 	ctx := metadata.NewOutgoingContext(context.Background(), metadata.MD{"authorization": values})
 	resp, err := kmsv1.NewRegionServiceClient(w.bare()).GetCallerIdentity(ctx, &kmsv1.GetCallerIdentityRequest{})
 	old := w.http
 	defer func() { w.http = old }()
 	w.http = w.client(w.ca.trusting())
-	return resp, err, w.do(http.MethodGet, "/v1/whoami", "", http.Header{"Authorization": values})
+	return resp, w.do(http.MethodGet, "/v1/whoami", "", http.Header{"Authorization": values}), err
 }
 
 func TestTokensNamePrincipals(t *testing.T) {
@@ -129,7 +129,7 @@ func TestTokensNamePrincipals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			token := w.provider.token(test.claims)
-			resp, err, rest := w.asks("Bearer " + token)
+			resp, rest, err := w.asks("Bearer " + token)
 			if test.want == "" {
 				wantStatus(t, err, codes.Unauthenticated, "UnrecognizedClientException")
 				if rest.code != http.StatusUnauthorized {
@@ -180,7 +180,7 @@ func TestAuthorizationsThatAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := w.keys.count()
-			_, err, rest := w.asks(test.values...)
+			_, rest, err := w.asks(test.values...)
 			if message := wantStatus(t, err, codes.Unauthenticated, test.reason); !strings.Contains(message, test.says) {
 				t.Errorf("gRPC: %q", message)
 			}
@@ -246,7 +246,7 @@ func TestTokensAreNotLogged(t *testing.T) {
 		"not.a.token-at-all",
 	}
 	for _, token := range tokens {
-		_, err, rest := w.asks("Bearer " + token)
+		_, rest, err := w.asks("Bearer " + token)
 		texts := rest.body
 		if err != nil {
 			texts += err.Error()

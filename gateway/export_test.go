@@ -3,6 +3,7 @@ package gateway
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"maps"
 	"net"
 	"time"
 
@@ -127,4 +128,16 @@ func IdentityRefusals() (out []string) {
 		out = append(out, r.message)
 	}
 	return out
+}
+
+// Shorten makes every call that has an end have it soon, and requests that wait for one.
+func (s *Server) Shorten(d time.Duration) {
+	s.rest.ReadTimeout -= quick - d
+	s.methods = maps.Clone(s.methods)
+	for name, row := range s.methods {
+		if row.timeout > 0 {
+			row.timeout = d
+			s.methods[name] = row
+		}
+	}
 }

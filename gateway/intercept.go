@@ -101,7 +101,7 @@ func (c *call) admit(ctx context.Context, setHeader func(metadata.MD) error) (co
 	if credentialErr != nil {
 		return nil, credentialErr
 	}
-	row, ok := methods[c.name]
+	row, ok := c.server.methods[c.name]
 	if !ok {
 		return nil, errUnknownMethod
 	}
@@ -120,7 +120,7 @@ func (c *call) admit(ctx context.Context, setHeader func(metadata.MD) error) (co
 // tap bounds a call from its first byte: the message of one that sends it slowly, or never
 // to its end, is read before the interceptors see the call.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	row, ok := methods[info.FullMethodName]
+	row, ok := s.methods[info.FullMethodName]
 	if !ok || row.timeout == 0 {
 		return ctx, nil
 	}

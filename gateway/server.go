@@ -24,9 +24,10 @@ import (
 
 // Server serves one Region's clients. New makes it, Serve runs it once.
 type Server struct {
-	config Config
-	log    logrus.FieldLogger
-	health *health
+	config  Config
+	log     logrus.FieldLogger
+	health  *health
+	methods map[string]method // the table
 
 	certificate *reload.Value[tls.Certificate]
 	clients     *reload.Value[*authorities]
@@ -54,6 +55,7 @@ func New(config Config) (*Server, error) {
 	s := &Server{
 		config:   config,
 		log:      config.Log,
+		methods:  methods,
 		health:   &health{check: config.Health, log: config.Log, now: config.Now},
 		throttle: newThrottle(config.Limits.Rates, config.Now),
 		inside:   newInProcessListener(),

@@ -153,7 +153,7 @@ type served struct {
 	done chan struct{} // closed when Serve has returned
 	err  error         // what it returned; valid once done is closed
 
-	extra func(*grpc.Server) // registers more before serving; may be nil
+	extra func(*gateway.Server) // changes the server before it serves; may be nil
 }
 
 // start serves on loopback with keys that are faked. change may alter the configuration.
@@ -195,7 +195,7 @@ func (s *served) start(keys keyops.Operations, change func(*gateway.Config)) *se
 		t.Fatal(err)
 	}
 	if s.extra != nil {
-		s.extra(s.GRPC())
+		s.extra(s.Server)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop, s.done = stop, make(chan struct{})
@@ -213,7 +213,7 @@ func (s *served) start(keys keyops.Operations, change func(*gateway.Config)) *se
 // startWithService is start with one more gRPC service.
 func startWithService(t *testing.T, desc *grpc.ServiceDesc, service any) *served {
 	t.Helper()
-	s := &served{t: t, keys: &fakeKeys{t: t}, extra: func(g *grpc.Server) { g.RegisterService(desc, service) }}
+	s := &served{t: t, keys: &fakeKeys{t: t}, extra: func(g *gateway.Server) { g.GRPC().RegisterService(desc, service) }}
 	return s.start(s.keys, nil)
 }
 
