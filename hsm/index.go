@@ -197,20 +197,25 @@ func (t *Token) examine(ctx context.Context, s pkcs11.SessionHandle, handles []p
 		if err := ctx.Err(); err != nil {
 			return scan{}, err
 		}
+		// An object that is gone was destroyed by another process since it was found. That is
+		// no error: anybody can make and destroy public objects all the time, without a PIN.
 		named, err := t.driver.Attributes(s, h, []uint{pkcs11.CKA_PRIVATE, pkcs11.CKA_ID, pkcs11.CKA_LABEL})
 		if errors.Is(err, ErrNotFound) {
-			continue // destroyed by another process since it was found
+			continue
 		}
 		if err != nil {
 			return scan{}, err
 		}
 		c := candidate{rawID: string(named[pkcs11.CKA_ID]), label: string(named[pkcs11.CKA_LABEL])}
-		if isTrue(named[pkcs11.CKA_PRIVATE]) {
-			private[c.rawID]++
-		}
 		c.entry, c.reason = t.inspect(s, h, c.rawID, c.label)
+		if errors.Is(c.reason, ErrNotFound) {
+			continue
+		}
 		if c.reason != nil && !errors.Is(c.reason, errNotOurs) {
 			return scan{}, c.reason
+		}
+		if isTrue(named[pkcs11.CKA_PRIVATE]) {
+			private[c.rawID]++
 		}
 		candidates = append(candidates, c)
 	}

@@ -341,3 +341,46 @@ func TestTransportTemplates(t *testing.T) {
 		})
 	}
 }
+
+// Objects come and go while the token is read, whoever makes them. One that goes between two
+// calls is left out; the others are found.
+func TestObjectsThatGoWhileRead(t *testing.T) {
+	k, f := openFaulty(t, 1)
+	ids := []ID{material(t, k, testAES), material(t, k, testMAC)}
+	all := len(k.Objects())
+	calls := 0
+	counting := func(string) error { calls++; return nil }
+	f.set(counting)
+	if err := k.Rescan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	reads := calls
+	for gone := range reads {
+		calls = 0
+		hit := false
+		f.set(func(function string) error {
+			calls++
+			if function != "C_GetAttributeValue" || calls != gone+1 {
+				return nil
+			}
+			hit = true
+			return wrapError(function, pkcs11.Error(pkcs11.CKR_OBJECT_HANDLE_INVALID))
+		})
+		err := k.Rescan(t.Context())
+		f.set(nil)
+		if err != nil {
+			t.Fatalf("call %d of %d met an object that is gone: %v", gone+1, reads, err)
+		}
+		if got := len(k.Objects()); hit && got != all-1 || !hit && got != all {
+			t.Errorf("call %d of %d: %d objects, want all but one of %d", gone+1, reads, got, all)
+		}
+	}
+	if err := k.Rescan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		if _, ok := k.index.get(id); !ok {
+			t.Errorf("%s is not found again", id)
+		}
+	}
+}
