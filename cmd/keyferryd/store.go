@@ -102,14 +102,13 @@ func newReseal() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reseal --config FILE --approval FILE...",
 		Short: "Believe the stopped daemon's store as it is, with the approvals of enough operators",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, more []string) error {
 			d, err := newDaemon(cmd, c.config)
 			if err != nil {
 				return err
 			}
 			var approvals []statement.File
-			for _, path := range files {
+			for _, path := range append(files, more...) { // more is what a shell makes of --approval *
 				var f statement.File
 				if err := statement.ReadJSON(path, &f); err != nil {
 					return fail(exitUsage, err)
@@ -120,7 +119,7 @@ func newReseal() *cobra.Command {
 		},
 	}
 	c.flags(cmd)
-	cmd.Flags().StringArrayVar(&files, "approval", nil, "an operator's approval `FILE`; once for each operator")
+	cmd.Flags().StringArrayVar(&files, "approval", nil, "an operator's approval `FILE`, and those of others after it")
 	return cmd
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
 // check reports every value that cannot be right, whatever the machine.
@@ -26,6 +27,9 @@ func (c *Config) check(doc *strictyaml.Document) {
 	}
 	c.checkClients(doc)
 	c.checkPeers(doc)
+	if _, err := approval.NewQuorum(c.Quorum.Operations); err != nil {
+		doc.Report("quorum.operations", "%v", err)
+	}
 	within(doc, "limits.keys", c.Limits.Keys, 1, 10_000_000)
 	within(doc, "limits.connections", c.Limits.Connections, 1, 100_000)
 	within(doc, "limits.connections_per_address", c.Limits.ConnectionsPerAddress, 1, 100_000)

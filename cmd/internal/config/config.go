@@ -15,6 +15,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
 // Config is the configuration of one daemon, which serves one Region.
@@ -40,6 +41,8 @@ type Config struct {
 	IdentityPolicies string `yaml:"identity_policies,omitempty"`
 	// Peers says how the other Regions are reached. Default: a deployment in one Region.
 	Peers Peers `yaml:"peers,omitempty"`
+	// Quorum says what takes operators' approvals.
+	Quorum Quorum `yaml:"quorum,omitempty"`
 	// Limits bounds what clients can take.
 	Limits Limits `yaml:"limits,omitempty"`
 	// Log says what is written to standard error.
@@ -163,6 +166,14 @@ type Peers struct {
 	// Addresses maps each peer Region to its listen address as seen from here. Who a peer is
 	// decides its descriptor in region_dir, not its address.
 	Addresses map[region.Name]string `yaml:"addresses,omitempty"`
+}
+
+// Quorum says which operations take the approvals of operators beside a caller's permission.
+type Quorum struct {
+	// Operations lists them: delete-primary-key, disassociate-replica, force-promotion,
+	// suspend-region. Ceremony offers, sealing a store anew and changes of the roster take
+	// approvals whatever the list says. Default: all four.
+	Operations []approval.Operation `yaml:"operations,omitempty"`
 }
 
 // Limits bounds what clients can take.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/keyferry/keyferry/cmd/internal/strictyaml"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
 const minimal = `region: eu-paris-1
@@ -39,9 +40,10 @@ func TestDefaults(t *testing.T) {
 	}
 	want := Config{
 		Region: "eu-paris-1", Partition: "aws", Accounts: []arn.Account{"111122223333"}, RegionDir: "region",
-		Token: Token{Module: "/lib/p11.so", Label: "t", PINFile: "pin", Profile: "generic", RequireBoundary: "token"},
-		Store: Store{Path: "store.db"},
-		Audit: Audit{Dir: "audit", FlushInterval: time.Second},
+		Quorum: Quorum{Operations: approval.Optional()},
+		Token:  Token{Module: "/lib/p11.so", Label: "t", PINFile: "pin", Profile: "generic", RequireBoundary: "token"},
+		Store:  Store{Path: "store.db"},
+		Audit:  Audit{Dir: "audit", FlushInterval: time.Second},
 		Clients: Clients{GRPC: "127.0.0.1:7100", CertificateFile: "server.crt", KeyFile: "server.key", CAFile: "ca.crt",
 			Principals: []PrincipalRule{{SPIFFE: "spiffe://example.org/user/*", Principal: "arn:aws:iam::111122223333:user/*"}}},
 		Limits: Limits{Keys: 100_000, Connections: 1000, ConnectionsPerAddress: 500, Streams: 100,
@@ -70,7 +72,7 @@ func TestMistakes(t *testing.T) {
 			`c.yaml:4: token.modul: unknown key: did you mean module?`,
 			`c.yaml:4: token.module: missing: give a path`}},
 		{"unknown key", "region_dir: region\n", "region_dir: region\npeer_list: x\n", []string{
-			`c.yaml:4: peer_list: unknown key: the keys here are region, partition, accounts, region_dir, token, store, audit, clients, identity_policies, peers, limits, log, drain_timeout`}},
+			`c.yaml:4: peer_list: unknown key: the keys here are region, partition, accounts, region_dir, token, store, audit, clients, identity_policies, peers, quorum, limits, log, drain_timeout`}},
 		{"repeated key", "region_dir: region\n", "region_dir: region\nregion_dir: other\n", []string{
 			`c.yaml:4: region_dir: given twice, first in line 3: remove one`}},
 		{"account without quotes", `["111122223333"]`, `[111122223333]`, []string{
@@ -141,6 +143,8 @@ func TestMistakes(t *testing.T) {
 		{"rate", "audit: {dir: audit}\n", "audit: {dir: audit}\nlimits: {connections_per_address: 200000, rates: {read: {principal: -1}}}\n", []string{
 			`c.yaml:7: limits.connections_per_address: 200000: want 1 to 100000`,
 			`c.yaml:7: limits.rates.read.principal: -1: want 1 to 1000000`}},
+		{"quorum", "audit: {dir: audit}\n", "audit: {dir: audit}\nquorum: {operations: [suspend-region, erase]}\n", []string{
+			`c.yaml:7: quorum.operations: operation "erase": want some of [delete-primary-key disassociate-replica force-promotion suspend-region]`}},
 		{"own Region as a peer", "audit: {dir: audit}\n", "audit: {dir: audit}\npeers: {addresses: {eu-paris-1: 10.0.0.1:7300}}\n", []string{
 			`c.yaml:7: peers.listen: missing: give the address at which peers reach this Region, such as 10.0.0.1:7300`,
 			`c.yaml:7: peers.addresses.eu-paris-1: is this daemon's own Region: list the others only`}},

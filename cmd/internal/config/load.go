@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/cmd/internal/strictyaml"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
 //go:embed sample.yaml
@@ -70,6 +71,9 @@ func (c *Config) applyDefaults(doc *strictyaml.Document) {
 	}
 	if !doc.Has("audit.flush_interval") { // 0s is a choice of its own
 		c.Audit.FlushInterval = time.Second
+	}
+	if !doc.Has("quorum.operations") { // an empty list is a choice of its own
+		c.Quorum.Operations = approval.Optional()
 	}
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = 20 * time.Second

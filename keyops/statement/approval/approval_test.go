@@ -229,20 +229,20 @@ func TestQuorum(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		q    approval.Quorum
-		free []string
+		free []approval.Operation
 	}{
 		"not configured": {approval.Quorum{}, nil},
 		"none":           {none, approval.Optional()},
-		"some":           {some, []string{"delete-primary-key", "disassociate-replica", "force-promotion"}},
+		"some":           {some, []approval.Operation{approval.DeletePrimaryKey, approval.Disassociate, approval.ForcePromotion}},
 	} {
 		for _, o := range always {
 			if !c.q.Needs(o) {
 				t.Errorf("%s: %s needs no approvals", name, o)
 			}
 		}
-		var free []string
+		var free []approval.Operation
 		for _, o := range approval.Optional() {
-			if !c.q.Needs(approval.Operation(o)) {
+			if !c.q.Needs(o) {
 				free = append(free, o)
 			}
 		}

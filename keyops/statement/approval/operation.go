@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // Operation names what is approved, so that an approval of one operation never counts for another.
@@ -58,7 +57,7 @@ func NewQuorum(guarded []Operation) (Quorum, error) {
 	}
 	for i, o := range guarded {
 		if !o.Known() {
-			return Quorum{}, fmt.Errorf("operation %q: want one of %s", o, strings.Join(Optional(), ", "))
+			return Quorum{}, fmt.Errorf("operation %q: want some of %v", o, Optional())
 		}
 		if slices.Index(guarded, o) < i {
 			return Quorum{}, fmt.Errorf("operation %q is there twice", o)
@@ -72,12 +71,12 @@ func NewQuorum(guarded []Operation) (Quorum, error) {
 func (q Quorum) Needs(o Operation) bool { return !q.free[o] }
 
 // Optional lists the operations that a configuration may guard, in order.
-func Optional() []string {
-	var names []string
+func Optional() []Operation {
+	var list []Operation
 	for _, o := range slices.Sorted(maps.Keys(operations)) {
 		if operations[o].optional {
-			names = append(names, string(o))
+			list = append(list, o)
 		}
 	}
-	return names
+	return list
 }
