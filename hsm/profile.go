@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/miekg/pkcs11"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -132,6 +133,9 @@ const (
 
 const maxSessions = 1024
 
+// mechanismKWP is CKM_AES_KEY_WRAP_KWP of PKCS #11 3.0, which the binding does not have.
+const mechanismKWP = 0x210B
+
 //go:embed profiles/*.yaml
 var builtin embed.FS
 
@@ -206,6 +210,14 @@ func (p Profile) Check() error {
 	}
 	if p.GCM.Mechanism == 0 || p.Wrap.Mechanism == 0 {
 		return fmt.Errorf("gcm.mechanism and wrap.mechanism: want the module's codes: %w", ErrCaller)
+	}
+	// The mechanism that a profile names is the one that no attack tries. AES-CBC in the place
+	// of RFC 5649, for instance, opens a blob to anybody who may unwrap and looks at errors.
+	if m := p.GCM.Mechanism; m != pkcs11.CKM_AES_GCM && m < pkcs11.CKM_VENDOR_DEFINED {
+		return fmt.Errorf("gcm.mechanism: 0x%X is not AES-GCM: %w", m, ErrCaller)
+	}
+	if m := p.Wrap.Mechanism; m != pkcs11.CKM_AES_KEY_WRAP_PAD && m != mechanismKWP && m < pkcs11.CKM_VENDOR_DEFINED {
+		return fmt.Errorf("wrap.mechanism: 0x%X is not RFC 5649: %w", m, ErrCaller)
 	}
 	for _, err := range []error{
 		oneOf("gcm.iv", string(p.GCM.IV), string(IVFromCaller), string(IVAppended), string(IVInPlace)),
