@@ -7,14 +7,12 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -155,54 +153,4 @@ func TestOneWriter(t *testing.T) {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
 	shared.createKey(t, paris) // and it still can write
-}
-
-// TestRollback puts back an older store, as a restored backup does.
-func TestRollback(t *testing.T) {
-	softhsmtest.Used(t)
-	d := deployment{dir: filepath.Join(t.TempDir(), "d")}
-	t.Cleanup(func() { d.dev("down", "--purge") })
-	d.mustDev(t, "up", "--regions", paris)
-	kept := d.createKey(t, paris)
-	ciphertext := d.must(t, []byte("x"), "encrypt", kept, "--region", paris)
-	d.mustDev(t, "stop", paris) // an orderly stop leaves one file and a checkpoint
-	old, err := os.ReadFile(d.in(paris, "store.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.mustDev(t, "start", paris)
-	lost := d.createKey(t, paris)
-	d.mustDev(t, "stop", paris)
-	for _, name := range []string{"store.db-wal", "store.db-shm"} {
-		os.Remove(d.in(paris, name))
-	}
-	if err := os.WriteFile(d.in(paris, "store.db"), old, 0o600); err != nil {
-		t.Fatal(err)
-	}
-
-	config := d.in(paris, "keyferryd.yaml")
-	code, line := d.refusal(t, paris, config)
-	if code != 4 || !strings.Contains(line, "an operator must find out why, and may accept it") {
-		t.Errorf("exit code %d, line %q", code, line)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	accepted := d.daemon(ctx, paris, config, "--accept-rollback")
-	if err := accepted.Start(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 30*time.Second, func() (string, bool) {
-		got, err := d.keyferry(ciphertext, "decrypt", "--region", paris)
-		return fmt.Sprint(err), string(got) == "x"
-	})
-	if _, err := d.keyferry(nil, "key", "show", lost, "--region", paris); err == nil {
-		t.Errorf("key %s, of which the store knows nothing, is served: whose policy would it have?", lost)
-	}
-	if err := accepted.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := accepted.Wait(); err != nil {
-		t.Errorf("the accepted daemon ended with %v", err)
-	}
-	d.mustDev(t, "start", paris) // accepted once is accepted
 }
