@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/keyferry/keyferry/keyops"
 )
@@ -140,11 +141,36 @@ func (c *call) checkMessage(req any) error {
 		return &refusal{code: codes.ResourceExhausted, reason: reasonTooLarge,
 			message: fmt.Sprintf("request of %d bytes, at most %d are taken", size, c.row.maxBytes)}
 	}
-	if len(m.ProtoReflect().GetUnknown()) > 0 && !c.row.probe {
+	if !c.row.probe && hasUnknown(m.ProtoReflect()) {
 		return &refusal{code: codes.InvalidArgument, reason: string(keyops.ErrValidation),
 			message: "the request has a field that this version does not know"}
 	}
 	return nil
+}
+
+// hasUnknown reports whether a message, or one within it, has a field that is unknown here.
+func hasUnknown(m protoreflect.Message) bool {
+	found := len(m.GetUnknown()) > 0
+	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		switch {
+		case field.IsMap():
+			if field.MapValue().Message() != nil {
+				value.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
+					found = found || hasUnknown(v.Message())
+					return !found
+				})
+			}
+		case field.Message() == nil:
+		case field.IsList():
+			for i := range value.List().Len() {
+				found = found || hasUnknown(value.List().Get(i).Message())
+			}
+		default:
+			found = found || hasUnknown(value.Message())
+		}
+		return !found
+	})
+	return found
 }
 
 // bound gives the call its deadline: the method's, or the caller's less headroom if that is

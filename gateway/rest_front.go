@@ -33,10 +33,19 @@ func (h *restHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.Contains(r.URL.EscapedPath(), "%"):
 		// Nothing in a path needs escapes, and what they hide is judged twice and differently.
 		writeError(w, r, badRequest("escapes in the path are not taken"))
+	case slices.ContainsFunc(strings.Split(r.URL.Path, "/")[1:], isNoName):
+		writeError(w, r, errNoPath)
 	default:
 		h.front.ServeHTTP(w, r)
 	}
 }
+
+// isNoName reports whether a part of a path is one that others, proxies among them, clean
+// away. No name here is like that, and whose path means two things may be asked for either.
+func isNoName(part string) bool { return part == "" || part == "." || part == ".." }
+
+// errNoPath refuses a path that is no operation's.
+var errNoPath = httpRefusal(http.StatusNotFound, codes.NotFound, reasonNoOperation, "there is nothing at this path")
 
 // route fills the front: the RPCs, the probes and the OpenAPI document.
 func (h *restHandler) route() error {
@@ -44,7 +53,7 @@ func (h *restHandler) route() error {
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithRoutingErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, _ int) {
-			writeError(w, r, httpRefusal(http.StatusNotFound, codes.NotFound, reasonNoOperation, "there is nothing at this path"))
+			writeError(w, r, errNoPath)
 		}),
 	)
 	all, err := routes()
@@ -107,6 +116,12 @@ func (h *restHandler) handle(served map[string]endpoint) error {
 // translates.
 func (h *restHandler) api(rt route) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, inPath map[string]string) {
+		for _, name := range inPath {
+			if strings.HasSuffix(name, "/") { // alias/ without a name
+				writeError(w, r, errNoPath)
+				return
+			}
+		}
 		// Before the body is read. Who it is, and whether they may, is decided behind.
 		shown, err := h.server.shownBy(r)
 		if err != nil {

@@ -211,7 +211,7 @@ func TestRESTStrictness(t *testing.T) {
 }
 
 // samples stand in for path variables.
-var samples = map[string]string{"key_id": keyID, "alias_name": "alias/team:a/payroll"}
+var samples = map[string]string{"key_id": keyID, "alias_name": "alias/team:a/payroll", "grant_id": "0123456789abcdef"}
 
 var pathVariable = regexp.MustCompile(`\{([a-z_]+)(=[^}]*)?\}`)
 

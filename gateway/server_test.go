@@ -153,9 +153,20 @@ func TestOversizedMessages(t *testing.T) {
 
 func TestFieldsOfALaterVersionAreRefused(t *testing.T) {
 	s := start(t, nil)
-	req := &kmsv1.EncryptRequest{}
-	req.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 999, protowire.VarintType), 1))
-	_, err := kmsv1.NewCryptoServiceClient(s.grpc).Encrypt(context.Background(), req)
+	unknown := protowire.AppendVarint(protowire.AppendTag(nil, 999, protowire.VarintType), 1)
+	encrypt := &kmsv1.EncryptRequest{}
+	encrypt.ProtoReflect().SetUnknown(unknown)
+	_, err := kmsv1.NewCryptoServiceClient(s.grpc).Encrypt(context.Background(), encrypt)
+	wantStatus(t, err, codes.InvalidArgument, "ValidationException")
+
+	keys := kmsv1.NewKeyServiceClient(s.grpc)
+	tag := &kmsv1.Tag{TagKey: "a"} // in a list
+	tag.ProtoReflect().SetUnknown(unknown)
+	_, err = keys.CreateKey(context.Background(), &kmsv1.CreateKeyRequest{Tags: []*kmsv1.Tag{{TagKey: "b"}, tag}})
+	wantStatus(t, err, codes.InvalidArgument, "ValidationException")
+	constraints := &kmsv1.GrantConstraints{} // one that narrows a grant must not be overlooked
+	constraints.ProtoReflect().SetUnknown(unknown)
+	_, err = keys.CreateGrant(context.Background(), &kmsv1.CreateGrantRequest{KeyId: keyID, Constraints: constraints})
 	wantStatus(t, err, codes.InvalidArgument, "ValidationException")
 	if s.keys.count() != 0 {
 		t.Error("keys were reached")

@@ -23,6 +23,9 @@ func (a *app) whoami(use string) *cobra.Command {
 				if a.json {
 					return a.print(out)
 				}
+				means := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(out.GetCredentialType().String(), "CREDENTIAL_TYPE_"), "_", " "))
+				a.say("in %s, by %s, principal rule %d; the %s expires at %s", out.GetRegion(), means, out.GetPrincipalRule(),
+					means, clock(out.GetExpireTime().AsTime(), out.GetExpireTime() != nil))
 				return a.write([]byte(out.GetArn() + "\n"))
 			})
 		},
