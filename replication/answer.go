@@ -102,7 +102,8 @@ func (r *Replicator) answerFacts(ctx context.Context, keys Keys, p *peer, m enve
 			reply.trouble = trouble{mrk.CauseCreateRequestMissing, "the key is not known here and nothing asked for it"}
 		}
 	case err != nil:
-		return nil, err
+		// Of this key alone: an exchange that fails stands for a Region that does not answer.
+		reply.trouble = tell(err)
 	default:
 		reply.facts, reply.head, reply.hash = k.Set.Facts(f.head), k.Set.Head(), k.Set.Hash()
 		if req, ok := k.Set.Request(p.pin.Region); ok && !said(k.Set, req) {

@@ -27,15 +27,20 @@ type entry struct {
 	hash mrk.Hash
 }
 
-// digestBody is the hash of each bucket of keys that both ends are or were members of.
-type digestBody [buckets]mrk.Hash
+// digestBody is the hash of each bucket of keys that both ends are or were members of, and
+// the first bucket that is asked about.
+type digestBody struct {
+	from   int
+	hashes [buckets]mrk.Hash
+}
 
 func (d *digestBody) marshal() []byte {
 	b := make([]byte, 0, buckets*len(mrk.Hash{}))
-	for _, h := range d {
+	for _, h := range d.hashes {
 		b = append(b, h[:]...)
 	}
 	var w wire.Writer
+	w.Uint(uint64(d.from))
 	w.Bytes(b)
 	return w.Out()
 }
@@ -43,21 +48,25 @@ func (d *digestBody) marshal() []byte {
 func parseDigest(p []byte) (*digestBody, error) {
 	var flat [buckets * len(mrk.Hash{})]byte
 	r := wire.NewReader(p)
+	from := r.Uint()
+	if from >= buckets {
+		r.Fail("bucket %d", from)
+	}
 	r.Fixed(flat[:])
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("parsing digest: %w", err)
 	}
-	d := new(digestBody)
-	for i := range d {
-		copy(d[i][:], flat[i*len(mrk.Hash{}):])
+	d := &digestBody{from: int(from)}
+	for i := range d.hashes {
+		copy(d.hashes[i][:], flat[i*len(mrk.Hash{}):])
 	}
 	return d, nil
 }
 
 // digestAnswer lists the answering Region's entries of the buckets that differ.
 type digestAnswer struct {
+	next      int // the first bucket of which nothing is said yet; buckets if all is said
 	differing []differing
-	more      bool // further buckets differ: ask again when these are settled
 }
 
 type differing struct {
@@ -67,7 +76,7 @@ type differing struct {
 
 func (d digestAnswer) marshal() []byte {
 	var w wire.Writer
-	w.Bool(d.more)
+	w.Uint(uint64(d.next))
 	w.Count(len(d.differing))
 	for _, b := range d.differing {
 		w.Uint(uint64(b.bucket))
@@ -82,11 +91,16 @@ func (d digestAnswer) marshal() []byte {
 
 func parseDigestAnswer(p []byte) (digestAnswer, error) {
 	r := wire.NewReader(p)
-	d := digestAnswer{more: r.Bool()}
+	next := r.Uint()
+	if next > buckets {
+		r.Fail("bucket %d", next)
+		next = 0
+	}
+	d := digestAnswer{next: int(next)}
 	left := maxEntries
 	for range r.Count(buckets) {
 		n := r.Uint()
-		if n >= buckets || len(d.differing) > 0 && n <= uint64(d.differing[len(d.differing)-1].bucket) {
+		if n >= next || len(d.differing) > 0 && n <= uint64(d.differing[len(d.differing)-1].bucket) {
 			r.Fail("bucket %d", n)
 		}
 		b := differing{bucket: byte(n)}

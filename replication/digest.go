@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -45,12 +44,13 @@ func (inv *inventory) digest() *digestBody {
 			h.Write([]byte(e.key))
 			h.Write(e.hash[:])
 		}
-		h.Sum(d[i][:0])
+		h.Sum(d.hashes[i][:0])
 	}
 	return d
 }
 
-// answerDigest lists what this Region has in the buckets that differ.
+// answerDigest lists what this Region has in the buckets that differ, from the one on that
+// is asked about, as far as one answer holds it.
 func (r *Replicator) answerDigest(keys Keys, p *peer, body []byte) ([]byte, error) {
 	theirs, err := parseDigest(body)
 	if err != nil {
@@ -58,31 +58,31 @@ func (r *Replicator) answerDigest(keys Keys, p *peer, body []byte) ([]byte, erro
 	}
 	inv := p.inventory(keys)
 	mine := inv.digest()
-	var a digestAnswer
-	left := maxEntries
-	for i := range inv {
-		if mine[i] == theirs[i] {
+	a := digestAnswer{next: theirs.from}
+	for left := maxEntries; a.next < buckets; a.next++ {
+		i := a.next
+		if mine.hashes[i] == theirs.hashes[i] {
 			continue
 		}
-		if len(inv[i]) > left {
-			a.more = true
-			continue
+		if left -= len(inv[i]); left < 0 {
+			break
 		}
-		left -= len(inv[i])
 		a.differing = append(a.differing, differing{byte(i), inv[i]})
 	}
 	return a.marshal(), nil
 }
 
 // digest compares what both ends know and settles the difference. After it the peer has
-// been heard: all that it knew of any key when this run asked has been taken over. An error
-// means that the peer does not answer.
+// been heard: all that it knew of any key when this run asked has been taken over. Every
+// bucket is compared once, so that keys which cannot be settled are in nobody's way. An
+// error means that the peer does not answer.
 func (p *peer) digest(ctx context.Context, keys Keys) error {
 	began := p.r.cfg.Clock()
-	tried := map[arn.KeyID]bool{}
-	for more := true; more; {
+	for from := 0; from < buckets; {
 		inv := p.inventory(keys)
-		reply, err := p.exchange(ctx, kindDigest, "", inv.digest().marshal())
+		question := inv.digest()
+		question.from = from
+		reply, err := p.exchange(ctx, kindDigest, "", question.marshal())
 		if err != nil {
 			return err
 		}
@@ -90,19 +90,17 @@ func (p *peer) digest(ctx context.Context, keys Keys) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", errMessage, err)
 		}
-		differ, err := p.compare(ctx, keys, inv, a)
+		if a.next <= from {
+			return fmt.Errorf("%w: an answer to a digest that says nothing", errMessage)
+		}
+		differ, err := p.compare(ctx, keys, inv, from, a)
 		if err != nil {
 			return err
-		}
-		// A key that has failed is tried again by its mark or by the next digest.
-		differ = slices.DeleteFunc(differ, func(id arn.KeyID) bool { return tried[id] })
-		for _, id := range differ {
-			tried[id] = true
 		}
 		if err := p.settleAll(ctx, keys, differ); err != nil {
 			return err
 		}
-		more = a.more && len(differ) > 0
+		from = a.next
 	}
 	p.mu.Lock()
 	if !p.heard {
@@ -114,33 +112,35 @@ func (p *peer) digest(ctx context.Context, keys Keys) error {
 	return nil
 }
 
-// compare returns the keys on which the two ends differ, and clears the marks of those on
-// which they do not.
-func (p *peer) compare(ctx context.Context, keys Keys, inv *inventory, a digestAnswer) ([]arn.KeyID, error) {
+// compare returns the keys on which the two ends differ, of the buckets from one on that
+// the answer is about, and clears the marks of those on which they do not.
+func (p *peer) compare(ctx context.Context, keys Keys, inv *inventory, from int, a digestAnswer) ([]arn.KeyID, error) {
 	theirs := map[arn.KeyID]mrk.Hash{}
-	differs := map[byte]bool{}
+	differs := map[int]bool{}
 	for _, b := range a.differing {
-		differs[b.bucket] = true
+		differs[int(b.bucket)] = true
 		for _, e := range b.entries {
-			if bucketOf(e.key) != b.bucket {
+			if bucketOf(e.key) != b.bucket || int(b.bucket) < from {
 				return nil, fmt.Errorf("%w: a key in the wrong bucket", errMessage)
 			}
 			theirs[e.key] = e.hash
 		}
 	}
 	var differ []arn.KeyID
-	for i, entries := range inv {
-		for _, e := range entries {
+	for i := from; i < a.next; i++ {
+		for _, e := range inv[i] {
 			hash, ok := theirs[e.key]
 			delete(theirs, e.key)
-			switch {
-			case !differs[byte(i)] && a.more: // not said yet
-			case differs[byte(i)] && (!ok || hash != e.hash):
+			if differs[i] && (!ok || hash != e.hash) {
 				differ = append(differ, e.key)
-			default:
-				if err := p.same(ctx, keys, e); err != nil {
-					return nil, err
-				}
+				continue
+			}
+			owed, err := p.same(ctx, keys, e)
+			if err != nil {
+				return nil, err
+			}
+			if owed {
+				differ = append(differ, e.key)
 			}
 		}
 	}
@@ -150,20 +150,25 @@ func (p *peer) compare(ctx context.Context, keys Keys, inv *inventory, a digestA
 	return differ, nil
 }
 
-// same handles a key of which the peer has shown the facts that are known here.
-func (p *peer) same(ctx context.Context, keys Keys, e entry) error {
+// same handles a key of which the peer has shown the facts that are known here, and reports
+// whether it is owed materials all the same: whose turn it is to send them can change
+// without a fact, when the primary Region falls silent.
+func (p *peer) same(ctx context.Context, keys Keys, e entry) (owed bool, err error) {
+	k, err := keys.SharedKey(e.key)
+	if errors.Is(err, keyops.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
 	p.mu.Lock()
 	delete(p.unsettled, e.key)
 	p.mu.Unlock()
-	k, err := keys.SharedKey(e.key)
-	if errors.Is(err, keyops.ErrNotFound) {
-		return nil
+	if len(p.owed(k.Set)) > 0 {
+		return true, nil
 	}
-	if err != nil {
-		return err
+	if _, marked := keys.Mark(e.key, p.pin.Region); marked {
+		return false, keys.ClearMark(ctx, e.key, p.pin.Region, e.hash)
 	}
-	if _, marked := keys.Mark(e.key, p.pin.Region); marked && len(p.owed(k.Set)) == 0 {
-		return keys.ClearMark(ctx, e.key, p.pin.Region, e.hash)
-	}
-	return nil
+	return false, nil
 }

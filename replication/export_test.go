@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"time"
 
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/material"
@@ -181,4 +182,34 @@ func (r *Replicator) LimitRate(from region.Name, exchanges int) (restore func())
 		p.limit.SetLimit(peerRate)
 		p.limit.SetBurst(peerBurst)
 	}
+}
+
+// Delay is the pause after a number of failures in a row.
+func (c Config) Delay(failures uint64) time.Duration { return c.delay(failures) }
+
+// Unsettled returns how many keys are remembered as not settled with a peer.
+func (r *Replicator) Unsettled(with region.Name) int {
+	p := r.peers[with]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.unsettled)
+}
+
+// DigestFrom returns the body of a digest message of a Region that knows nothing, asking
+// from a bucket on.
+func DigestFrom(from int) []byte { return (&digestBody{from: from}).marshal() }
+
+// DigestEnd is the bucket after the last one.
+const DigestEnd = buckets
+
+// ReadDigestAnswer returns the keys that an answer to a digest names, and the bucket from
+// which to ask on.
+func ReadDigestAnswer(b []byte) (ids []arn.KeyID, next int, err error) {
+	a, err := parseDigestAnswer(b)
+	for _, d := range a.differing {
+		for _, e := range d.entries {
+			ids = append(ids, e.key)
+		}
+	}
+	return ids, a.next, err
 }

@@ -106,15 +106,18 @@ func (p *peer) drain(ctx context.Context, keys Keys) (time.Time, error) {
 
 // settleAll settles keys, a few at once, until the peer does not answer.
 func (p *peer) settleAll(ctx context.Context, keys Keys, ids []arn.KeyID) error {
-	group, ctx := errgroup.WithContext(ctx)
+	group, answering := errgroup.WithContext(ctx)
 	group.SetLimit(senders)
 	for _, id := range ids {
-		if ctx.Err() != nil {
+		if answering.Err() != nil {
 			break
 		}
-		group.Go(func() error { return p.settle(ctx, keys, id) })
+		group.Go(func() error { return p.settle(answering, keys, id) })
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err() // what was cut off by the end of this run has not been settled
 }
 
 // giveUp notes that the peer does not answer. One mark keeps count of the tries durably;
@@ -168,9 +171,12 @@ func (p *peer) settle(ctx context.Context, keys Keys, id arn.KeyID) error {
 		return err
 	}
 	why := failure{causeOf(err), clip(err.Error(), 512)}
-	p.mu.Lock()
-	p.unsettled[id] = why
-	p.mu.Unlock()
+	// Of a key that is not here nothing is remembered: a peer can name any number of them.
+	if _, unknown := keys.SharedKey(id); !errors.Is(unknown, keyops.ErrNotFound) {
+		p.mu.Lock()
+		p.unsettled[id] = why
+		p.mu.Unlock()
+	}
 	m, ok := keys.Mark(id, p.pin.Region)
 	if !ok {
 		return nil

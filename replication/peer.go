@@ -85,7 +85,7 @@ func (c Config) pause() *backoff.ExponentialBackOff {
 func (c Config) delay(failures uint64) time.Duration {
 	b := c.pause()
 	d := b.NextBackOff()
-	for range min(failures, 32) - 1 {
+	for n := uint64(1); n < min(failures, 32); n++ {
 		d = b.NextBackOff()
 	}
 	return d

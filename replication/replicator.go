@@ -143,6 +143,7 @@ func (r *Replicator) watch(ctx context.Context) {
 				p.poke()
 			}
 		case <-renew.C:
+			r.stepAll(ctx) // a token that failed may be there again, and no peer may be
 			if !r.identity.due() {
 				continue
 			}
