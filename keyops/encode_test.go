@@ -3,13 +3,20 @@ package keyops_test
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
+	"os"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
 	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/policy"
 	"github.com/keyferry/keyferry/keyops/store"
 	"github.com/keyferry/keyferry/keyops/store/sqlite"
 )
@@ -58,6 +65,70 @@ func TestKeyRowRoundTrip(t *testing.T) {
 	}
 	if _, err := keyops.DecodeKey(string(arn.NewKeyID(false)), body); err == nil {
 		t.Error("a multi-Region key's row is read as a single-Region key's")
+	}
+}
+
+// TestKeyRowsOfEverySchema: a row that says nothing of grants is written as it was before
+// there were any, and such a row, kept from that time, is still read.
+func TestKeyRowsOfEverySchema(t *testing.T) {
+	file, err := os.ReadFile("testdata/key-row-1.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, text, _ := strings.Cut(strings.TrimSpace(string(file)), "\n")
+	old, err := hex.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := keyops.DecodeKey(id, old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k.Description != "payroll" || k.Tags["team"] != "pay" || len(k.Aliases) != 1 || len(k.Materials) != 1 || len(k.Grants) != 0 {
+		t.Errorf("read %+v", k)
+	}
+	if !bytes.Equal(keyops.EncodeKey(k), old) {
+		t.Error("written otherwise than before")
+	}
+	made := keyops.Grant{
+		Grant: policy.Grant{ID: strings.Repeat("a", 64), Grantee: appARN, Operations: []string{"Decrypt", "Encrypt"}, EncryptionContextEquals: map[string]string{"b": "2", "a": "1"}},
+		Name:  "n", Retiring: helper, Issuer: keyopstest.Account, Created: time.Unix(1, 0).UTC(),
+	}
+	k.Grants = []keyops.Grant{made}
+	body := keyops.EncodeKey(k)
+	again, err := keyops.DecodeKey(id, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(k.Grants, again.Grants); diff != "" || body[11] != 2 || old[11] != 1 {
+		t.Errorf("schemas %d and %d, grants (-want +got):\n%s", old[11], body[11], diff)
+	}
+	for n := range body {
+		if _, err := keyops.DecodeKey(id, body[:n]); err == nil {
+			t.Fatalf("a row cut short at %d is read", n)
+		}
+	}
+	bare := bytes.Clone(old)
+	bare[11] = 2
+	if _, err := keyops.DecodeKey(id, append(bare, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0)); err == nil {
+		t.Error("a row of the newer schema without grants is read: one value has two encodings")
+	}
+	for name, change := range map[string]func(*keyops.Grant){
+		"an ID that is none":     func(g *keyops.Grant) { g.ID = "1" },
+		"everybody":              func(g *keyops.Grant) { g.Grantee = "*" },
+		"management":             func(g *keyops.Grant) { g.Operations = []string{"PutKeyPolicy"} },
+		"an ID that is repeated": nil,
+	} {
+		bad := made
+		k.Grants = []keyops.Grant{bad}
+		if change == nil {
+			k.Grants = append(k.Grants, bad)
+		} else {
+			change(&k.Grants[0])
+		}
+		if _, err := keyops.DecodeKey(id, keyops.EncodeKey(k)); err == nil {
+			t.Errorf("%s: a row with a grant that no operation could have made is read", name)
+		}
 	}
 }
 

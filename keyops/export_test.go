@@ -90,3 +90,16 @@ func DecodeMark(body []byte) ([]byte, error) {
 	m, err := decodeMark(body)
 	return m.encode(), err
 }
+
+// GrantCopies gives a key n more grants like its first one, in one change.
+func (s *Service) GrantCopies(ctx context.Context, id arn.KeyID, n int) error {
+	_, err := s.change(ctx, id, func(k *Key) error {
+		g := k.Grants[0]
+		for i := range n {
+			g.ID = fmt.Sprintf("%064x", i)
+			k.addGrant(g)
+		}
+		return nil
+	}, nil)
+	return err
+}
