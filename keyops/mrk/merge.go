@@ -95,7 +95,13 @@ func (s *Set) mergeMember(v Verifier, m *Member, res *Result) error {
 		s.recall(m, res)
 		return nil
 	}
-	if old != nil && m.Compare(old) == 0 {
+	if old != nil && m.Compare(old) == 0 && !s.Concerns(m.Region) {
+		// Nobody's word, which must not be able to freeze a key that it has no part in: all
+		// Regions keep the same one of its facts.
+		if bytes.Compare(m.signed.Payload, old.signed.Payload) < 0 {
+			return nil
+		}
+	} else if old != nil && m.Compare(old) == 0 {
 		s.freeze(Conflict{
 			Cause: CauseEquivocation, Writer: m.Region, Incarnation: m.Incarnation, Number: m.Counter, Evidence: m.signed.Marshal(),
 		}, res)
@@ -216,6 +222,11 @@ func (s *Set) mergeState(v Verifier, st *State, res *Result) error {
 func (s *Set) mergeAdmission(v Verifier, req CreateRequest, res *Result) error {
 	if req.Incarnation <= s.admitted[req.Destination] {
 		return nil
+	}
+	if req.Source == req.Destination {
+		// A primary Region has no request for itself, but a former one could write it, and
+		// come back after its eviction.
+		return fmt.Errorf("%w: %s asks for itself", ErrRequest, req.Source)
 	}
 	if !slices.ContainsFunc(s.chain, func(c Certificate) bool {
 		return c.Epoch.Region == req.Source && c.Instance == req.Instance

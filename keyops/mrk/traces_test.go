@@ -600,3 +600,56 @@ func TestEquivocationFreezesUntilNumberedPast(t *testing.T) {
 		t.Error("still frozen after the writer has numbered past both facts")
 	}
 }
+
+// A Region that has no part in a key cannot freeze it by contradicting itself, and all
+// others keep the same one of its facts.
+func TestStrangersDoNotFreeze(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	a, b := w.nodes[regionA].set, w.nodes[regionB].set
+	word := *b.Own()
+	word.Region, word.Instance = regionC, testInstance(regionC)
+	var words []*mrk.Member
+	for _, state := range []string{"Enabled", "Disabled"} {
+		word.KeyState = state
+		m, err := mrk.SignMember(ctx(), testSigner(regionC), word)
+		w.must(err)
+		words = append(words, m)
+	}
+	for set, order := range map[*mrk.Set][]int{a: {0, 1}, b: {1, 0}} {
+		for _, i := range order {
+			res, err := set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{words[i]}})
+			w.must(err)
+			if len(res.Refused) != 0 || set.Frozen() != nil {
+				t.Fatalf("a stranger's word: %+v, frozen %v", res, set.Frozen())
+			}
+		}
+	}
+	if a.Fact(regionC).Hash() != b.Fact(regionC).Hash() {
+		t.Error("two Regions keep different words of a stranger")
+	}
+	w.must(w.rotate(regionA))
+	w.heal()
+	w.check()
+}
+
+// A former primary Region that was evicted cannot write itself the request by which it
+// would be a member again.
+func TestFormerPrimaryCannotAdmitItself(t *testing.T) {
+	w := withReplicas(t)
+	set := w.nodes[regionC].set
+	proper := w.handOver(regionA, regionB, w.chain(regionA)[0])
+	if _, err := set.Merge(pins{}, w.facts(proper)); err != nil {
+		t.Fatal(err)
+	}
+	req := *w.nodes[regionB].set.Admission()
+	req.Destination, req.ToInstance, req.Incarnation = regionA, testInstance(regionA), 7
+	req, err := mrk.SignRequest(ctx(), testSigner(regionA), req)
+	w.must(err)
+	res, err := set.Merge(pins{}, mrk.Facts{Key: testKey, Admission: &req})
+	w.must(err)
+	if len(res.Refused) != 1 || !errors.Is(res.Refused[0].Err, mrk.ErrRequest) || res.Changed {
+		t.Errorf("an admission of its own making: %+v", res)
+	}
+}
