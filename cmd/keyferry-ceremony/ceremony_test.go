@@ -216,7 +216,7 @@ func TestFilesArriveInPieces(t *testing.T) {
 	if err := os.WriteFile(a.offer+".approval-noise", []byte("no JSON"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a.awaitSaid("approval-noise")
+	a.awaitSaid("approval-noise\": not an approval")
 	carry := func(from, to string) {
 		t.Helper()
 		b, err := os.ReadFile(from)

@@ -151,6 +151,8 @@ func (t Tool) publish(ctx context.Context, opt AcceptOptions, o Offer, signed st
 	return nil
 }
 
+var errNoApproval = errors.New("not an approval")
+
 // approvals reads the files whose paths begin with prefix. What is no approval is reported in
 // bad and does not end the ceremony, or anybody who can write there could.
 func approvals(prefix string) (arrived []statement.File, bad, err error) {
@@ -164,7 +166,9 @@ func approvals(prefix string) (arrived []statement.File, bad, err error) {
 		}
 		var a statement.File
 		ok, err := read(filepath.Join(filepath.Dir(prefix), e.Name()), &a)
-		bad = errors.Join(bad, err)
+		if err != nil {
+			bad = errors.Join(bad, fmt.Errorf("%q: %w", e.Name(), errNoApproval)) // the cause would print the name as it is
+		}
 		if ok {
 			arrived = append(arrived, a)
 		}

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"io/fs"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -256,4 +258,32 @@ func FuzzParsePackage(f *testing.F) {
 			t.Errorf("%x has another encoding", b)
 		}
 	})
+}
+
+// Whoever can lay a file beside the approvals cannot write on the operator's screen.
+func TestNothingRewritesTheScreen(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "offer.approval-\x1b[8m\noffer fingerprint 0000"), []byte("no JSON"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	arrived, bad, err := approvals(filepath.Join(dir, "offer.approval-"))
+	if err != nil || len(arrived) != 0 || bad == nil {
+		t.Fatalf("%d approvals, %v, %v, want one that is none", len(arrived), bad, err)
+	}
+	destination := newParty(t, "us-east-1")
+	signed, file := destination.sign(t, statement.CeremonyOffer, offerOf(newParty(t, "eu-paris-1"), destination).payload())
+	o, err := parseOffer(signed.Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Type, file.Key = "approval", "\x1b[8m\noffer fingerprint 0000"
+	missing := o.Destination.Operators.Check(requestOf(o, signed), now, []statement.File{file})
+	if missing == nil {
+		t.Fatal("approved by nobody's key")
+	}
+	var out strings.Builder
+	Tool{Out: &out}.say("waiting: %v, %v, %s", bad, missing, "\x1b[8m\u202e\r")
+	if text := out.String(); strings.ContainsAny(text, "\x1b\r\u202e") || strings.Contains(text, "\noffer fingerprint") {
+		t.Errorf("printed %q", text)
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/region"
@@ -42,7 +43,16 @@ type Tool struct {
 	Now func() time.Time
 }
 
-func (t Tool) say(format string, args ...any) { fmt.Fprintf(t.Out, format+"\n", args...) }
+// say prints what people must know. Nothing that comes from a file or a peer reaches the
+// terminal as a control sequence: it could rewrite the fingerprint that a person compares.
+func (t Tool) say(format string, args ...any) {
+	fmt.Fprintln(t.Out, strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) && r != '\n' && r != '\t' {
+			return '?'
+		}
+		return r
+	}, fmt.Sprintf(format, args...)))
+}
 
 // open opens the token as the user.
 func (t Tool) open(ctx context.Context) (*hsm.Ceremony, error) {

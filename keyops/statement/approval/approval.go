@@ -148,7 +148,7 @@ func (r Roster) one(want Request, f statement.File) (string, error) {
 		}
 		return o.Name, nil
 	}
-	return "", fmt.Errorf("key %s is no operator's on the roster", f.Key)
+	return "", fmt.Errorf("key %q is no operator's on the roster", f.Key)
 }
 
 // difference names the first field in which two requests differ.
