@@ -46,6 +46,14 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	return d.run(ctx)
 }
 
+// hangups returns where SIGHUP arrives. It does until the process ends, which must not die of
+// one while it drains.
+func hangups() <-chan os.Signal {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGHUP)
+	return told
+}
+
 // filesEvery is how often it is looked whether files have changed.
 const filesEvery = 5 * time.Second
 
@@ -73,9 +81,7 @@ func (d *daemon) run(ctx context.Context) error {
 		}
 	})
 	background.Go(func() error {
-		told := make(chan os.Signal, 1)
-		signal.Notify(told, syscall.SIGHUP) // until the process ends: it must not die of one while it drains
-		d.files.Run(needed, filesEvery, told)
+		d.files.Run(needed, filesEvery, hangups())
 		return nil
 	})
 	d.log.WithFields(d.addresses()).WithFields(logrus.Fields{
