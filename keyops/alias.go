@@ -71,6 +71,9 @@ func (s *Service) DeleteAlias(ctx context.Context, caller Caller, in DeleteAlias
 	t := aliasTarget(in.AliasName, in.AliasName)
 	return do(ctx, s, caller, "DeleteAlias", t, func(ctx context.Context, c *call) (DeleteAliasOutput, error) {
 		_, err := s.change(ctx, c.key.ID, func(k *Key) error {
+			if err := s.still(c, k); err != nil {
+				return err
+			}
 			if _, ok := k.takeAlias(in.AliasName); !ok {
 				return s.noAlias(k.Account, in.AliasName)
 			}

@@ -84,8 +84,11 @@ func (s *Service) settle(ctx context.Context, old, k *Key) error {
 			k.State = keystate.PendingImport
 		}
 	}
-	_, err := k.Set.Reissue(ctx, s.Signer(), mrk.OwnFacts{Held: k.Held(), Used: k.Used, KeyState: string(k.State)})
-	if err != nil {
+	own := mrk.OwnFacts{Held: k.Held(), Used: k.Used, KeyState: string(k.State)}
+	if m := k.Material(k.Current); m != nil && !m.Lost {
+		own.Current = k.Current
+	}
+	if _, err := k.Set.Reissue(ctx, s.Signer(), own); err != nil {
 		return fmt.Errorf("reissuing the member fact of key %s: %w", k.ID, err)
 	}
 	return nil

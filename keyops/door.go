@@ -120,6 +120,13 @@ func (s *Service) admitKey(c *call, t target) error {
 		c.asker.encryption, c.asker.says = pairs, []say{{policy.GrantConstraintType, kind}}
 	}
 	d := s.decide(&c.asker, c.action(), key.arn, key)
+	if !d.Allowed && r.fromBlob && r.account != c.caller.Principal.Account {
+		// The caller did not name another account's key: a ciphertext must not tell whether
+		// there is one. Only the record does.
+		c.record.decision(d)
+		r.account = c.caller.Principal.Account
+		return s.missing(c, c.action(), r)
+	}
 	if !d.Allowed {
 		return s.denied(c, c.action(), r.named, d)
 	}

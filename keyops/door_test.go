@@ -2,6 +2,7 @@ package keyops_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -264,6 +265,31 @@ func TestAliasesOnlyWhereAWSTakesThem(t *testing.T) {
 		if !among(byAlias, op.name) {
 			want(t, op.call(t.Context(), r, admin(), "alias/a"), keyops.ErrNotFound, "Invalid keyId 'alias/a'")
 		}
+	}
+}
+
+// TestCiphertextsTellOfNoOtherAccount: who may list the own account's keys hears of a
+// ciphertext under another account's key what is heard of one under no key at all.
+func TestCiphertextsTellOfNoOtherAccount(t *testing.T) {
+	const other arn.Account = "444455556666"
+	r := keyopstest.New(t, keyopstest.Options{
+		Accounts:   []arn.Account{keyopstest.Account, other},
+		Identities: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam::111122223333:user/admin","arn:aws:iam::444455556666:user/partner"]},"Action":"kms:*","Resource":"*"}]}`,
+	})
+	out, err := r.Encrypt(t.Context(), admin(), keyops.EncryptInput{KeyID: create(t, r, keyops.CreateKeyInput{}).ARN, Plaintext: x})
+	if err != nil {
+		t.Fatal(explain(err))
+	}
+	nobodys := bytes.Clone(out.CiphertextBlob)
+	nobodys[3] ^= 1 // in the key's UUID
+	var answers []string
+	for _, blob := range [][]byte{out.CiphertextBlob, nobodys} {
+		_, err := r.Decrypt(t.Context(), keyopstest.UserOf(other, "partner"), keyops.DecryptInput{CiphertextBlob: blob})
+		want(t, err, keyops.ErrInvalidCiphertext, "")
+		answers = append(answers, err.Error())
+	}
+	if answers[0] != answers[1] {
+		t.Errorf("another account's key answers %q, none %q", answers[0], answers[1])
 	}
 }
 

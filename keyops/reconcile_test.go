@@ -112,6 +112,9 @@ func TestLostAndReturned(t *testing.T) {
 	if len(k.Set.Own().Held) != 0 || k.Set.Acting() {
 		t.Errorf("a Region that lost the material says that it holds %v and acts: %v", k.Set.Own().Held, k.Set.Acting())
 	}
+	if got := k.Set.Own().Current; !got.IsZero() {
+		t.Errorf("it says that it encrypts with %s", got)
+	}
 	md, err := r.DescribeKey(t.Context(), admin(), keyops.DescribeKeyInput{KeyID: single.ARN})
 	if err != nil || md.KeyMetadata.Exportability != keyops.ExportUnknown {
 		t.Errorf("%+v, %v", md, err)
@@ -125,8 +128,8 @@ func TestLostAndReturned(t *testing.T) {
 		t.Error(explain(err))
 	}
 	k, _ = r.SharedKey(shared.KeyID)
-	if len(k.Set.Own().Held) != 1 {
-		t.Errorf("the member fact says %v", k.Set.Own().Held)
+	if len(k.Set.Own().Held) != 1 || k.Set.Own().Current != k.Current {
+		t.Errorf("the member fact says %v and %s", k.Set.Own().Held, k.Set.Own().Current)
 	}
 }
 
