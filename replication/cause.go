@@ -41,6 +41,7 @@ var causes = []struct {
 	{mrk.ErrGap, mrk.CauseWaitingForConfirmation},
 	{mrk.ErrForeign, mrk.CauseWaitingForConfirmation},
 	{keyops.ErrAlreadyExists, mrk.CauseAlreadyExists},
+	{keyops.ErrTokenFull, mrk.CauseTokenFull},
 	{keyops.ErrLimitExceeded, mrk.CauseQuotaExceeded},
 	{keyops.ErrUnsupportedOperation, mrk.CauseMechanismUnsupported},
 	{errUnsupported, mrk.CauseMechanismUnsupported},
