@@ -48,6 +48,9 @@ func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to re
 	if !entry.Status.In() && k.Set.Primary() != to.Region {
 		return mrk.Blob{}, fmt.Errorf("wrapping material %s for %s: %w", mid, to.Region, mrk.ErrNotMember)
 	}
+	if err := s.maySend(k.Account, to.Region); err != nil {
+		return mrk.Blob{}, err
+	}
 	if err := s.prove(ctx, k, m); err != nil {
 		return mrk.Blob{}, err
 	}
@@ -99,6 +102,9 @@ func (s *Service) install(ctx context.Context, k *Key, blob mrk.Blob) error {
 	listed, err := k.Set.Accepts(blob)
 	if err != nil {
 		return fmt.Errorf("installing a material of key %s: %w", k.ID, err)
+	}
+	if err := s.underMaterialQuota(k); err != nil {
+		return err
 	}
 	if other := k.byPrefix(blob.Material.Prefix()); other != nil && other.ID != blob.Material {
 		return fmt.Errorf("installing material %s: %w: another one begins like it", blob.Material, mrk.ErrMaterial)

@@ -23,6 +23,9 @@ func (s *Service) ReplicateKey(ctx context.Context, caller Caller, in ReplicateK
 		if err != nil {
 			return ReplicateKeyOutput{}, err
 		}
+		if err := s.maySend(c.key.Account, to.Region); err != nil {
+			return ReplicateKeyOutput{}, err
+		}
 		w, err := s.words(&c.asker, in.Policy, in.Description, in.Tags, in.BypassPolicyLockoutSafetyCheck)
 		if err != nil {
 			return ReplicateKeyOutput{}, err
@@ -30,7 +33,8 @@ func (s *Service) ReplicateKey(ctx context.Context, caller Caller, in ReplicateK
 		claim := ReplicaClaim{
 			Source: s.self.Region, Key: c.key.ID, Account: c.key.Account, Principal: caller.Principal,
 			Spec: c.key.Spec, Usage: c.key.Usage, Origin: c.key.Origin,
-			Policy: w.policy, Description: in.Description, Tags: in.Tags, CorrelationID: caller.correlation(),
+			Policy: w.policy, Description: in.Description, Tags: in.Tags, Materials: len(c.key.Set.Listed()),
+			CorrelationID: caller.correlation(),
 		}
 		if err := s.peers.CheckReplica(ctx, to.Region, claim); err != nil && !errors.Is(err, ErrPeerUnreachable) {
 			return ReplicateKeyOutput{}, refusedBy(to.Region, err)

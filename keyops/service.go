@@ -51,6 +51,9 @@ type Config struct {
 type Peers interface {
 	// Peer returns the descriptor of a Region that this one is configured with.
 	Peer(region.Name) (region.Descriptor, bool)
+	// Authority returns what that Region may do here and what it may be sent; the zero value
+	// for one that this Region is not configured with.
+	Authority(region.Name) Authority
 	// CheckReplica asks another Region now whether it would take the replica. The error is
 	// that Region's refusal, or wraps ErrPeerUnreachable.
 	CheckReplica(ctx context.Context, to region.Name, claim ReplicaClaim) error

@@ -26,7 +26,7 @@ type Cause struct {
 }
 
 // ReplicaClaim is what a peer says when it asks for a replica. The principal is its claim:
-// this Region believes no more of it than its own policies allow that principal.
+// this Region believes no more of it than the peer's Authority and its own policies allow.
 type ReplicaClaim struct {
 	Source        region.Name
 	Key           arn.KeyID
@@ -38,6 +38,7 @@ type ReplicaClaim struct {
 	Policy        []byte // empty = the default policy
 	Description   string
 	Tags          []Tag
+	Materials     int // how many the key has
 	CorrelationID string
 }
 
@@ -85,9 +86,9 @@ func (s *Service) UpdateShared(ctx context.Context, id arn.KeyID, cause Cause, f
 }
 
 // CheckReplica decides, without any effect, whether this Region would take a replica: the
-// account is served here, the policies allow the claimed principal kms:CreateKey, the
-// quota has room, no related key is here, and the token can hold such keys. Its errors are
-// *Error.
+// account is served here, the claim is within what the source may ask for, the policies
+// allow the claimed principal kms:CreateKey and do not deny it kms:ReplicateKey, the quotas
+// have room, no related key is here, and the token can hold such keys. Its errors are *Error.
 func (s *Service) CheckReplica(ctx context.Context, claim ReplicaClaim) error {
 	if err := s.checkReplica(claim); err != nil {
 		return answer(err) // not a nil *Error in an error
@@ -100,6 +101,9 @@ func (s *Service) checkReplica(claim ReplicaClaim) error {
 	if !slices.Contains(s.accounts, claim.Account) || p.Account != claim.Account || p.Partition != s.partition {
 		return refuse(ErrAccessDenied, "Account %s is not served in Region %s for %s.", claim.Account, s.self.Region, p)
 	}
+	if err := s.acceptable(claim); err != nil {
+		return err
+	}
 	actions := []string{"kms:CreateKey"}
 	if len(claim.Tags) > 0 {
 		actions = append(actions, "kms:TagResource")
@@ -110,6 +114,9 @@ func (s *Service) checkReplica(claim ReplicaClaim) error {
 		if d := s.decide(&a, action, "*", nil); !d.Allowed {
 			return refuse(ErrAccessDenied, "User: %s is not authorized to perform: %s in Region %s: %s.", p, action, s.self.Region, d.Missing)
 		}
+	}
+	if s.replicationDenied(&a, claim) {
+		return refuse(ErrAccessDenied, "User: %s is denied kms:ReplicateKey from Region %s to Region %s by an identity policy there.", p, claim.Source, s.self.Region)
 	}
 	if s.view.entry(claim.Key) != nil || s.view.unreadable(claim.Key) != nil {
 		return refuse(ErrAlreadyExists, "Key %s exists in Region %s already.", claim.Key, s.self.Region)
@@ -163,6 +170,9 @@ func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk
 		// Asked again where nobody can come between.
 		if s.view.entry(k.ID) != nil {
 			return refuse(ErrAlreadyExists, "Key %s exists in Region %s already.", k.ID, s.self.Region)
+		}
+		if err := s.underPeerQuota(claim.Source); err != nil {
+			return err
 		}
 		return s.underQuota(k.Account)
 	}, pair{now: k})

@@ -43,7 +43,18 @@ func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope)
 	if err != nil {
 		return nil, err
 	}
-	return r.sign(ctx, keys, reply)
+	signed, err := r.sign(ctx, keys, reply)
+	if err == nil {
+		p.answered()
+	}
+	return signed, err
+}
+
+// answered notes an exchange that the peer began.
+func (p *peer) answered() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lastExchange = p.r.cfg.Clock()
 }
 
 // comesIn notes that a peer speaks: then it can be reached, too.
@@ -106,9 +117,7 @@ func (r *Replicator) answerFacts(ctx context.Context, keys Keys, p *peer, m enve
 		reply.trouble = tell(err)
 	default:
 		reply.facts, reply.head, reply.hash = k.Set.Facts(f.head), k.Set.Head(), k.Set.Hash()
-		if req, ok := k.Set.Request(p.pin.Region); ok && !said(k.Set, req) {
-			reply.request = &req
-		}
+		reply.request, _ = p.request(k) // one that is not sent shows in this Region's own tries
 	}
 	return reply.marshal(), nil
 }
@@ -130,7 +139,8 @@ func (r *Replicator) admit(ctx context.Context, keys Keys, p *peer, f factsBody)
 	claim := keyops.ReplicaClaim{
 		Source: f.request.Source, Key: f.key, Account: st.Account, Principal: principal,
 		Spec: keyops.KeySpec(st.Spec), Usage: keyops.KeyUsage(st.Usage), Origin: keyops.Origin(st.Origin),
-		Policy: f.request.Policy, Description: f.request.Description, CorrelationID: f.request.CorrelationID,
+		Policy: f.request.Policy, Description: f.request.Description,
+		Materials: len(set.Listed()), CorrelationID: f.request.CorrelationID,
 	}
 	for _, t := range f.request.Tags {
 		claim.Tags = append(claim.Tags, keyops.Tag(t))

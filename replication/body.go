@@ -233,6 +233,7 @@ func (c checkBody) marshal() []byte {
 		w.String(t.Key)
 		w.String(t.Value)
 	}
+	w.Count(c.claim.Materials)
 	w.String(c.claim.CorrelationID)
 	return w.Out()
 }
@@ -255,6 +256,7 @@ func parseCheck(p []byte, source region.Name) (checkBody, error) {
 	for range r.Count(mrk.MaxTags) {
 		c.Tags = append(c.Tags, keyops.Tag{Key: r.String(4096), Value: r.String(4096)})
 	}
+	c.Materials = r.Count(mrk.MaxMaterials)
 	c.CorrelationID = r.String(maxCorrelation)
 	if err := r.Done(); err != nil {
 		return checkBody{}, fmt.Errorf("parsing check-replica message: %w", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/region"
 )
 
@@ -18,6 +19,7 @@ type Peer struct {
 	Descriptor  region.Descriptor // pinned: what an operator has confirmed
 	Fingerprint string            // as an operator reads it out; shown, never compared here
 	Address     string            // host:port
+	Authority   keyops.Authority  // what it may do here and be sent; zero = nothing
 }
 
 // Config is what a Replicator is made of.

@@ -38,6 +38,7 @@ type site struct {
 	logs    *test.Hook
 	log     *logrus.Logger
 	config  func(*replication.Config)
+	bounds  map[region.Name]keyops.Authority        // of peers; without a row: everything
 	keys    func(replication.Keys) replication.Keys // nil: the Service itself
 }
 
@@ -101,11 +102,16 @@ func (s *site) start() {
 func (s *site) peers() []replication.Peer {
 	var peers []replication.Peer
 	for _, o := range s.all {
-		if o != s {
-			peers = append(peers, replication.Peer{
-				Descriptor: o.region.Descriptor.Descriptor, Fingerprint: o.region.Descriptor.Fingerprint(), Address: o.address,
-			})
+		if o == s {
+			continue
 		}
+		authority, ok := s.bounds[o.name()]
+		if !ok {
+			authority = keyopstest.Everything(s.region.Options.Accounts...)
+		}
+		peers = append(peers, replication.Peer{
+			Descriptor: o.region.Descriptor.Descriptor, Fingerprint: o.region.Descriptor.Fingerprint(), Address: o.address, Authority: authority,
+		})
 	}
 	return peers
 }

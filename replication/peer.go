@@ -29,7 +29,9 @@ type peer struct {
 	pin   region.Descriptor
 	shown string // fingerprint
 	where string // address
-	log   logrus.FieldLogger
+
+	authority keyops.Authority
+	log       logrus.FieldLogger
 
 	wake  chan struct{}
 	slots chan struct{} // of exchanges that the peer has begun
@@ -39,7 +41,8 @@ type peer struct {
 	mu           sync.Mutex
 	session      mrk.Nonce // the peer's, by its newest answer
 	connected    time.Time // zero while exchanges fail
-	lastExchange time.Time
+	lastExchange time.Time // begun by either end
+	lastAnswer   time.Time // by the peer
 	lastError    string
 	lastCause    mrk.Cause // of lastError
 	failures     uint64    // exchanges that failed since the last one that did not
@@ -64,7 +67,7 @@ type failure struct {
 
 func newPeer(r *Replicator, p Peer) *peer {
 	return &peer{
-		r: r, pin: p.Descriptor, shown: p.Fingerprint, where: p.Address,
+		r: r, pin: p.Descriptor, shown: p.Fingerprint, where: p.Address, authority: p.Authority,
 		log:  r.cfg.Log.WithField("peer", p.Descriptor.Region),
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, peerConcurrency),
 		limit: rate.NewLimiter(peerRate, peerBurst), pause: r.cfg.pause(),
@@ -251,7 +254,8 @@ func (p *peer) succeeded() {
 	if p.connected.IsZero() {
 		p.connected = now
 	}
-	p.lastExchange, p.lastError, p.lastCause, p.failures, p.retryAt = now, "", "", 0, time.Time{}
+	p.lastExchange, p.lastAnswer = now, now
+	p.lastError, p.lastCause, p.failures, p.retryAt = "", "", 0, time.Time{}
 	p.pause.Reset()
 }
 

@@ -160,7 +160,17 @@ func (r *Replicator) Peer(name region.Name) (region.Descriptor, bool) {
 	return d, ok
 }
 
-// LastContact returns when the last exchange with a Region ended, or the zero time.
+// Authority returns what a Region may do here and what it may be sent, by this Region's
+// configuration.
+func (r *Replicator) Authority(name region.Name) keyops.Authority {
+	if p, ok := r.peers[name]; ok {
+		return p.authority
+	}
+	return keyops.Authority{}
+}
+
+// LastContact returns when a Region last answered, or the zero time. What it sends by itself
+// does not count: that it speaks does not show that it was asked.
 func (r *Replicator) LastContact(name region.Name) time.Time {
 	p, ok := r.peers[name]
 	if !ok {
@@ -168,7 +178,7 @@ func (r *Replicator) LastContact(name region.Name) time.Time {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.lastExchange
+	return p.lastAnswer
 }
 
 // CheckReplica asks another Region now whether it would take the replica. The error is that

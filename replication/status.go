@@ -40,7 +40,7 @@ type PeerStatus struct {
 	Fingerprint  string
 	Address      string
 	Connected    time.Time // since when; zero while not connected
-	LastExchange time.Time
+	LastExchange time.Time // begun by either end
 	LastError    string
 	Unconfirmed  int // keys of which the peer has not confirmed the newest facts
 }

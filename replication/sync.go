@@ -23,7 +23,7 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 	var last factsBody // the peer's newest answer
 	introduce := false
 	for range rounds {
-		body, err := p.compose(ctx, keys, id, last.head, introduce)
+		body, unsent, err := p.compose(ctx, keys, id, last.head, introduce)
 		if err != nil {
 			return err
 		}
@@ -43,6 +43,9 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 		}
 		if err := p.r.learn(ctx, keys, p, last, correlation); err != nil {
 			return err
+		}
+		if unsent != nil {
+			return unsent
 		}
 		if last.trouble.cause == mrk.CauseCreateRequestMissing && !introduce && body.hash != (mrk.Hash{}) {
 			introduce = true // the peer may not know that this Region is a member
@@ -82,32 +85,47 @@ func (p *peer) confirmed(ctx context.Context, keys Keys, id arn.KeyID, hash mrk.
 }
 
 // compose makes the next message about a key: what follows the certificates that the peer
-// is known to have, and materials once the peer has said what it lacks.
-func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, after mrk.Hash, introduce bool) (factsBody, error) {
+// is known to have, and materials once the peer has said what it lacks. A request or a
+// material that cannot be sent, which unsent is about, keeps no fact back.
+func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, after mrk.Hash, introduce bool) (body factsBody, unsent, err error) {
 	k, err := keys.SharedKey(id)
 	if errors.Is(err, keyops.ErrNotFound) || err == nil && !k.Set.Concerns(p.pin.Region) {
-		return factsBody{key: id, facts: mrk.Facts{Key: id}}, nil // asks what the peer knows
+		return factsBody{key: id, facts: mrk.Facts{Key: id}}, nil, nil // asks what the peer knows
 	}
 	if err != nil {
-		return factsBody{}, err
+		return factsBody{}, nil, err
 	}
-	body := factsBody{key: id, facts: k.Set.Facts(after), head: k.Set.Head(), hash: k.Set.Hash()}
+	body = factsBody{key: id, facts: k.Set.Facts(after), head: k.Set.Head(), hash: k.Set.Hash()}
 	if introduce {
 		body.facts.Admission = k.Set.Admission()
 	}
-	if req, ok := k.Set.Request(p.pin.Region); ok && !said(k.Set, req) {
-		body.request = &req
+	if body.request, unsent = p.request(k); unsent != nil {
+		return body, unsent, nil
 	}
 	for _, m := range p.owed(k.Set) {
 		b, err := keys.WrapMaterial(ctx, id, m, p.pin)
 		if err != nil {
-			return body, fmt.Errorf("wrapping for %s: %w", p.pin.Region, err)
+			return body, fmt.Errorf("wrapping for %s: %w", p.pin.Region, err), nil
 		}
 		if body.blobs = append(body.blobs, b); len(body.blobs) == maxBlobs {
 			break
 		}
 	}
-	return body, nil
+	return body, nil, nil
+}
+
+// request returns the create request that the peer has yet to act on, or nil. The
+// configuration may forbid today what it allowed when ReplicateKey was called.
+func (p *peer) request(k *keyops.Key) (*mrk.CreateRequest, error) {
+	req, ok := k.Set.Request(p.pin.Region)
+	if !ok || said(k.Set, req) {
+		return nil, nil
+	}
+	if !slices.Contains(p.authority.Send, k.Account) {
+		return nil, fmt.Errorf("%w: the configuration of Region %s does not let keys of account %s go to Region %s",
+			keyops.ErrAccessDenied, p.r.self.region, k.Account, p.pin.Region)
+	}
+	return &req, nil
 }
 
 // said reports whether the destination has already spoken as the incarnation that the

@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 
+	"github.com/keyferry/keyferry/cmd/internal/config"
 	"github.com/keyferry/keyferry/gateway"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -27,6 +28,7 @@ func (d *daemon) openPeers(context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(d.peers)) {
 		c.Peers = append(c.Peers, replication.Peer{
 			Descriptor: d.peers[name].Descriptor, Fingerprint: d.peers[name].Fingerprint(), Address: d.config.Peers.Addresses[name],
+			Authority: authorityOf(d.config.Peers.Permissions[name]),
 		})
 	}
 	if d.replicator, err = replication.New(c); err != nil {
@@ -35,6 +37,10 @@ func (d *daemon) openPeers(context.Context) error {
 	}
 	d.closing("stopping replication", func(context.Context) error { d.replicator.Close(); return nil })
 	return nil
+}
+
+func authorityOf(p config.Permissions) keyops.Authority {
+	return keyops.Authority{Accept: keyops.Accept(p.Accept), Send: p.Send.Accounts}
 }
 
 // startPeers begins to send to peers and to answer them.

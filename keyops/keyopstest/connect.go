@@ -12,6 +12,7 @@ import (
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/hsm/hsmtest"
 	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/transport"
@@ -86,6 +87,7 @@ type Network struct {
 	regions map[region.Name]*Region
 	dark    map[region.Name]bool
 	contact map[region.Name]time.Time
+	bounds  map[region.Name]keyops.Authority
 }
 
 var (
@@ -95,7 +97,7 @@ var (
 
 // NewNetwork returns a network without Regions.
 func NewNetwork() *Network {
-	return &Network{regions: map[region.Name]*Region{}, dark: map[region.Name]bool{}, contact: map[region.Name]time.Time{}}
+	return &Network{regions: map[region.Name]*Region{}, dark: map[region.Name]bool{}, contact: map[region.Name]time.Time{}, bounds: map[region.Name]keyops.Authority{}}
 }
 
 // Add makes Regions known to each other.
@@ -141,6 +143,32 @@ func (n *Network) Peer(name region.Name) (region.Descriptor, bool) {
 		return region.Descriptor{}, false
 	}
 	return r.Descriptor.Descriptor, true
+}
+
+// Everything is the Authority of a peer that a configuration does not bound.
+func Everything(accounts ...arn.Account) keyops.Authority {
+	return keyops.Authority{Accept: keyops.Accept{Accounts: accounts}, Send: accounts}
+}
+
+// Authority returns what SetAuthority said, and without it everything that concerns the
+// accounts of that Region.
+func (n *Network) Authority(name region.Name) keyops.Authority {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if a, ok := n.bounds[name]; ok {
+		return a
+	}
+	if r := n.regions[name]; r != nil {
+		return Everything(r.Options.Accounts...)
+	}
+	return keyops.Authority{}
+}
+
+// SetAuthority bounds what a Region may do at all others, and what it is sent.
+func (n *Network) SetAuthority(name region.Name, a keyops.Authority) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.bounds[name] = a
 }
 
 // CheckReplica asks the Region's service.

@@ -200,6 +200,7 @@ func (c *Config) checkPeers(doc *strictyaml.Document) {
 			doc.Report(at, "is this daemon's own Region: list the others only")
 		}
 	}
+	c.checkPermissions(doc)
 }
 
 func valid[T any](doc *strictyaml.Document, at, value string, parse func(string) (T, error)) {

@@ -159,15 +159,6 @@ type PrincipalRule struct {
 	Principal string `yaml:"principal"`
 }
 
-// Peers configures the link to the other Regions.
-type Peers struct {
-	// Listen is the address for peers, host:port. It is never one of the clients' addresses.
-	Listen string `yaml:"listen,omitempty"`
-	// Addresses maps each peer Region to its listen address as seen from here. Who a peer is
-	// decides its descriptor in region_dir, not its address.
-	Addresses map[region.Name]string `yaml:"addresses,omitempty"`
-}
-
 // Quorum says which operations take the approvals of operators beside a caller's permission.
 type Quorum struct {
 	// Operations lists them: delete-primary-key, disassociate-replica, force-promotion,

@@ -15,6 +15,7 @@ import (
 
 	"github.com/keyferry/keyferry/cmd/internal/strictyaml"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
@@ -53,6 +54,28 @@ func TestDefaults(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, *c); diff != "" {
 		t.Errorf("defaults (-want +got):\n%s", diff)
+	}
+}
+
+// What a peer may do is spelt out for each, so that a daemon needs no defaults; an empty list
+// of accounts is a choice.
+func TestPermissions(t *testing.T) {
+	c, err := Parse("c.yaml", []byte(minimal+`peers:
+  listen: 10.0.0.1:7300
+  addresses: {us-east-1: "10.0.0.2:7300", ap-tokyo-1: "10.0.0.3:7300"}
+  permissions:
+    us-east-1: {accept: {accounts: [], max_keys: 7}, send: {accounts: []}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := []arn.Account{"111122223333"}
+	want := map[region.Name]Permissions{
+		"us-east-1":  {Accept: Accept{Accounts: []arn.Account{}, MaxKeys: 7, MaxMaterials: 256}, Send: Send{Accounts: []arn.Account{}}},
+		"ap-tokyo-1": {Accept: Accept{Accounts: served, MaxMaterials: 256}, Send: Send{Accounts: served}},
+	}
+	if diff := cmp.Diff(want, c.Peers.Permissions); diff != "" {
+		t.Errorf("permissions (-want +got):\n%s", diff)
 	}
 }
 
@@ -148,6 +171,26 @@ func TestMistakes(t *testing.T) {
 		{"own Region as a peer", "audit: {dir: audit}\n", "audit: {dir: audit}\npeers: {addresses: {eu-paris-1: 10.0.0.1:7300}}\n", []string{
 			`c.yaml:7: peers.listen: missing: give the address at which peers reach this Region, such as 10.0.0.1:7300`,
 			`c.yaml:7: peers.addresses.eu-paris-1: is this daemon's own Region: list the others only`}},
+		{"permissions", "audit: {dir: audit}\n", `audit: {dir: audit}
+peers:
+  listen: 10.0.0.1:7300
+  addresses: {us-east-1: "10.0.0.2:7300"}
+  permissions:
+    us-west-1: {send: {accounts: []}}
+    us-east-1:
+      accept: {accounts: ["999999999999"], principals: ["arn:aws:iam::*:root", "arn:aws:iam::111122223333:user/*"], max_keys: 0, max_materials: 300}
+      send: {accounts: ["111122223333", "111122223333"]}
+`, []string{
+			`c.yaml:11: peers.permissions.us-west-1: is not in peers.addresses: bounds of a Region that is no peer bind nobody`,
+			`c.yaml:13: peers.permissions.us-east-1.accept.accounts[0]: account 999999999999 is not served here: want some of accounts`,
+			`c.yaml:13: peers.permissions.us-east-1.accept.principals[0]: invalid name: principal "arn:aws:iam::x:root": want arn:<partition>:iam::<account>:user/<name>, :role/<name> or :root: the * goes into the name, as in arn:aws:iam::111122223333:role/replicator-*`,
+			`c.yaml:13: peers.permissions.us-east-1.accept.principals[1]: account 111122223333 is not among those accepted`,
+			`c.yaml:13: peers.permissions.us-east-1.accept.max_keys: 0: want 1 to 10000000`,
+			`c.yaml:13: peers.permissions.us-east-1.accept.max_materials: 300: want 1 to 256`,
+			`c.yaml:14: peers.permissions.us-east-1.send.accounts[1]: account 111122223333 is there twice: remove one`}},
+		{"nobody's replicas", "audit: {dir: audit}\n", "audit: {dir: audit}\npeers: {listen: \"10.0.0.1:7300\", addresses: {us-east-1: \"10.0.0.2:7300\"}, permissions: {us-east-1: {accept: {principals: [], max_key: 1}}}}\n", []string{
+			`c.yaml:7: peers.permissions.us-east-1.accept.max_key: unknown key: did you mean max_keys?`,
+			`c.yaml:7: peers.permissions.us-east-1.accept.principals: empty: leave it out for anybody, or give accounts: [] to accept nothing`}},
 		{"alias", "region_dir: region", "region_dir: &x region", []string{
 			`c.yaml:3: region_dir: anchors and aliases are not supported: write the value out`,
 			`c.yaml:3: region_dir: missing: give a path`}},
@@ -201,7 +244,7 @@ func TestSampleHasEveryField(t *testing.T) {
 	}
 	alternatives := map[string]bool{"token.serial": true, "clients.principals[].spiffe": true, "clients.bearer.keys_file": true}
 	for _, f := range fields(reflect.TypeFor[Config](), "") {
-		at := strings.ReplaceAll(f, "[]", "[1]")
+		at := strings.NewReplacer("[]", "[1]", "<region>", "us-east-1").Replace(f)
 		if !doc.Has(at) && !alternatives[f] {
 			t.Errorf("the sample lacks %s", f)
 		}
@@ -231,6 +274,8 @@ func fields(t reflect.Type, path string) []string {
 		switch {
 		case ft.Kind() == reflect.Struct:
 			out = append(out, fields(ft, at)...)
+		case ft.Kind() == reflect.Map && ft.Elem().Kind() == reflect.Struct:
+			out = append(out, fields(ft.Elem(), at+".<region>")...)
 		case ft.Kind() == reflect.Slice && ft.Elem().Kind() == reflect.Struct:
 			out = append(out, fields(ft.Elem(), at+"[]")...)
 		default:

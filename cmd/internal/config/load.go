@@ -75,6 +75,7 @@ func (c *Config) applyDefaults(doc *strictyaml.Document) {
 	if !doc.Has("quorum.operations") { // an empty list is a choice of its own
 		c.Quorum.Operations = approval.Optional()
 	}
+	c.completePermissions(doc)
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = 20 * time.Second
 	}
