@@ -144,8 +144,9 @@ func wholeService(t *testing.T, r *keyopstest.Region) {
 	rest("Encrypt", "POST", "/v1/encrypt", `{"keyId":"alias/payroll","plaintext":"AA=="}`, 400)
 	rest("EnableKey", "POST", "/v1/keys/"+second+":enable", "", 200)
 	rest("DeleteAlias", "DELETE", "/v1/alias/payroll", "", 200)
+	useAccess(t, s, second, note, rest)
 
-	// Bob is somebody, and may nothing; what does not exist looks to him like what does.
+	// Bob is somebody, and may nothing any more; what does not exist looks to him like what does.
 	bob := kmsv1.NewCryptoServiceClient(s.dial(s.ca.trusting(s.ca.issue("spiffe://test.example/user/bob", nil))))
 	_, err = bob.Decrypt(ctx, &kmsv1.DecryptRequest{CiphertextBlob: sealed.GetCiphertextBlob()}, grpc.Header(&h))
 	if message := wantStatus(t, err, codes.PermissionDenied, "AccessDeniedException"); !strings.Contains(message, "user/bob") {
@@ -160,11 +161,76 @@ func wholeService(t *testing.T, r *keyopstest.Region) {
 	checkAudit(t, r.AuditDir, events)
 }
 
+const bobARN = "arn:aws:iam::111122223333:user/bob"
+
+// useAccess uses what says who may do what: tags, the key policy, grants and explanations.
+func useAccess(t *testing.T, s *served, key string, note func(string, metadata.MD), rest func(operation, verb, path, body string, code int) map[string]any) {
+	ctx, keys := context.Background(), kmsv1.NewKeyServiceClient(s.grpc)
+	bob := kmsv1.NewCryptoServiceClient(s.dial(s.ca.trusting(s.ca.issue("spiffe://test.example/user/bob", nil))))
+	var h metadata.MD
+	at := "/v1/keys/" + key
+
+	rest("TagResource", "POST", at+":tag", `{"tags":[{"tagKey":"team","tagValue":"pay"},{"tagKey":"env","tagValue":"prod"}]}`, 200)
+	rest("UntagResource", "POST", at+":untag", `{"tagKeys":["env"]}`, 200)
+	if got := fmt.Sprint(rest("ListResourceTags", "GET", at+"/tags", "", 200)["tags"]); got != "[map[tagKey:team tagValue:pay]]" {
+		t.Errorf("tags %s", got)
+	}
+	rest("UpdateKeyDescription", "PATCH", at, `{"description":"payroll"}`, 200)
+	if got := rest("DescribeKey", "GET", at, "", 200)["keyMetadata"].(map[string]any)["description"]; got != "payroll" {
+		t.Errorf("description %q", got)
+	}
+	if got := fmt.Sprint(rest("ListKeyPolicies", "GET", at+"/policies", "", 200)["policyNames"]); got != "[default]" {
+		t.Errorf("policies %s", got)
+	}
+	document := rest("GetKeyPolicy", "GET", at+"/policy", "", 200)["policy"].(string) + "\n"
+	_, err := keys.PutKeyPolicy(ctx, &kmsv1.PutKeyPolicyRequest{KeyId: key, Policy: document}, grpc.Header(&h))
+	must(t, err)
+	note("PutKeyPolicy", h)
+	rest("PutKeyPolicy", "PUT", at+"/policy", `{"policy":"{}"}`, 400)
+
+	made, err := keys.CreateGrant(ctx, &kmsv1.CreateGrantRequest{
+		KeyId: key, GranteePrincipal: bobARN, RetiringPrincipal: bobARN, Operations: []string{"Encrypt"}, Name: "n",
+		Constraints: &kmsv1.GrantConstraints{EncryptionContextSubset: map[string]string{"env": "prod"}},
+	}, grpc.Header(&h))
+	must(t, err)
+	note("CreateGrant", h)
+	again := rest("CreateGrant", "POST", at+"/grants",
+		`{"granteePrincipal":"`+bobARN+`","retiringPrincipal":"`+bobARN+`","operations":["Encrypt"],"name":"n","constraints":{"encryptionContextSubset":{"env":"prod"}}}`, 200)
+	if again["grantId"] != made.GetGrantId() || again["grantToken"] != made.GetGrantToken() {
+		t.Errorf("the grant %v was made again as %v", made, again)
+	}
+	encrypt := &kmsv1.EncryptRequest{KeyId: key, Plaintext: []byte("x"), EncryptionContext: map[string]string{"env": "prod"}, GrantTokens: []string{made.GetGrantToken()}}
+	_, err = bob.Encrypt(ctx, encrypt, grpc.Header(&h))
+	must(t, err)
+	note("Encrypt", h)
+	listed := rest("ListGrants", "GET", at+"/grants?granteePrincipal="+bobARN, "", 200)["grants"].([]any)
+	if len(listed) != 1 || fmt.Sprint(listed[0].(map[string]any)["constraints"]) != "map[encryptionContextEquals:map[] encryptionContextSubset:map[env:prod]]" {
+		t.Errorf("grants %v", listed)
+	}
+	if got := rest("ListRetirableGrants", "GET", "/v1/retirable-grants?retiringPrincipal="+bobARN, "", 200)["grants"].([]any); len(got) != 1 {
+		t.Errorf("retirable grants %v", got)
+	}
+	explained := rest("ExplainAccess", "POST", "/v1/explain-access",
+		`{"principal":"`+bobARN+`","action":"kms:Encrypt","keyId":"`+key+`","encryptionContext":{"env":"prod"}}`, 200)
+	decision := explained["decisions"].([]any)[0].(map[string]any)
+	if explained["allowed"] != true || decision["reason"] != "GrantAllow" || decision["statement"] != `grant "`+made.GetGrantId()+`"` || len(decision["considered"].([]any)) < 2 {
+		t.Errorf("explained as %v", explained)
+	}
+	rest("RetireGrant", "POST", "/v1/retire-grant", `{"grantToken":"`+made.GetGrantToken()+`"}`, 200)
+	_, err = bob.Encrypt(ctx, encrypt, grpc.Header(&h))
+	wantStatus(t, err, codes.InvalidArgument, "InvalidGrantTokenException")
+	note("Encrypt", h)
+	second := rest("CreateGrant", "POST", at+"/grants", `{"granteePrincipal":"`+bobARN+`","operations":["Encrypt"]}`, 200)["grantId"].(string)
+	rest("RevokeGrant", "DELETE", at+"/grants/"+second+"?dryRun=true", "", 400)
+	rest("RevokeGrant", "DELETE", at+"/grants/"+second, "", 200)
+	rest("RevokeGrant", "DELETE", at+"/grants/"+second, "", 404)
+}
+
 // checkAudit demands an audit record for every call, which names the operation that the
-// table of methods names.
+// table of methods names, and a call of every operation.
 func checkAudit(t *testing.T, dir string, events map[string]string) {
 	t.Helper()
-	actions := map[string]bool{"GetCallerIdentity": true} // needs no permission
+	actions := map[string]bool{"GetCallerIdentity": true, "ExplainAccess": true} // need no permission
 	for _, row := range gateway.MethodRows() {
 		actions[strings.TrimPrefix(row.Action, "kms:")] = true
 	}
@@ -189,6 +255,15 @@ func checkAudit(t *testing.T, dir string, events map[string]string) {
 	for id, operation := range events {
 		if recorded[id] != operation || !actions[operation] {
 			t.Errorf("%s is recorded as %q", operation, recorded[id])
+		}
+	}
+	used := map[string]bool{}
+	for _, operation := range events {
+		used[operation] = true
+	}
+	for operation := range actions {
+		if operation != "" && !used[operation] {
+			t.Errorf("%s was not used", operation)
 		}
 	}
 	if len(events) < 30 || len(recorded) != len(events) {
