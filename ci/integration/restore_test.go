@@ -3,6 +3,10 @@ package integration
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -15,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
 	"github.com/keyferry/keyferry/softhsm/softhsmtest"
@@ -177,7 +182,7 @@ func TestQuorumPage(t *testing.T) {
 	}
 	for _, c := range commandsOf(t, "quorum.md") {
 		if strings.HasPrefix(c.line, "keyferry-ceremony") {
-			continue // it changes a Region's directory: see TestRosterChange
+			d.withOperatorAnna(t)
 		}
 		if code, out, err := d.at(t.Context(), paris, c.line); err != nil || code != c.code {
 			t.Fatalf("%s: exit code %d, want %d, %v\n%s", c.line, code, c.code, err, out)
@@ -195,5 +200,56 @@ func TestQuorumPage(t *testing.T) {
 	roster := approval.Roster{Threshold: 1, Operators: []approval.Operator{{Name: "anna", Key: block.Bytes}}}
 	if err := roster.Check(q, time.Now(), []statement.File{f}); err != nil {
 		t.Error(err)
+	}
+	kept := region.Dir(d.in(paris, "region"))
+	own, err := kept.LoadOwn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if newest, _, err := kept.LoadRosters(own.Descriptor); err != nil || newest.Version != 1 || newest.Threshold != 2 {
+		t.Errorf("the newest roster is %+v, %v", newest, err)
+	}
+}
+
+// withOperatorAnna makes the directory of a Region whose one operator is anna, and who
+// wants cleo as a second.
+func (d deployment) withOperatorAnna(t *testing.T) {
+	t.Helper()
+	dir := region.Dir(d.in(paris, "region"))
+	if _, err := os.Stat(string(dir)); err == nil {
+		return
+	}
+	write := func(name, text string) string {
+		t.Helper()
+		if err := os.WriteFile(d.in(paris, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return d.in(paris, name)
+	}
+	for _, line := range []string{"openssl genpkey -algorithm ed25519 -out cleo.key", "chmod 600 cleo.key", "openssl pkey -in cleo.key -pubout -out cleo.pub.pem"} {
+		if code, out, err := d.at(t.Context(), paris, line); err != nil || code != 0 {
+			t.Fatalf("%s: %d, %v\n%s", line, code, err, out)
+		}
+	}
+	const anna = "  - name: anna\n    key: anna.pub.pem\n"
+	write("next.yaml", "threshold: 2\noperators:\n"+anna+"  - name: cleo\n    key: cleo.pub.pem\n")
+	roster, err := approval.LoadRoster(write("operators.yaml", "threshold: 1\noperators:\n"+anna))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := region.Descriptor{
+		Region: paris, Instance: region.NewInstanceID(), Partition: "aws", SigningKey: public, Operators: roster, Version: 1,
+		Created: time.Now().Truncate(time.Second).UTC(),
+	}.Sign(t.Context(), statement.HostKey(key))
+	if err := errors.Join(err, dir.Make(), own.Save(dir.Own())); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -134,7 +134,11 @@ func (d *daemon) custody(ctx context.Context, peers []string) (keyops.Custody, e
 	if err := d.findKeys(ctx); err != nil {
 		return keyops.Custody{}, fail(exitToken, advise(err))
 	}
-	c := keyops.Custody{Self: d.self, Roster: d.self.Operators, Token: d.token, Seal: d.seal}
+	roster, _, err := region.Dir(d.config.RegionDir).LoadRosters(d.self.Descriptor)
+	if err != nil {
+		return keyops.Custody{}, fail(exitRegionDir, err)
+	}
+	c := keyops.Custody{Self: d.self, Roster: roster, Token: d.token, Seal: d.seal}
 	public, err := d.self.PublicKey()
 	if err != nil {
 		return c, err

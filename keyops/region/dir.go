@@ -15,6 +15,7 @@ import (
 //	region.json                  this Region's descriptor
 //	peers/REGION.json            the descriptors of pinned peers
 //	transcripts/*.json           transport keys of this token, one file per event
+//	rosters/REGION@INSTANCE/     how the rosters of this Region and of peers were changed
 //
 // It holds public values only. What it says is signed, but whoever can replace region.json
 // can replace all of it: the daemon compares it with the token's own Region signing key.

@@ -105,19 +105,23 @@ func (t Tool) publish(ctx context.Context, opt AcceptOptions, o Offer, signed st
 	if err != nil {
 		return err
 	}
-	f := OfferFile{Approvals: []statement.File{}}
+	roster, changes, err := t.Dir.LoadRosters(o.Destination.Descriptor)
+	if err != nil {
+		return err
+	}
+	f, request := OfferFile{Rosters: changes, Approvals: []statement.File{}}, requestOf(o, signed, roster.Version)
 	if f.Offer, err = statement.NewFile(signed, pub); err != nil {
 		return err
 	}
 	if err := statement.WriteJSON(opt.Offer+".draft", f); err != nil {
 		return err
 	}
-	if err := statement.WriteJSON(opt.Offer+".request", requestOf(o, signed)); err != nil {
+	if err := statement.WriteJSON(opt.Offer+".request", request); err != nil {
 		return err
 	}
 	t.say("draft of the offer %s\noffer fingerprint %s", opt.Offer+".draft", fingerprint(signed))
 	for _, k := range opt.Operators {
-		a, err := k.Approve(ctx, requestOf(o, signed))
+		a, err := k.Approve(ctx, request)
 		if err != nil {
 			return err
 		}
@@ -131,7 +135,7 @@ func (t Tool) publish(ctx context.Context, opt AcceptOptions, o Offer, signed st
 			return false, err
 		}
 		f.Approvals = append(f.Approvals[:own], arrived...)
-		missing := o.Destination.Operators.Check(requestOf(o, signed), t.Now(), f.Approvals)
+		missing := roster.Check(request, t.Now(), f.Approvals)
 		if missing == nil {
 			return true, nil
 		}
@@ -274,14 +278,18 @@ func (t Tool) Approve(ctx context.Context, draft, out string, key operator.Key, 
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(o.Destination.Operators.Operators, func(op approval.Operator) bool { return statement.Fingerprint(op.Key) == fp }) {
+	roster, err := f.roster(o.Destination.Descriptor)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(roster.Operators, func(op approval.Operator) bool { return statement.Fingerprint(op.Key) == fp }) {
 		return fmt.Errorf("key %s is no operator's of Region %s", fp, o.Destination.Region)
 	}
 	t.say("offer of transport keys %s, expires %s", o.Name(), o.Expires.Format(time.RFC3339))
 	if err := agree("offer", fingerprint(signed)); err != nil {
 		return err
 	}
-	a, err := key.Approve(ctx, requestOf(o, signed))
+	a, err := key.Approve(ctx, requestOf(o, signed, roster.Version))
 	if err != nil {
 		return err
 	}

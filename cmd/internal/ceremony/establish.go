@@ -49,6 +49,9 @@ func (t Tool) Establish(ctx context.Context, opt EstablishOptions) error {
 	if err := opt.Agree("offer", fingerprint(signed)); err != nil {
 		return err
 	}
+	if _, err := t.Dir.KeepRosters(o.Destination.Descriptor, f.Rosters); err != nil {
+		return err
+	}
 	cfg := hsm.CeremonyConfig{Config: t.Token, SOPINFile: t.SOPINFile, Adopt: opt.Adopt}
 	for _, class := range o.Classes {
 		cfg.Trusted = append(cfg.Trusted, o.Name().Spec(hsm.RoleTransportSource, class))

@@ -33,10 +33,17 @@ type Offer struct {
 	OAEP                hsm.OAEPHash
 }
 
-// OfferFile is the offer with its approvals.
+// OfferFile is the offer with its approvals. Rosters are all changes of the destination's
+// roster since its descriptor; the newest roster's operators approve.
 type OfferFile struct {
-	Offer     statement.File   `json:"offer"`
-	Approvals []statement.File `json:"approvals"`
+	Offer     statement.File    `json:"offer"`
+	Rosters   []approval.Change `json:"rosters,omitempty"`
+	Approvals []statement.File  `json:"approvals"`
+}
+
+// roster verifies the changes, and returns the newest roster of the destination.
+func (f OfferFile) roster(destination region.Descriptor) (approval.Roster, error) {
+	return destination.Operators.Follow(string(destination.Region), string(destination.Instance), f.Rosters...)
 }
 
 // Name names the transport key set that the offer asks for.
@@ -97,13 +104,13 @@ func takeTime(r *wire.Reader) time.Time {
 	return time.Unix(int64(sec), 0).UTC()
 }
 
-// requestOf is what the operators of the destination approve. It follows from the signed
-// offer alone, so that source and operators come to the same.
-func requestOf(o Offer, signed statement.Signed) approval.Request {
+// requestOf is what the destination's operators of a roster version approve. It follows
+// from the signed offer alone, so that source and operators come to the same.
+func requestOf(o Offer, signed statement.Signed, roster uint64) approval.Request {
 	name, destination := o.Name(), transport.EndOf(o.Destination.Descriptor)
 	return approval.Request{
 		Operation: approval.Offer, Region: string(o.Destination.Region), Instance: string(o.Destination.Instance),
-		Roster: o.Destination.Operators.Version,
+		Roster: roster,
 		Series: fmt.Sprintf("transport keys from %s to %s", name.Source, o.Destination.Region), Epoch: o.Epoch, Target: destination.String(),
 		Serial: hex.EncodeToString(signed.Hash()[:16]), Expires: o.Expires,
 		Object: []approval.Detail{
@@ -151,7 +158,11 @@ func openOffer(f OfferFile, own region.SignedDescriptor, pinned func(region.Name
 	if err := o.Name().Validate(); err != nil {
 		return o, signed, err
 	}
-	if err := peer.Operators.Check(requestOf(o, signed), now, f.Approvals); err != nil {
+	roster, err := f.roster(peer.Descriptor)
+	if err != nil {
+		return o, signed, err
+	}
+	if err := roster.Check(requestOf(o, signed, roster.Version), now, f.Approvals); err != nil {
 		return o, signed, err
 	}
 	return o, signed, nil

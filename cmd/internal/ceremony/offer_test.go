@@ -89,7 +89,7 @@ func offerOf(source, destination party) Offer {
 func (p party) file(t testing.TB, o Offer) OfferFile {
 	t.Helper()
 	signed, f := p.sign(t, statement.CeremonyOffer, o.payload())
-	a, err := approval.Sign(context.Background(), p.operator, requestOf(o, signed))
+	a, err := approval.Sign(context.Background(), p.operator, requestOf(o, signed, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestOpenOffer(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if f.Approvals[0], err = approval.Sign(t.Context(), destination.operator, requestOf(o, signed)); err != nil {
+				if f.Approvals[0], err = approval.Sign(t.Context(), destination.operator, requestOf(o, signed, 0)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -174,6 +174,61 @@ func TestCheckEpoch(t *testing.T) {
 		if err := checkEpoch(c.offered, c.next); (err == nil) != c.ok {
 			t.Errorf("offered %d, next %d: got %v, want ok %v", c.offered, c.next, err, c.ok)
 		}
+	}
+}
+
+// TestOffersAfterARosterChanged: the newest operators approve, and those who left do not.
+func TestOffersAfterARosterChanged(t *testing.T) {
+	source, destination := newParty(t, "eu-paris-1"), newParty(t, "us-east-1")
+	pinned := func(region.Name) (region.SignedDescriptor, error) { return destination.desc, nil }
+	successor := mustKey(t, elliptic.P256())
+	first := destination.desc.Operators
+	next := approval.Roster{Version: 1, Threshold: 1, Operators: []approval.Operator{{Name: "successor", Key: spki(t, successor)}}}
+	q := first.RequestChange(string(destination.desc.Region), string(destination.desc.Instance), next, approval.NewSerial(), now.Add(time.Hour))
+	approve := func(k *ecdsa.PrivateKey, q approval.Request) statement.File {
+		t.Helper()
+		f, err := approval.Sign(t.Context(), k, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	change, err := first.NewChange(string(destination.desc.Region), string(destination.desc.Instance), next, now,
+		[]statement.File{approve(destination.operator, q), approve(successor, q)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := offerOf(source, destination)
+	signed, f := destination.sign(t, statement.CeremonyOffer, o.payload())
+	by := func(k *ecdsa.PrivateKey, roster uint64, changes ...approval.Change) OfferFile {
+		return OfferFile{Offer: f, Rosters: changes, Approvals: []statement.File{approve(k, requestOf(o, signed, roster))}}
+	}
+	for _, c := range []struct {
+		name string
+		file OfferFile
+		why  error
+	}{
+		{"by the successor", by(successor, 1, change), nil},
+		{"by the one who left", by(destination.operator, 1, change), approval.ErrNotEnough},
+		{"by the successor to the roster before", by(successor, 0, change), approval.ErrNotEnough},
+		{"by the successor, without the change", by(successor, 1), approval.ErrNotEnough},
+		{"with the change twice", by(successor, 1, change, change), approval.ErrRoster},
+	} {
+		if _, _, err := openOffer(c.file, source.desc, pinned, now); !errors.Is(err, c.why) {
+			t.Errorf("%s: got %v, want %v", c.name, err, c.why)
+		}
+	}
+	// Where the change is known, leaving it out helps nobody.
+	dir := region.Dir(t.TempDir())
+	if _, err := dir.KeepRosters(destination.desc.Descriptor, []approval.Change{change}); err != nil {
+		t.Fatal(err)
+	}
+	old := by(destination.operator, 0)
+	if _, _, err := openOffer(old, source.desc, pinned, now); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dir.KeepRosters(destination.desc.Descriptor, old.Rosters); !errors.Is(err, region.ErrOlderRoster) {
+		t.Errorf("an offer that leaves the change out: %v", err)
 	}
 }
 
@@ -277,7 +332,7 @@ func TestNothingRewritesTheScreen(t *testing.T) {
 		t.Fatal(err)
 	}
 	file.Type, file.Key = "approval", "\x1b[8m\noffer fingerprint 0000"
-	missing := o.Destination.Operators.Check(requestOf(o, signed), now, []statement.File{file})
+	missing := o.Destination.Operators.Check(requestOf(o, signed, 0), now, []statement.File{file})
 	if missing == nil {
 		t.Fatal("approved by nobody's key")
 	}
