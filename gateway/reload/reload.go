@@ -22,6 +22,9 @@ import (
 	"github.com/keyferry/keyferry/gateway/alarm"
 )
 
+// fieldWhat is the key of the log field with an item's name.
+const fieldWhat = "what"
+
 // Watcher keeps any number of things current.
 type Watcher struct {
 	log    logrus.FieldLogger
@@ -60,7 +63,7 @@ func (w *Watcher) Check(ctx context.Context, always bool) {
 			w.alarms.Raise(i.name, err)
 			continue
 		case changed:
-			w.log.WithField("what", i.name).Info("reloaded")
+			w.log.WithField(fieldWhat, i.name).Info("reloaded")
 		}
 		w.alarms.Clear(i.name)
 	}
