@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/keyopstest"
 	"github.com/keyferry/keyferry/keyops/keystate"
 )
 
@@ -92,4 +93,23 @@ func cell(t *testing.T, s keystate.State, op keystate.Operation, external bool) 
 		t.Fatal(err)
 	}
 	return map[keystate.Reason]string{keystate.ReasonDisabled: "D", keystate.ReasonInvalidState: "S", keystate.ReasonUnsupported: "U"}[e.Reason]
+}
+
+// TestGrantsPage: the policy that the page shows does what the page says.
+func TestGrantsPage(t *testing.T) {
+	page, err := os.ReadFile("../docs/grants.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile("(?s)```json keypolicy\n(.*?)```").FindSubmatch(page)
+	if block == nil {
+		t.Fatal("the page shows no policy")
+	}
+	r := keyopstest.New(t, keyopstest.Options{})
+	k := create(t, r, keyops.CreateKeyInput{Policy: string(block[1])})
+	in := keyops.CreateGrantInput{KeyID: k.ARN, GranteePrincipal: appARN, Operations: []string{"DescribeKey", "Decrypt"}}
+	grant(t, r, in)
+	in.Operations = append(in.Operations, "Encrypt")
+	_, err = r.CreateGrant(t.Context(), admin(), in)
+	want(t, err, keyops.ErrAccessDenied, "")
 }
