@@ -172,7 +172,7 @@ func TestAuditVerifyWithPeer(t *testing.T) {
 		{"cut off", before, withPeer, ExitFailed, "the end was cut off"},
 		{"signed anew, alone", rewritten, alone, ExitOK, "not covered yet"},
 		{"signed anew", rewritten, withPeer, ExitFailed, "the log was written anew"},
-		{"one byte", bytes.Replace(whole, []byte("ap-tokyo-1"), []byte("ap-tokyo-2"), 1), alone, ExitFailed, "line 6, after sequence number 5"},
+		{"one byte", bytes.Replace(whole, []byte("ap-tokyo-1"), []byte("ap-tokyo-2"), 1), alone, ExitFailed, "the line before is not the one that was there"},
 		{"another Region's descriptor", whole, []string{"audit", "verify", paris.dir, "--descriptor", east.descriptor}, ExitFailed, "signature not valid"},
 		{"peer without descriptor", whole, append(alone, "--peer", east.dir), ExitUsage, "a --peer-descriptor for each --peer"},
 		{"a witness for itself", whole, append(alone, "--peer", paris.dir, "--peer-descriptor", paris.descriptor), ExitUsage, "nobody is a witness for itself"},
