@@ -166,7 +166,7 @@ func TestTamperedStore(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			v := newVault(t)
 			tc.do(t, v)
-			in, q := v.Inspect(t)
+			in, _ := v.Inspect(t)
 			if got := v.name(in.Findings); !slices.Equal(got, tc.findings) {
 				t.Errorf("findings %v, want %v", got, tc.findings)
 			}
@@ -175,14 +175,14 @@ func TestTamperedStore(t *testing.T) {
 			}
 			v.check(t, tc.serving)
 			if tc.name == "nothing" {
-				_, q = v.Inspect(t)
+				_, q := v.Inspect(t)
 				if _, err := v.Reseal(t.Context(), v.Approve(t, q, 2)); !errors.Is(err, keyops.ErrNothingToReseal) {
 					t.Errorf("a store that holds: %v", err)
 				}
 				return
 			}
 			// What the daemon wrote meanwhile has changed the store, so operators look again.
-			in, q = v.Inspect(t)
+			in, q := v.Inspect(t)
 			head, err := v.Reseal(t.Context(), v.Approve(t, q, 2))
 			if err != nil {
 				t.Fatal(err)
