@@ -34,7 +34,7 @@ func (d *Deployment) makeAuthority() error {
 	template := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "Keyferry development authority"},
 		IsCA:    true, BasicConstraintsValid: true, MaxPathLenZero: true,
-		KeyUsage: x509.KeyUsageCertSign,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	return d.issue("ca", template, nil, nil)
 }
