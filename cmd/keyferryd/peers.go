@@ -7,12 +7,18 @@ import (
 	"net"
 	"slices"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/keyferry/keyferry/cmd/internal/config"
 	"github.com/keyferry/keyferry/gateway"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/replication"
 )
+
+// peerConnections bounds the connections to the peers' port, so that whoever reaches it can
+// keep peers out but cannot use up the files that the clients' ports and the store need.
+const peerConnections = 256
 
 // openPeers takes the peers' port. Nobody is answered there before startPeers, since package
 // keyops comes in between: it needs to know the peers, and they need the keys.
@@ -24,6 +30,7 @@ func (d *daemon) openPeers(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", d.config.Peers.Listen, err)
 	}
+	listener = netutil.LimitListener(listener, peerConnections)
 	c := replication.Config{Self: d.self.Descriptor, Listener: listener, Log: d.log}
 	for _, name := range slices.Sorted(maps.Keys(d.peers)) {
 		c.Peers = append(c.Peers, replication.Peer{

@@ -53,7 +53,7 @@ func ParseBlob(p []byte) (Blob, error) {
 	b := Blob{
 		Key: decodeKeyID(r), Material: decodeMaterialID(r),
 		Source: decodeRegion(r), Instance: decodeInstance(r),
-		Destination: decodeRegion(r), ToInstance: decodeInstance(r), Incarnation: r.Uint(),
+		Destination: decodeRegion(r), ToInstance: decodeInstance(r), Incarnation: decodeNumber(r),
 		Class: r.String(maxName), Epoch: r.Uint(), Algorithm: r.String(maxName), Length: r.Uint(),
 		Wrapped: r.Bytes(maxWrapped),
 	}

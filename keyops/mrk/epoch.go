@@ -87,10 +87,10 @@ func (e Epoch) encode(w *wire.Writer) {
 
 func decodeEpoch(r *wire.Reader) Epoch {
 	var e Epoch
-	e.Line.Generation = r.Uint()
+	e.Line.Generation = decodeNumber(r)
 	e.Line.Region = decodeRegion(r)
 	r.Fixed(e.Line.Nonce[:])
-	e.Number = r.Uint()
+	e.Number = decodeNumber(r)
 	e.Region = decodeRegion(r)
 	r.Fixed(e.Nonce[:])
 	return e

@@ -52,6 +52,18 @@ func decodeVersion(r *wire.Reader) {
 	}
 }
 
+// maxNumber bounds what writers count: incarnations, counters, sequence numbers, epochs. An
+// honest writer never gets there; a hostile one must not bring others to count over the end.
+const maxNumber = 1 << 62
+
+func decodeNumber(r *wire.Reader) uint64 {
+	n := r.Uint()
+	if n > maxNumber {
+		r.Fail("number %d, at most %d is counted", n, uint64(maxNumber))
+	}
+	return n
+}
+
 func decodeRegion(r *wire.Reader) region.Name {
 	s := r.String(maxName)
 	n, err := region.ParseName(s)

@@ -74,7 +74,7 @@ func parseMember(signed statement.Signed) (*Member, error) {
 	decodeVersion(r)
 	m := &Member{
 		Key: decodeKeyID(r), Region: decodeRegion(r), Instance: decodeInstance(r),
-		Incarnation: r.Uint(), Counter: r.Uint(), Joined: decodeOptionalEpoch(r), Seq: r.Uint(),
+		Incarnation: decodeNumber(r), Counter: decodeNumber(r), Joined: decodeOptionalEpoch(r), Seq: decodeNumber(r),
 		Held: decodeIDSet(r), Used: decodeIDSet(r),
 		Current: decodeOptionalMaterial(r), KeyState: decodeWord(r, stateWord, "key state"),
 		Deleting: decodeTime(r), Deleted: r.Bool(), signed: signed,

@@ -64,7 +64,7 @@ func ParseCreateRequest(signed statement.Signed) (CreateRequest, error) {
 	decodeVersion(r)
 	c := CreateRequest{
 		Key: decodeKeyID(r), Source: decodeRegion(r), Instance: decodeInstance(r),
-		Destination: decodeRegion(r), ToInstance: decodeInstance(r), Incarnation: r.Uint(),
+		Destination: decodeRegion(r), ToInstance: decodeInstance(r), Incarnation: decodeNumber(r),
 		Principal: r.String(maxPrincipal), CorrelationID: r.String(maxID), Description: r.String(maxDescription),
 		Policy: r.Bytes(maxPolicy), signed: signed,
 	}

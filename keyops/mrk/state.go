@@ -233,7 +233,7 @@ func parseState(signed statement.Signed) (*State, error) {
 	}
 	r := wire.NewReader(signed.Payload)
 	decodeVersion(r)
-	s := &State{Key: decodeKeyID(r), Epoch: decodeEpoch(r), Seq: r.Uint(), signed: signed}
+	s := &State{Key: decodeKeyID(r), Epoch: decodeEpoch(r), Seq: decodeNumber(r), signed: signed}
 	account, err := arn.ParseAccount(r.String(maxName))
 	if err != nil && r.Err() == nil {
 		r.Fail("%v", err)
@@ -256,7 +256,7 @@ func parseState(signed statement.Signed) (*State, error) {
 		if r.Err() != nil {
 			break
 		}
-		s.Members = append(s.Members, Entry{decodeRegion(r), decodeInstance(r), r.Uint(), Status(r.Uint())})
+		s.Members = append(s.Members, Entry{decodeRegion(r), decodeInstance(r), decodeNumber(r), Status(r.Uint())})
 	}
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("parsing state: %w", err)
