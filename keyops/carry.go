@@ -93,12 +93,14 @@ func (s *Service) InstallMaterial(ctx context.Context, id arn.KeyID, blob mrk.Bl
 	if m := k.Material(blob.Material); m != nil && !m.Lost {
 		return nil
 	}
-	err = s.install(ctx, k, blob)
 	cause := Cause{Event: "SynchronizeMultiRegionKey", Peer: blob.Source}
-	return s.auditEvent(ctx, cause, "", id, map[string]string{"installedMaterialId": blob.Material.String()}, err)
+	details := map[string]string{"installedMaterialId": blob.Material.String()}
+	err = s.install(ctx, k, blob, func() error { return s.auditBegun(ctx, cause, "", id, details) })
+	return s.auditEvent(ctx, cause, "", id, details, err)
 }
 
-func (s *Service) install(ctx context.Context, k *Key, blob mrk.Blob) error {
+// install calls begin once the blob was let in, before the token is asked.
+func (s *Service) install(ctx context.Context, k *Key, blob mrk.Blob, begin func() error) error {
 	listed, err := k.Set.Accepts(blob)
 	if err != nil {
 		return fmt.Errorf("installing a material of key %s: %w", k.ID, err)
@@ -128,6 +130,9 @@ func (s *Service) install(ctx context.Context, k *Key, blob mrk.Blob) error {
 	}
 	w.settle = func(ctx context.Context, id material.ID, spki []byte) error {
 		return s.holdInstalled(ctx, w.intent)
+	}
+	if err := begin(); err != nil {
+		return err
 	}
 	return s.perform(ctx, w)
 }

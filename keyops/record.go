@@ -122,6 +122,28 @@ func outcome(failure *Error) (audit.Outcome, string) {
 // or why it could not be recorded. claimed is the account that a key which is not here is
 // said to belong to.
 func (s *Service) auditEvent(ctx context.Context, cause Cause, claimed arn.Account, id arn.KeyID, details map[string]string, err error) error {
+	r := s.event(cause, claimed, id, details)
+	r.Outcome, r.Error = outcome(answer(err))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTimeout)
+	defer cancel()
+	if unrecorded := s.audit.Append(ctx, r); unrecorded != nil && err == nil {
+		return fmt.Errorf("recording %s: %w", cause.Event, unrecorded)
+	}
+	return err
+}
+
+// auditBegun records that a key or a material that a peer brings was let in, before it is
+// made. What this Region does to keys that it has needs none: the store says what was done.
+func (s *Service) auditBegun(ctx context.Context, cause Cause, claimed arn.Account, id arn.KeyID, details map[string]string) error {
+	r := s.event(cause, claimed, id, details)
+	r.Outcome = audit.Begun
+	if err := s.audit.Append(ctx, r); err != nil {
+		return fmt.Errorf("recording the intent of %s: %w", cause.Event, err)
+	}
+	return nil
+}
+
+func (s *Service) event(cause Cause, claimed arn.Account, id arn.KeyID, details map[string]string) audit.Record {
 	r := audit.Record{
 		Type: audit.ServiceEvent, Event: cause.Event, CorrelationID: cause.CorrelationID, Details: maps.Clone(details),
 	}
@@ -136,13 +158,7 @@ func (s *Service) auditEvent(ctx context.Context, cause Cause, claimed arn.Accou
 		account = k.Account
 	}
 	r.Resources = []audit.Resource{{KeyID: string(id), ARN: s.keyARN(account, id)}}
-	r.Outcome, r.Error = outcome(answer(err))
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTimeout)
-	defer cancel()
-	if unrecorded := s.audit.Append(ctx, r); unrecorded != nil && err == nil {
-		return fmt.Errorf("recording %s: %w", cause.Event, unrecorded)
-	}
-	return err
+	return r
 }
 
 // fields are what every log line about a call has.

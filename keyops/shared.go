@@ -136,12 +136,14 @@ func (s *Service) checkReplica(claim ReplicaClaim) error {
 // AdmitReplica makes the row of a replica key, in state Creating, with the facts that set
 // holds (rule 3). The caller has verified them; the claim is decided here.
 func (s *Service) AdmitReplica(ctx context.Context, claim ReplicaClaim, set *mrk.Set) error {
-	err := s.admitReplica(ctx, claim, set)
 	cause := Cause{Event: "CreateKey", Peer: claim.Source, CorrelationID: claim.CorrelationID}
-	return s.auditEvent(ctx, cause, claim.Account, claim.Key, map[string]string{"claimedPrincipal": claim.Principal.String()}, err)
+	details := map[string]string{"claimedPrincipal": claim.Principal.String()}
+	err := s.admitReplica(ctx, claim, set, func() error { return s.auditBegun(ctx, cause, claim.Account, claim.Key, details) })
+	return s.auditEvent(ctx, cause, claim.Account, claim.Key, details, err)
 }
 
-func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk.Set) error {
+// admitReplica calls begin once the claim was let in, before anything is made.
+func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk.Set, begin func() error) error {
 	if err := s.checkReplica(claim); err != nil {
 		return err
 	}
@@ -164,6 +166,9 @@ func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk
 		Created: s.clock().UTC(), State: keystate.Creating, Set: set.Clone(),
 	}
 	if err := s.settle(ctx, nil, k); err != nil {
+		return err
+	}
+	if err := begin(); err != nil {
 		return err
 	}
 	return s.commit(ctx, func(*seal.Tx) error {
