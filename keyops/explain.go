@@ -279,6 +279,9 @@ func (k *Key) allRetirable() []policy.Grant {
 	return grants
 }
 
+// peerAllow is the reason of a decision that another Region has made, and keeps to itself.
+const peerAllow = "PeerAllow"
+
 // explainReplica asks the replica's Region for its part, as ReplicateKey does.
 func (s *Service) explainReplica(ctx context.Context, c *call, q *question) AccessDecision {
 	d := AccessDecision{q.to, policy.Explanation{Principal: q.asker.arn, Action: "kms:CreateKey", Resource: "*"}}
@@ -292,7 +295,7 @@ func (s *Service) explainReplica(ctx context.Context, c *call, q *question) Acce
 	var refusal *Error
 	switch {
 	case err == nil:
-		d.Allowed = true
+		d.Allowed, d.Reason = true, peerAllow
 	case errors.Is(err, ErrPeerUnreachable):
 		d.Reason = string(ErrDependencyTimeout)
 		d.Advice = []string{fmt.Sprintf("Region %s did not answer; a call would be accepted here, and decided there once it is reached", q.to)}

@@ -197,9 +197,9 @@ func TestExplainReplicateKey(t *testing.T) {
 		reason      string // of the last decision
 		advice      string
 	}{
-		{"both allow", allowApp(`"kms:ReplicateKey"`), allowed, "ap-tokyo-1", false, []bool{true, true}, "", ""},
+		{"both allow", allowApp(`"kms:ReplicateKey"`), allowed, "ap-tokyo-1", false, []bool{true, true}, "PeerAllow", ""},
 		{"refused there", allowApp(`"kms:ReplicateKey"`), policyFor(`"kms:ListKeys"`), "ap-tokyo-1", false, []bool{true, false}, "AccessDeniedException", "kms:CreateKey in Region ap-tokyo-1"},
-		{"refused here", allowApp(`"kms:Encrypt"`), allowed, "ap-tokyo-1", false, []bool{false, true}, "", ""},
+		{"refused here", allowApp(`"kms:Encrypt"`), allowed, "ap-tokyo-1", false, []bool{false, true}, "PeerAllow", ""},
 		{"refused in both", allowApp(`"kms:Encrypt"`), policyFor(`"kms:ListKeys"`), "ap-tokyo-1", false, []bool{false, false}, "AccessDeniedException", ""},
 		{"dark", allowApp(`"kms:ReplicateKey"`), allowed, "ap-tokyo-1", true, []bool{true, false}, "DependencyTimeoutException", "did not answer"},
 		{"unknown Region", allowApp(`"kms:ReplicateKey"`), allowed, "us-east-1", false, []bool{true, false}, "InvalidArnException", "us-east-1 is not known"},

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -211,6 +213,9 @@ func TestGrantPages(t *testing.T) {
 			if err != nil || len(out.Grants) == 0 {
 				t.Fatalf("%+v, %v", out, explain(err))
 			}
+			if out.Truncated && len(out.Grants) != in.Limit {
+				t.Errorf("a page of %d grants, want %d", len(out.Grants), in.Limit)
+			}
 			for _, g := range out.Grants {
 				ids = append(ids, g.KeyID+g.GrantID)
 				if !made[g.GrantID] {
@@ -322,6 +327,62 @@ func TestRevokeIsAtOnce(t *testing.T) {
 	if err != nil || len(after.Grants) != len(before.Grants) {
 		t.Errorf("%d grants after the revocation, then %d: %v", len(before.Grants), len(after.Grants), err)
 	}
+}
+
+// TestRevokedWhileWaiting: a grantee's change that was let in, and waits for the key while its
+// grant is revoked, is refused.
+func TestRevokedWhileWaiting(t *testing.T) {
+	var holds atomic.Pointer[chan struct{}] // what the change of a key waits for while it has the key's lock
+	r := keyopstest.New(t, keyopstest.Options{Step: func(string) {
+		if release := holds.Swap(nil); release != nil {
+			<-*release
+		}
+	}})
+	k := create(t, r, keyops.CreateKeyInput{})
+	for range 10 {
+		made := grant(t, r, keyops.CreateGrantInput{KeyID: k.ARN, GranteePrincipal: appARN, Operations: []string{"Encrypt", "CreateGrant"}})
+		release := make(chan struct{})
+		holds.Store(&release)
+		var calls sync.WaitGroup
+		calls.Go(func() {
+			in := keyops.UpdateKeyDescriptionInput{KeyID: k.ARN, Description: made.GrantID}
+			if _, err := r.UpdateKeyDescription(context.Background(), admin(), in); err != nil {
+				t.Error(explain(err))
+			}
+		})
+		for holds.Load() != nil {
+			time.Sleep(time.Millisecond)
+		}
+		revoker, grantee := admin(), app()
+		var passedOn error
+		calls.Go(func() {
+			if _, err := r.RevokeGrant(context.Background(), revoker, keyops.RevokeGrantInput{KeyID: k.ARN, GrantID: made.GrantID}); err != nil {
+				t.Error(explain(err))
+			}
+		})
+		waits(t, r, revoker)
+		calls.Go(func() {
+			_, passedOn = r.CreateGrant(context.Background(), grantee, keyops.CreateGrantInput{KeyID: k.ARN, GranteePrincipal: helper, Operations: []string{"Encrypt"}})
+		})
+		waits(t, r, grantee)
+		close(release)
+		calls.Wait()
+		if passedOn == nil {
+			continue // the lock was given to the grantee first: its grant was in force
+		}
+		want(t, passedOn, keyops.ErrAccessDenied, "kms:CreateGrant")
+		return
+	}
+	t.Error("no change of the grantee came after the revocation")
+}
+
+// waits returns when a call has been let in and is about to wait for its key.
+func waits(t *testing.T, r *keyopstest.Region, c keyops.Caller) {
+	t.Helper()
+	for len(auditLines(t, r, c.RequestID)) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(5 * time.Millisecond) // from the record to the lock; longer makes the locks' order fair
 }
 
 // TestAliasMovedUnderACaller: an alias that moves between a key that the caller may use and
