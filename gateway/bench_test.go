@@ -5,12 +5,15 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 
 	"github.com/keyferry/keyferry/gateway"
 	"github.com/keyferry/keyferry/hsm"
@@ -80,6 +83,73 @@ func BenchmarkEncrypt(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkDecryptFailure compares what a client sees of the time of decryptions that fail in
+// the token with that of one that succeeds: median over median, 1 for no difference. The
+// token's module sets these times, so they are figures and no test has a bound for them. The
+// kinds take turns, so that a machine that slows down does so for all of them.
+func BenchmarkDecryptFailure(b *testing.B) {
+	region, _ := realRegion(b, keyopstest.Options{Identities: aliceMayAll, Flush: time.Second})
+	ca := newAuthority(b)
+	conn := dialBench(b, ca.trusting(ca.issue(aliceURI, nil)), serveFull(b, ca, region))
+	created, err := kmsv1.NewKeyServiceClient(conn).CreateKey(b.Context(), &kmsv1.CreateKeyRequest{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	client := kmsv1.NewCryptoServiceClient(conn)
+	prod := map[string]string{"env": "prod"}
+	for _, size := range []int{64, 4096} {
+		b.Run(fmt.Sprintf("%d bytes", size), func(b *testing.B) {
+			sealed, err := client.Encrypt(b.Context(), &kmsv1.EncryptRequest{
+				KeyId: created.GetKeyMetadata().GetKeyId(), Plaintext: make([]byte, size), EncryptionContext: prod,
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			blob := sealed.GetCiphertextBlob()
+			const tag = 16
+			kinds := []struct {
+				name    string
+				blob    []byte
+				context map[string]string
+				code    codes.Code
+			}{
+				{"success", blob, prod, codes.OK},
+				{"wrong-tag", flipped(blob, len(blob)-1), prod, codes.InvalidArgument},
+				{"wrong-text", flipped(blob, len(blob)-tag-1), prod, codes.InvalidArgument},
+				{"wrong-context", blob, map[string]string{"env": "test"}, codes.InvalidArgument},
+			}
+			took := make([][]time.Duration, len(kinds))
+			for b.Loop() {
+				for i, kind := range kinds {
+					began := time.Now()
+					_, err := client.Decrypt(b.Context(), &kmsv1.DecryptRequest{CiphertextBlob: kind.blob, EncryptionContext: kind.context})
+					took[i] = append(took[i], time.Since(began))
+					if status.Code(err) != kind.code {
+						b.Fatalf("%s: got %v, want %v", kind.name, err, kind.code)
+					}
+				}
+			}
+			success := median(took[0])
+			b.ReportMetric(float64(success.Microseconds()), "us/success")
+			for i, kind := range kinds[1:] {
+				b.ReportMetric(float64(median(took[i+1]))/float64(success), kind.name+"/success")
+			}
+		})
+	}
+}
+
+// flipped returns a copy with one bit of one byte changed.
+func flipped(blob []byte, at int) []byte {
+	blob = slices.Clone(blob)
+	blob[at] ^= 1
+	return blob
+}
+
+func median(took []time.Duration) time.Duration {
+	slices.Sort(took)
+	return took[len(took)/2]
 }
 
 // inFlight makes b.N calls, n of them at a time.
