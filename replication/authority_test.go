@@ -370,23 +370,20 @@ func TestLastExchange(t *testing.T) {
 	}
 	sites[0].connected(sites[1])
 	sites[1].connected(sites[0])
-	for _, from := range sites {
-		var before []time.Time
-		for _, s := range sites {
-			before = append(before, s.repl.Peers()[0].LastExchange)
-		}
-		time.Sleep(time.Millisecond) // the clock's step
-		to := sites[0]
-		if from == to {
-			to = sites[1]
-		}
-		id := from.createSymmetric()
-		from.mustReplicate(id, to)
-		from.synchronized(id, to)
-		for i, s := range sites {
-			if now := s.repl.Peers()[0].LastExchange; !now.After(before[i]) {
-				t.Errorf("%s replicated, and the last exchange of %s stayed at %v", from.name(), s.name(), now)
-			}
-		}
+	last := func(s *site) time.Time { return s.repl.Peers()[0].LastExchange }
+	began, answered, contact := last(sites[0]), last(sites[1]), sites[1].repl.LastContact(paris)
+	time.Sleep(time.Millisecond) // the clock's step
+	claim := keyops.ReplicaClaim{Key: arn.NewKeyID(true), Account: keyopstest.Account, Principal: keyopstest.Admin().Principal}
+	if err := sites[0].repl.CheckReplica(context.Background(), east, claim); errors.Is(err, keyops.ErrPeerUnreachable) {
+		t.Fatal(err)
+	}
+	if now := last(sites[0]); !now.After(began) {
+		t.Errorf("Paris asked, and its last exchange stayed at %v", now)
+	}
+	if now := last(sites[1]); !now.After(answered) {
+		t.Errorf("us-east-1 answered, and its last exchange stayed at %v", now)
+	}
+	if now := sites[1].repl.LastContact(paris); !now.Equal(contact) {
+		t.Errorf("us-east-1 takes being asked for an answer of Paris: %v, before %v", now, contact)
 	}
 }
