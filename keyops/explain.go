@@ -287,9 +287,13 @@ func (s *Service) explainReplica(ctx context.Context, c *call, q *question) Acce
 	d := AccessDecision{q.to, policy.Explanation{Principal: q.asker.arn, Action: "kms:CreateKey", Resource: "*"}}
 	to, err := s.replicaRegion(q.key, string(q.to))
 	if err == nil {
+		err = s.maySend(q.key.Account, to.Region)
+	}
+	if err == nil {
 		err = s.peers.CheckReplica(ctx, to.Region, ReplicaClaim{
 			Source: s.self.Region, Key: q.key.ID, Account: q.key.Account, Principal: q.asker.principal,
-			Spec: q.key.Spec, Usage: q.key.Usage, Origin: q.key.Origin, CorrelationID: c.caller.correlation(),
+			Spec: q.key.Spec, Usage: q.key.Usage, Origin: q.key.Origin,
+			Materials: len(q.key.Set.Listed()), CorrelationID: c.caller.correlation(),
 		})
 	}
 	var refusal *Error

@@ -202,6 +202,7 @@ func TestExplainReplicateKey(t *testing.T) {
 		{"refused here", allowApp(`"kms:Encrypt"`), allowed, "ap-tokyo-1", false, []bool{false, true}, "PeerAllow", ""},
 		{"refused in both", allowApp(`"kms:Encrypt"`), policyFor(`"kms:ListKeys"`), "ap-tokyo-1", false, []bool{false, false}, "AccessDeniedException", ""},
 		{"dark", allowApp(`"kms:ReplicateKey"`), allowed, "ap-tokyo-1", true, []bool{true, false}, "DependencyTimeoutException", "did not answer"},
+		{"not to be sent", allowApp(`"kms:ReplicateKey"`), allowed, "ap-tokyo-1", false, []bool{true, false}, "AccessDeniedException", "configuration of Region eu-paris-1"},
 		{"unknown Region", allowApp(`"kms:ReplicateKey"`), allowed, "us-east-1", false, []bool{true, false}, "InvalidArnException", "us-east-1 is not known"},
 		{"this Region", allowApp(`"kms:ReplicateKey"`), allowed, "eu-paris-1", false, []bool{true, false}, "AlreadyExistsException", ""},
 	} {
@@ -210,6 +211,9 @@ func TestExplainReplicateKey(t *testing.T) {
 			w.tokyo.Options.Identities = tc.there
 			w.tokyo.Restart(t)
 			w.net.SetDark("ap-tokyo-1", tc.dark)
+			if tc.name == "not to be sent" {
+				w.net.SetAuthority("ap-tokyo-1", keyops.Authority{})
+			}
 			k := create(t, w.paris, keyops.CreateKeyInput{MultiRegion: true, Policy: document(tc.here)})
 			in := keyops.ExplainAccessInput{Principal: appARN, Action: "kms:ReplicateKey", KeyID: k.ARN, ReplicaRegion: tc.to}
 			out, err := ask(w.paris, admin(), in)
