@@ -77,6 +77,17 @@ func parseTLSClaim(p []byte) (tlsClaim, error) {
 	return c, nil
 }
 
+// holds refuses a claim outside its time, and one for longer than a Region certifies itself:
+// whoever had the PIN for a while must not have made a key that is good for years.
+func (c tlsClaim) holds(now time.Time) error {
+	from, to := time.Unix(c.notBefore, 0).UTC(), time.Unix(c.notAfter, 0).UTC()
+	if now.Before(from) || now.After(to) || to.Sub(from) > certificateLife+clockSkew {
+		return fmt.Errorf("certified from %s to %s, now is %s; at most %s are taken",
+			from.Format(time.RFC3339), to.Format(time.RFC3339), now.UTC().Format(time.RFC3339), certificateLife+clockSkew)
+	}
+	return nil
+}
+
 // identity is this Region's TLS key of the day.
 type identity struct {
 	self  party
@@ -216,9 +227,8 @@ func (ps pins) verifyClaim(cert *x509.Certificate, signed statement.Signed, now 
 	if len(cert.URIs) != 1 || *cert.URIs[0] != *claim.uri() {
 		return party{}, fmt.Errorf("%w: certificate names another instance", errNotPinned)
 	}
-	if t := now.Unix(); t < claim.notBefore || t > claim.notAfter {
-		return party{}, fmt.Errorf("%w: TLS key of %s certified from %s to %s, now is %s", errNotPinned, claim.region,
-			time.Unix(claim.notBefore, 0).UTC().Format(time.RFC3339), time.Unix(claim.notAfter, 0).UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	if err := claim.holds(now); err != nil {
+		return party{}, fmt.Errorf("%w: TLS key of %s %w", errNotPinned, claim.region, err)
 	}
 	return claim.party, nil
 }
