@@ -46,7 +46,7 @@ func (s *Service) CreateKey(ctx context.Context, caller Caller, in CreateKeyInpu
 
 // newKey checks a request and returns the key that it asks for, still without material.
 func (s *Service) newKey(c *call, in CreateKeyInput) (*Key, error) {
-	if in.KeyUsage == "" {
+	if in.KeyUsage == "" && in.KeySpec.uses() != nil {
 		return nil, refuse(ErrValidation, "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
 	}
 	if err := s.possible(in.KeySpec, in.KeyUsage, in.Origin, in.MultiRegion); err != nil {

@@ -141,6 +141,8 @@ func TestLimits(t *testing.T) {
 		{"signature 0", verify(0), keyops.ErrValidation, "'signature'"},
 		{"signature 6144", verify(6144), keyops.ErrInvalidSignature, ""},
 		{"signature 6145", verify(6145), keyops.ErrValidation, "'signature'"},
+		{"unknown spec without usage", createKey(keyops.CreateKeyInput{KeySpec: "FOO"}), keyops.ErrValidation, "Key spec 'FOO' is not known here"},
+		{"known spec without usage", createKey(keyops.CreateKeyInput{KeySpec: keyops.HMAC256}), keyops.ErrValidation, "You must specify a KeyUsage"},
 		{"description 8191", createKey(keyops.CreateKeyInput{Description: s(8191)}), "", ""},
 		{"description 8192", createKey(keyops.CreateKeyInput{Description: strings.Repeat("é", 8192)}), "", ""},
 		{"description 8193", createKey(keyops.CreateKeyInput{Description: s(8193)}), keyops.ErrValidation, "'description'"},
