@@ -25,7 +25,8 @@ type taken struct {
 // fakeKeys takes the place of keyops: it records what reaches it, asserts what the gateway
 // promises of every call, and fails as it is told.
 type fakeKeys struct {
-	t *testing.T
+	keyops.Operations // nil: an operation that the fake does not have yet fails its test
+	t                 *testing.T
 
 	mu    sync.Mutex
 	calls []taken                                           // guarded by mu
