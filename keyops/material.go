@@ -32,10 +32,21 @@ func (s *Service) identify(ctx context.Context, key arn.KeyID, spec KeySpec, row
 	default:
 		check, err = spki, s.challenge(ctx, object, spki)
 	}
+	if unusable(err) {
+		return material.ID{}, fmt.Errorf("recomputing a material ID: %w: %w", errNotOurs, err)
+	}
 	if err != nil {
 		return material.ID{}, fmt.Errorf("recomputing a material ID: %w", err)
 	}
 	return material.Compute(string(spec), string(key), check), nil
+}
+
+// unusable tells what is wrong with an object from what is wrong with the token. SoftHSM makes
+// an object first and gives it its value in a second write, so a process that dies between
+// the two leaves one that looks right, and with which no call succeeds, nor ever will.
+func unusable(err error) bool {
+	return errors.Is(err, hsm.ErrCaller) || errors.Is(err, hsm.ErrNotSupported) ||
+		errors.Is(err, hsm.ErrDataInvalid) || errors.Is(err, hsm.ErrModuleBroken)
 }
 
 // challenge makes the object sign what nobody could have had signed before.

@@ -193,7 +193,12 @@ func (s *Service) undo(ctx context.Context, w *write, why error) {
 var errStillUnknown = errors.New("the token may still carry out the write")
 
 func (s *Service) undoToken(ctx context.Context, w *write) error {
-	if err := s.token.Destroy(ctx, w.object); err != nil {
+	switch err := s.token.Destroy(ctx, w.object); {
+	case errors.Is(err, hsm.ErrQuarantined):
+		// Another hand has put something under this ID. It stays out of use, as everything in
+		// quarantine does, and must not keep the Region from starting.
+		s.log.WithError(err).WithField("object", w.object).Warn("unfinished token write is left in quarantine")
+	case err != nil:
 		return fmt.Errorf("destroying object %s: %w", w.object, err)
 	}
 	if w.unknown {
