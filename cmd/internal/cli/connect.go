@@ -2,15 +2,11 @@ package cli
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"os"
 	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
 	"github.com/keyferry/keyferry/cmd/internal/cliconfig"
@@ -43,11 +39,11 @@ func (a *app) with(ctx context.Context, f func(context.Context, *client) error) 
 	if err != nil {
 		return usagef("choosing the Region from %s: %w", file, err)
 	}
-	creds, err := tlsConfig(entry)
+	options, err := credentialsOf(entry)
 	if err != nil {
 		return err
 	}
-	conn, err := grpc.NewClient(entry.GRPC, grpc.WithTransportCredentials(credentials.NewTLS(creds)))
+	conn, err := grpc.NewClient(entry.GRPC, options...)
 	if err != nil {
 		return fmt.Errorf("connecting to %s: %w", name, err)
 	}
@@ -67,22 +63,6 @@ func (a *app) with(ctx context.Context, f func(context.Context, *client) error) 
 		return fmt.Errorf("reaching %s at %s: %s", name, entry.GRPC, s.Message())
 	}
 	return err
-}
-
-func tlsConfig(e cliconfig.Region) (*tls.Config, error) {
-	pem, err := os.ReadFile(e.CA)
-	if err != nil {
-		return nil, fmt.Errorf("reading the authority's certificate: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("reading the authority's certificate: %s holds no PEM certificate", e.CA)
-	}
-	cert, err := tls.LoadX509KeyPair(e.Cert, e.Key)
-	if err != nil {
-		return nil, fmt.Errorf("reading the client certificate: %w", err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{cert}}, nil
 }
 
 // keyRef turns what a user types into what the API takes: an ID, an ARN or alias/NAME stays

@@ -3,6 +3,9 @@
 // The file is ~/.config/keyferry/config.yaml, or what KEYFERRY_CONFIG names. keyferry-dev
 // writes one for its deployment. It holds addresses and paths, no secrets. It is read
 // strictly; relative paths are relative to its directory.
+//
+// A Region is called with one credential, a client certificate or a bearer token, as the
+// daemon takes no more than one.
 package cliconfig
 
 import (
@@ -36,10 +39,13 @@ type Region struct {
 	REST string `yaml:"rest,omitempty"`
 	// CA is a file with the authorities of the Region's server certificate, PEM.
 	CA string `yaml:"ca"`
-	// Cert is the client's certificate chain, PEM.
-	Cert string `yaml:"cert"`
-	// Key is the client's private key, PEM.
-	Key string `yaml:"key"`
+	// Cert is the client's certificate chain, PEM. Empty with TokenFile.
+	Cert string `yaml:"cert,omitempty"`
+	// Key is the client's private key, PEM. Empty with TokenFile.
+	Key string `yaml:"key,omitempty"`
+	// TokenFile is a file with a bearer token, which is shown instead of a certificate. It
+	// is read at every call, since tokens live for minutes.
+	TokenFile string `yaml:"token_file,omitempty"`
 }
 
 // ErrNoRegion is returned when no Region is named and the file has no default.
@@ -71,8 +77,8 @@ func Load(name string) (*Config, error) {
 	}
 	dir := filepath.Dir(name)
 	for r, e := range c.Regions {
-		for _, p := range []*string{&e.CA, &e.Cert, &e.Key} {
-			if !filepath.IsAbs(*p) {
+		for _, p := range []*string{&e.CA, &e.Cert, &e.Key, &e.TokenFile} {
+			if *p != "" && !filepath.IsAbs(*p) {
 				*p = filepath.Join(dir, *p)
 			}
 		}
@@ -83,7 +89,7 @@ func Load(name string) (*Config, error) {
 
 func (c *Config) check(doc *strictyaml.Document) {
 	if len(c.Regions) == 0 {
-		doc.Report("regions", "missing: give at least one Region with grpc, ca, cert and key")
+		doc.Report("regions", "missing: give at least one Region with grpc, ca, and cert and key or token_file")
 	}
 	for _, name := range c.names() {
 		e, at := c.Regions[name], "regions."+string(name)
@@ -96,7 +102,14 @@ func (c *Config) check(doc *strictyaml.Document) {
 		if u, err := url.Parse(e.REST); err != nil || e.REST != "" && (u.Scheme != "https" || u.Host == "") {
 			doc.Report(at+".rest", "%q: want a URL such as https://127.0.0.1:7200", e.REST)
 		}
-		for _, p := range []struct{ key, value string }{{".ca", e.CA}, {".cert", e.Cert}, {".key", e.Key}} {
+		pems := []struct{ key, value string }{{".ca", e.CA}, {".cert", e.Cert}, {".key", e.Key}}
+		if e.TokenFile != "" {
+			pems = pems[:1]
+			if e.Cert != "" || e.Key != "" {
+				doc.Report(at+".token_file", "two credentials: give cert and key, or token_file")
+			}
+		}
+		for _, p := range pems {
 			if p.value == "" {
 				doc.Report(at+p.key, "missing: give the path of a PEM file")
 			}
