@@ -69,23 +69,27 @@ type Tag struct {
 
 // KeyMetadata is what DescribeKey, CreateKey and ReplicateKey say of a key.
 type KeyMetadata struct {
-	AccountID                arn.Account
-	KeyID                    arn.KeyID
-	ARN                      string
-	CreationDate             time.Time
-	Description              string
-	Enabled                  bool   // true in state Enabled only
-	KeyState                 string // as package keystate names it
-	KeySpec                  KeySpec
-	KeyUsage                 KeyUsage
-	Origin                   Origin
-	EncryptionAlgorithms     []Algorithm
-	SigningAlgorithms        []Algorithm
-	MacAlgorithms            []Algorithm
-	CurrentKeyMaterialID     string // 64 hexadecimal digits; empty while there is none, and for key pairs and HMAC keys
-	Exportability            Exportability
-	MultiRegion              bool
-	MultiRegionConfiguration *MultiRegionConfiguration // nil unless MultiRegion
+	AccountID                   arn.Account
+	KeyID                       arn.KeyID
+	ARN                         string
+	CreationDate                time.Time
+	Description                 string
+	Enabled                     bool   // true in state Enabled only
+	KeyState                    string // as package keystate names it
+	KeySpec                     KeySpec
+	KeyUsage                    KeyUsage
+	Origin                      Origin
+	EncryptionAlgorithms        []Algorithm
+	SigningAlgorithms           []Algorithm
+	MacAlgorithms               []Algorithm
+	CurrentKeyMaterialID        string // 64 hexadecimal digits; empty while there is none, and for key pairs and HMAC keys
+	Exportability               Exportability
+	MultiRegion                 bool
+	MultiRegionConfiguration    *MultiRegionConfiguration // nil unless MultiRegion
+	DeletionDate                time.Time                 // zero unless PendingDeletion
+	PendingDeletionWindowInDays int                       // in state PendingReplicaDeletion only; else 0
+	ExpirationModel             ExpirationModel           // of the current material; empty unless it was imported
+	ValidTo                     time.Time                 // when the current material expires; zero if it does not
 }
 
 // Exportability says whether material can leave its token, as the token's attributes say.

@@ -84,7 +84,13 @@ func (s *Service) settle(ctx context.Context, old, k *Key) error {
 			k.State = keystate.PendingImport
 		}
 	}
+	if k.State != keystate.PendingDeletion && k.State != keystate.PendingReplicaDeletion {
+		k.unschedule()
+	}
 	own := mrk.OwnFacts{Held: k.Held(), Used: k.Used, KeyState: string(k.State)}
+	if !k.DeletionDate.IsZero() {
+		own.Deleting = k.DeletionDate.Unix()
+	}
 	if m := k.Material(k.Current); m != nil && !m.Lost {
 		own.Current = k.Current
 	}

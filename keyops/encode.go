@@ -21,9 +21,13 @@ import (
 const (
 	schemaFirst  = 1
 	schemaGrants = 2 // ends with the key's grants, of which there is at least one
+	schemaLife   = 3 // ends with deletion, rotation and imports, after grants or none
 )
 
 func (k *Key) schema() uint64 {
+	if k.lives() {
+		return schemaLife
+	}
 	if len(k.Grants) > 0 {
 		return schemaGrants
 	}
@@ -84,6 +88,9 @@ func (k *Key) encode() []byte {
 	if k.schema() >= schemaGrants {
 		encodeGrants(&w, k.Grants)
 	}
+	if k.schema() >= schemaLife {
+		encodeLife(&w, k)
+	}
 	return w.Out()
 }
 
@@ -95,8 +102,8 @@ func decodeKey(id string, body []byte) (*Key, error) {
 	}
 	r := wire.NewReader(body)
 	schema := r.Uint()
-	if schema < schemaFirst || schema > schemaGrants {
-		r.Fail("key row of schema %d, this daemon reads %d to %d", schema, schemaFirst, schemaGrants)
+	if schema < schemaFirst || schema > schemaLife {
+		r.Fail("key row of schema %d, this daemon reads %d to %d", schema, schemaFirst, schemaLife)
 	}
 	k := &Key{
 		ID:          keyID,
@@ -137,6 +144,9 @@ func decodeKey(id string, body []byte) (*Key, error) {
 	set := r.Bytes(maxSet)
 	if schema >= schemaGrants {
 		k.Grants = decodeGrants(r)
+	}
+	if schema >= schemaLife {
+		decodeLife(r, k)
 	}
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("decoding the row of key %s: %w", id, err)
@@ -182,6 +192,9 @@ func (k *Key) check() error {
 			return fail("material listed twice")
 		}
 		prefixes[m.ID.Prefix()], objects[m.Object] = true, true
+	}
+	if what := k.checkLife(); what != "" {
+		return fail(what)
 	}
 	for i := range k.Grants {
 		if i > 0 && k.Grants[i-1].ID >= k.Grants[i].ID {

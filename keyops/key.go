@@ -41,6 +41,11 @@ type Key struct {
 	// never changed.
 	Grants []Grant
 
+	DeletionDate time.Time       // when the key is deleted; zero unless it is PendingDeletion
+	PendingDays  int             // waiting period of a deletion that is scheduled; else 0
+	Rotation     Rotation        // of a single-Region key; that of a shared key is in its Set
+	Rotations    []RotationEntry // of a single-Region key, oldest first
+
 	policy   *policy.Policy // of parsed, which is Policy unless that has just changed
 	parsed   []byte
 	grantees map[string][]policy.Grant // Grants by grantee; nil if there are none, or they have just changed
@@ -58,6 +63,11 @@ type Material struct {
 	// Reserved bounds how often the material may have encrypted here: usage.go raises it in
 	// coarse steps, before the count gets there.
 	Reserved uint64
+
+	Import      ImportState     // of origin EXTERNAL; empty for material made in a token
+	Expires     time.Time       // when imported material expires; zero if it does not
+	Expiration  ExpirationModel // of imported material
+	Description string          // that the importer gave to the material
 
 	watch *watch
 }
@@ -174,3 +184,6 @@ func (k *Key) clone() *Key {
 	}
 	return &c
 }
+
+// unschedule forgets a scheduled deletion.
+func (k *Key) unschedule() { k.DeletionDate, k.PendingDays = time.Time{}, 0 }
