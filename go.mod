@@ -7,6 +7,7 @@ replace github.com/ThalesIgnite/crypto11 => github.com/ThalesGroup/crypto11 v1.5
 require (
 	github.com/ThalesIgnite/crypto11 v1.2.5
 	github.com/cenkalti/backoff/v5 v5.0.3
+	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1
 	github.com/go-jose/go-jose/v4 v4.1.8
 	github.com/google/go-cmp v0.7.0
 	github.com/google/uuid v1.6.0
