@@ -9,10 +9,34 @@ import (
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/region"
 )
 
 // maxUnsupported bounds the kinds of messages that are remembered as unknown.
 const maxUnsupported = 16
+
+// Receive acts on one message that has come from a peer and returns the signed answer. The
+// message is believed to be the peer's once its signature has been verified.
+func (r *Replicator) Receive(ctx context.Context, from region.Name, message []byte) ([]byte, error) {
+	keys, err := r.running()
+	if err != nil {
+		return nil, err
+	}
+	p, ok := r.peers[from]
+	if !ok {
+		return nil, errNotPinned
+	}
+	m, err := p.open(message)
+	if err != nil {
+		p.log.WithError(err).Warn("a peer's message was refused")
+		return nil, err
+	}
+	answer, err := r.answer(ctx, keys, p, m)
+	if err != nil {
+		p.log.WithError(err).WithField("kind", m.kind).Warn("a peer's message could not be answered")
+	}
+	return answer, err
+}
 
 // answer acts on one message, which is the peer's, and returns the signed answer.
 func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope) ([]byte, error) {
@@ -127,7 +151,7 @@ func (r *Replicator) admit(ctx context.Context, keys Keys, p *peer, f factsBody)
 	if f.request == nil {
 		return nil // whoever is to send the request will
 	}
-	set, err := mrk.Join(mrk.Self{Region: r.self.region, Instance: r.self.instance}, r.facts, f.facts, *f.request)
+	set, err := mrk.Join(mrk.Self{Region: r.self.region, Instance: r.self.instance}, r.signed, f.facts, *f.request)
 	if err != nil {
 		return fmt.Errorf("joining key %s: %w", f.key, err)
 	}

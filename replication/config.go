@@ -11,6 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 )
 
@@ -26,7 +27,10 @@ type Peer struct {
 type Config struct {
 	Self     region.Descriptor
 	Peers    []Peer
-	Listener net.Listener // for peers only; closed by Close
+	Listener net.Listener // for peers only; closed by Close. Start needs it
+
+	Link     func(region.Name) (Link, error) // the way to a peer; nil = gRPC over mutual TLS to its address
+	Verifier mrk.Verifier                    // of what Regions sign; nil = the pinned descriptors
 
 	Clock func() time.Time // nil = time.Now
 	Rand  io.Reader        // of nonces and session names; nil = crypto/rand
@@ -37,6 +41,7 @@ type Config struct {
 	CheckTimeout    time.Duration // within which a peer must answer before ReplicateKey is accepted without it; 0 = 5 s
 	RetryMin        time.Duration // first delay after a failure; 0 = 500 ms
 	RetryMax        time.Duration // longest delay; 0 = 1 min
+	Senders         int           // keys that are sent to one peer at once; 0 = 4
 	Jitter          float64       // share of a delay that is random, below 1; 0 = 0.3, negative = none
 }
 
@@ -45,7 +50,6 @@ const (
 	peerConcurrency = 8   // exchanges in progress
 	peerRate        = 500 // exchanges per second
 	peerBurst       = 1000
-	senders         = 4 // keys that are sent to one peer at once
 )
 
 func (c Config) withDefaults() (Config, error) {
@@ -54,12 +58,13 @@ func (c Config) withDefaults() (Config, error) {
 	c.CheckTimeout = cmp.Or(c.CheckTimeout, 5*time.Second)
 	c.RetryMin = cmp.Or(c.RetryMin, 500*time.Millisecond)
 	c.RetryMax = cmp.Or(c.RetryMax, time.Minute)
+	c.Senders = cmp.Or(c.Senders, 4)
 	c.Jitter = cmp.Or(c.Jitter, 0.3)
 	if c.Jitter < 0 {
 		c.Jitter = 0
 	}
-	if c.Listener == nil || c.Log == nil {
-		return c, errors.New("replication needs a listener and a log")
+	if c.Log == nil {
+		return c, errors.New("replication needs a log")
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now

@@ -108,7 +108,7 @@ func (p *peer) digest(ctx context.Context, keys Keys) error {
 	}
 	p.heard, p.digestAt = true, began.Add(p.r.cfg.DigestInterval)
 	p.mu.Unlock()
-	p.r.stepAll(ctx)
+	p.r.Step(ctx)
 	return nil
 }
 

@@ -27,7 +27,7 @@ func (r *Replicator) learn(ctx context.Context, keys Keys, p *peer, f factsBody,
 	var res mrk.Result
 	cause := keyops.Cause{Event: eventSynchronize, Peer: p.pin.Region, CorrelationID: correlation}
 	err := keys.UpdateShared(ctx, f.key, cause, func(k *keyops.Key) (err error) {
-		if res, err = k.Set.Merge(r.facts, f.facts); err != nil {
+		if res, err = k.Set.Merge(r.signed, f.facts); err != nil {
 			return err
 		}
 		if !res.Changed {
@@ -100,10 +100,10 @@ func (r *Replicator) stepWaiting(ctx context.Context) {
 	r.stepKeys(ctx, func(s *mrk.Set) bool { return !s.Acting() || !s.Pending().IsZero() })
 }
 
-// stepAll steps every key of which this is the primary Region. What peers have said and what
+// Step steps every key of which this is the primary Region. What peers have said and what
 // follows from it are two transactions: if this Region dies, or its token fails, between
 // them, both ends know the same facts and no message brings the key on.
-func (r *Replicator) stepAll(ctx context.Context) {
+func (r *Replicator) Step(ctx context.Context) {
 	r.stepKeys(ctx, func(*mrk.Set) bool { return true })
 }
 

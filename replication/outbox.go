@@ -6,50 +6,15 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/connectivity"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/region"
 )
 
-// connectTimeout bounds one try to connect to a peer.
-const connectTimeout = 5 * time.Second
-
-// run drains the outbox for ever.
-func (p *peer) run(ctx context.Context) {
-	for {
-		next := p.round(ctx)
-		timer := time.NewTimer(max(next.Sub(p.r.cfg.Clock()), 5*time.Millisecond))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-p.wake:
-		case <-timer.C:
-		}
-		timer.Stop()
-	}
-}
-
-// reconnect tries the connection now and waits for how that ends. A call that is made in the
-// meantime would be answered with the failure before, and put off the next try once more.
-func (p *peer) reconnect(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	p.conn.ResetConnectBackoff()
-	for tried := false; ; {
-		state := p.conn.GetState()
-		switch {
-		case state == connectivity.Ready, state == connectivity.Shutdown, state == connectivity.TransientFailure && tried:
-			return
-		case state == connectivity.Idle:
-			p.conn.Connect()
-		}
-		if !p.conn.WaitForStateChange(ctx, state) {
-			return
-		}
-		tried = true // even if it shows the same failure again: a refusal is quicker than this loop
-	}
+// Round does what is due with one peer, and returns when to look again at the latest.
+func (r *Replicator) Round(ctx context.Context, with region.Name) time.Time {
+	return r.peers[with].round(ctx)
 }
 
 // round does what is due and returns when to look again at the latest.
@@ -62,7 +27,7 @@ func (p *peer) round(ctx context.Context) time.Time {
 		return retryAt
 	}
 	if failing {
-		p.reconnect(ctx)
+		p.link.Reconnect(ctx)
 	}
 	keys, err := p.r.running()
 	if err != nil {
@@ -107,7 +72,7 @@ func (p *peer) drain(ctx context.Context, keys Keys) (time.Time, error) {
 // settleAll settles keys, a few at once, until the peer does not answer.
 func (p *peer) settleAll(ctx context.Context, keys Keys, ids []arn.KeyID) error {
 	group, answering := errgroup.WithContext(ctx)
-	group.SetLimit(senders)
+	group.SetLimit(p.r.cfg.Senders)
 	for _, id := range ids {
 		if answering.Err() != nil {
 			break

@@ -10,17 +10,12 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/time/rate"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/status"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
-	replicationv1 "github.com/keyferry/keyferry/proto/keyferry/replication/v1"
 )
 
 // peer is one other Region: the connection to it and how that stands.
@@ -36,7 +31,7 @@ type peer struct {
 	wake  chan struct{}
 	slots chan struct{} // of exchanges that the peer has begun
 	limit *rate.Limiter
-	conn  *grpc.ClientConn // set by dial, before any goroutine
+	link  Link // set by Open, before any goroutine
 
 	mu           sync.Mutex
 	session      mrk.Nonce // the peer's, by its newest answer
@@ -94,38 +89,6 @@ func (c Config) delay(failures uint64) time.Duration {
 	return d
 }
 
-// dial prepares the connection, which is made when it is first used and again whenever it
-// breaks.
-func (p *peer) dial() error {
-	tls := p.r.identity.config(p.r.pinned, func(other party) error {
-		if other != p.party() {
-			return fmt.Errorf("%w: %s answers at the address of %s", errNotPinned, other.region, p.pin.Region)
-		}
-		return nil
-	})
-	tls.ServerName = string(p.pin.Region)
-	conn, err := grpc.NewClient("passthrough:///"+p.where,
-		grpc.WithNoProxy(), // an address is an address
-		grpc.WithTransportCredentials(credentials.NewTLS(tls)),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage+1024), grpc.MaxCallSendMsgSize(maxMessage+1024)),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           grpcBackoff(p.r.cfg.RetryMin, p.r.cfg.RetryMax),
-			MinConnectTimeout: connectTimeout,
-		}),
-	)
-	if err != nil {
-		return fmt.Errorf("preparing the connection to %s: %w", p.pin.Region, err)
-	}
-	p.conn = conn
-	return nil
-}
-
-func (p *peer) hangUp() {
-	if p.conn != nil {
-		p.conn.Close()
-	}
-}
-
 func (p *peer) party() party { return party{p.pin.Region, p.pin.Instance} }
 
 // poke wakes the sender.
@@ -169,11 +132,11 @@ func (p *peer) exchange(ctx context.Context, kind, correlation string, body []by
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.r.cfg.ExchangeTimeout)
 	defer cancel()
-	resp, err := replicationv1.NewReplicationServiceClient(p.conn).Exchange(ctx, &replicationv1.ExchangeRequest{Statement: message})
+	reply, err := p.link.Exchange(ctx, message)
 	if err != nil {
-		return envelope{}, fromStatus(err)
+		return envelope{}, err
 	}
-	answer, err := p.open(resp.GetStatement())
+	answer, err := p.open(reply)
 	if err != nil {
 		return envelope{}, fmt.Errorf("reading the answer: %w", err)
 	}
@@ -211,7 +174,7 @@ func (p *peer) open(b []byte) (envelope, error) {
 	if signed.Purpose != statement.Exchange {
 		return envelope{}, fmt.Errorf("%w: a statement of purpose %s", errMessage, signed.Purpose)
 	}
-	if err := p.pin.Verify(signed); err != nil {
+	if err := p.r.signed.Verify(p.pin.Region, p.pin.Instance, signed); err != nil {
 		return envelope{}, err
 	}
 	e, err := parseEnvelope(signed.Payload)
@@ -235,15 +198,6 @@ func (r *Replicator) sign(ctx context.Context, keys Keys, e envelope) ([]byte, e
 		return nil, fmt.Errorf("signing a message: %w", err)
 	}
 	return signed.Marshal(), nil
-}
-
-// fromStatus tells what the peer refused from what did not reach it.
-func fromStatus(err error) error {
-	switch status.Code(err) {
-	case codes.InvalidArgument, codes.PermissionDenied:
-		return fmt.Errorf("%w by the peer: %s", errMessage, status.Convert(err).Message())
-	}
-	return fmt.Errorf("%w: %s", keyops.ErrPeerUnreachable, status.Convert(err).Message())
 }
 
 // succeeded notes that the peer answers.

@@ -23,14 +23,14 @@ import (
 type Replicator struct {
 	cfg      Config
 	self     party
-	facts    pins // every Region's key, this one's included: facts come back to their writer
-	pinned   pins // the peers'
+	signed   mrk.Verifier // every Region's word, this one's included: facts come back to their writer
+	pinned   pins         // the peers'
 	peers    map[region.Name]*peer
 	session  mrk.Nonce // of this run
 	identity identity
-	server   *grpc.Server
+	keys     atomic.Pointer[Keys] // nil before Open
 
-	keys   atomic.Pointer[Keys] // nil before Start
+	server *grpc.Server // nil before Start, as what follows
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 	close  sync.Once
@@ -51,71 +51,39 @@ func New(cfg Config) (*Replicator, error) {
 	}
 	r := &Replicator{
 		cfg: cfg, self: party{cfg.Self.Region, cfg.Self.Instance},
-		facts: pins{cfg.Self.Region: cfg.Self}, pinned: pins{}, peers: map[region.Name]*peer{},
+		pinned: pins{}, peers: map[region.Name]*peer{},
 	}
+	all := pins{cfg.Self.Region: cfg.Self}
 	r.identity = identity{self: r.self, clock: cfg.Clock}
 	if r.session, err = mrk.NewNonce(cfg.Rand); err != nil {
 		return nil, err
 	}
 	for _, p := range cfg.Peers {
-		r.facts[p.Descriptor.Region] = p.Descriptor
+		all[p.Descriptor.Region] = p.Descriptor
 		r.pinned[p.Descriptor.Region] = p.Descriptor
 		r.peers[p.Descriptor.Region] = newPeer(r, p)
 	}
-	r.server = r.newServer()
+	if r.signed = cfg.Verifier; r.signed == nil {
+		r.signed = all
+	}
+	if r.cfg.Link == nil {
+		r.cfg.Link = func(to region.Name) (Link, error) { return r.dial(r.pinned[to], r.peers[to].where) }
+	}
 	return r, nil
 }
 
-// Start begins to listen, to send and to answer. It returns once the day's TLS key is
-// certified; peers are connected in the background.
-func (r *Replicator) Start(ctx context.Context, keys Keys) error {
-	if err := r.identity.renew(ctx, keys.Signer()); err != nil {
-		return err
-	}
-	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	r.cancel = cancel
-	for _, p := range r.peers {
-		if err := p.dial(); err != nil {
-			cancel()
+// Open lets messages in and out; Start calls it. Keys are changed by Receive, Round and Step
+// and by nothing else in this package.
+func (r *Replicator) Open(keys Keys) error {
+	for name, p := range r.peers {
+		link, err := r.cfg.Link(name)
+		if err != nil {
 			return err
 		}
+		p.link = link
 	}
 	r.keys.Store(&keys)
-	r.tasks.Go(func() {
-		if err := r.server.Serve(r.cfg.Listener); err != nil && running.Err() == nil {
-			r.cfg.Log.WithError(err).Error("the peer listener has stopped")
-		}
-	})
-	r.tasks.Go(func() { r.watch(running) })
-	for _, p := range r.peers {
-		r.tasks.Go(func() { p.run(running) })
-	}
 	return nil
-}
-
-// Close stops sending and answering, waits for what is in progress and leaves no goroutine.
-func (r *Replicator) Close() {
-	r.close.Do(func() {
-		if r.cancel != nil {
-			r.cancel()
-		}
-		stopped := make(chan struct{})
-		go func() {
-			r.server.GracefulStop()
-			close(stopped)
-		}()
-		select {
-		case <-stopped:
-		case <-time.After(5 * time.Second):
-			r.server.Stop() // a peer that never ends its call must not keep the daemon
-			<-stopped
-		}
-		r.cfg.Listener.Close()
-		r.tasks.Wait()
-		for _, p := range r.peers {
-			p.hangUp()
-		}
-	})
 }
 
 // running returns the keys, if the Replicator is running.
@@ -124,34 +92,6 @@ func (r *Replicator) running() (Keys, error) {
 		return *k, nil
 	}
 	return nil, errNotStarted
-}
-
-// watch wakes the senders when something changed, does what this Region can do by itself,
-// and replaces the TLS key before it expires.
-func (r *Replicator) watch(ctx context.Context) {
-	keys, _ := r.running()
-	renew := time.NewTicker(time.Minute)
-	defer renew.Stop()
-	r.stepAll(ctx)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-keys.Changed():
-			r.stepWaiting(ctx)
-			for _, p := range r.peers {
-				p.poke()
-			}
-		case <-renew.C:
-			r.stepAll(ctx) // a token that failed may be there again, and no peer may be
-			if !r.identity.due() {
-				continue
-			}
-			if err := r.identity.renew(ctx, keys.Signer()); err != nil {
-				r.cfg.Log.WithError(err).Error("the day's TLS key for peers could not be replaced")
-			}
-		}
-	}
 }
 
 // Peer returns the descriptor of a Region that this one is configured with.

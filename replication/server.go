@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
@@ -17,10 +16,6 @@ import (
 	"github.com/keyferry/keyferry/keyops/statement"
 	replicationv1 "github.com/keyferry/keyferry/proto/keyferry/replication/v1"
 )
-
-func grpcBackoff(first, longest time.Duration) grpcbackoff.Config {
-	return grpcbackoff.Config{BaseDelay: first, Multiplier: 2, Jitter: 0.2, MaxDelay: longest}
-}
 
 // newServer returns the server of the peer listener.
 func (r *Replicator) newServer() *grpc.Server {
@@ -52,10 +47,6 @@ func (s *service) Exchange(ctx context.Context, req *replicationv1.ExchangeReque
 	if err != nil {
 		return nil, status.Error(codes.Unauthenticated, "not a pinned peer")
 	}
-	keys, err := s.r.running()
-	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
-	}
 	select {
 	case p.slots <- struct{}{}:
 		defer func() { <-p.slots }()
@@ -67,14 +58,8 @@ func (s *service) Exchange(ctx context.Context, req *replicationv1.ExchangeReque
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.r.cfg.ExchangeTimeout)
 	defer cancel()
-	message, err := p.open(req.GetStatement())
+	answer, err := s.r.Receive(ctx, p.pin.Region, req.GetStatement())
 	if err != nil {
-		p.log.WithError(err).Warn("a peer's message was refused")
-		return nil, refusedStatus(err)
-	}
-	answer, err := s.r.answer(ctx, keys, p, message)
-	if err != nil {
-		p.log.WithError(err).WithField("kind", message.kind).Warn("a peer's message could not be answered")
 		return nil, refusedStatus(err)
 	}
 	return &replicationv1.ExchangeResponse{Statement: answer}, nil
@@ -83,6 +68,8 @@ func (s *service) Exchange(ctx context.Context, req *replicationv1.ExchangeReque
 // refusedStatus says to the peer what is wrong with its message, and nothing else.
 func refusedStatus(err error) error {
 	switch {
+	case errors.Is(err, errNotStarted):
+		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, statement.ErrSignature):
 		return status.Error(codes.PermissionDenied, "signature not valid")
 	case errors.Is(err, errMessage):

@@ -22,7 +22,7 @@ func (p *peer) saw(ctx context.Context, keys Keys, e envelope) {
 	if e.checkpoint.Purpose == "" {
 		return
 	}
-	if err := p.pin.Verify(e.checkpoint); err != nil {
+	if err := p.r.signed.Verify(p.pin.Region, p.pin.Instance, e.checkpoint); err != nil {
 		p.log.WithError(err).Warn("a peer shows a checkpoint that it has not signed")
 		return
 	}

@@ -1,0 +1,108 @@
+package replication
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/region"
+	replicationv1 "github.com/keyferry/keyferry/proto/keyferry/replication/v1"
+)
+
+// Link is the way to one peer. It knows nothing of what it carries: messages and answers are
+// signed, and may be lost, late and repeated.
+type Link interface {
+	// Exchange takes a message to the peer's Receive and brings back what that returned. An
+	// error wraps keyops.ErrPeerUnreachable unless the peer refused the message; the peer may
+	// have acted on it all the same.
+	Exchange(ctx context.Context, message []byte) (answer []byte, err error)
+	// Reconnect tries again now, after a failure, to reach the peer.
+	Reconnect(ctx context.Context)
+	Close() error
+}
+
+// connectTimeout bounds one try to connect to a peer.
+const connectTimeout = 5 * time.Second
+
+// grpcLink is a mutual TLS connection, which is made when it is first used and again
+// whenever it breaks.
+type grpcLink struct{ conn *grpc.ClientConn }
+
+// dial prepares the connection to a peer.
+func (r *Replicator) dial(to region.Descriptor, address string) (Link, error) {
+	want := party{to.Region, to.Instance}
+	tls := r.identity.config(r.pinned, func(other party) error {
+		if other != want {
+			return fmt.Errorf("%w: %s answers at the address of %s", errNotPinned, other.region, to.Region)
+		}
+		return nil
+	})
+	tls.ServerName = string(to.Region)
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithNoProxy(), // an address is an address
+		grpc.WithTransportCredentials(credentials.NewTLS(tls)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage+1024), grpc.MaxCallSendMsgSize(maxMessage+1024)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           grpcBackoff(r.cfg.RetryMin, r.cfg.RetryMax),
+			MinConnectTimeout: connectTimeout,
+		}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the connection to %s: %w", to.Region, err)
+	}
+	return grpcLink{conn}, nil
+}
+
+func grpcBackoff(first, longest time.Duration) grpcbackoff.Config {
+	return grpcbackoff.Config{BaseDelay: first, Multiplier: 2, Jitter: 0.2, MaxDelay: longest}
+}
+
+// Exchange makes one call.
+func (l grpcLink) Exchange(ctx context.Context, message []byte) ([]byte, error) {
+	resp, err := replicationv1.NewReplicationServiceClient(l.conn).Exchange(ctx, &replicationv1.ExchangeRequest{Statement: message})
+	if err != nil {
+		return nil, fromStatus(err)
+	}
+	return resp.GetStatement(), nil
+}
+
+// fromStatus tells what the peer refused from what did not reach it.
+func fromStatus(err error) error {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.PermissionDenied:
+		return fmt.Errorf("%w by the peer: %s", errMessage, status.Convert(err).Message())
+	}
+	return fmt.Errorf("%w: %s", keyops.ErrPeerUnreachable, status.Convert(err).Message())
+}
+
+// Reconnect tries the connection now and waits for how that ends. A call that is made in the
+// meantime would be answered with the failure before, and put off the next try once more.
+func (l grpcLink) Reconnect(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	l.conn.ResetConnectBackoff()
+	for tried := false; ; {
+		state := l.conn.GetState()
+		switch {
+		case state == connectivity.Ready, state == connectivity.Shutdown, state == connectivity.TransientFailure && tried:
+			return
+		case state == connectivity.Idle:
+			l.conn.Connect()
+		}
+		if !l.conn.WaitForStateChange(ctx, state) {
+			return
+		}
+		tried = true // even if it shows the same failure again: a refusal is quicker than this loop
+	}
+}
+
+// Close breaks the connection.
+func (l grpcLink) Close() error { return l.conn.Close() }
