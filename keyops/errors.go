@@ -50,6 +50,12 @@ const (
 	ErrInvalidGrantToken Reason = "InvalidGrantTokenException"
 	// ErrInvalidGrantID: the grant ID is malformed.
 	ErrInvalidGrantID Reason = "InvalidGrantIdException"
+	// ErrIncorrectKeyMaterial: the material is not the one that the key had, or has it already.
+	ErrIncorrectKeyMaterial Reason = "IncorrectKeyMaterialException"
+	// ErrExpiredImportToken: the import token is more than a day old; fetch new parameters.
+	ErrExpiredImportToken Reason = "ExpiredImportTokenException"
+	// ErrInvalidImportToken: the import token is spent, or of another key; fetch new parameters.
+	ErrInvalidImportToken Reason = "InvalidImportTokenException"
 	// ErrInvalidMarker: the marker is not one that this operation returned.
 	ErrInvalidMarker Reason = "InvalidMarkerException"
 	// ErrMalformedPolicyDocument: the policy is refused, with the place and what to do.
@@ -72,6 +78,7 @@ var Reasons = []Reason{
 	ErrAccessDenied, ErrAlreadyExists, ErrInvalidAliasName, ErrLimitExceeded, ErrInvalidMac,
 	ErrInvalidSignature, ErrInvalidGrantToken, ErrInvalidGrantID, ErrKeyUnavailable, ErrDependencyTimeout, ErrUnsupportedOperation, ErrInvalidArn,
 	ErrInvalidMarker, ErrMalformedPolicyDocument, ErrTag, ErrValidation, ErrDryRun, ErrThrottling, ErrInternal,
+	ErrIncorrectKeyMaterial, ErrExpiredImportToken, ErrInvalidImportToken,
 }
 
 // Error is what every operation returns. Its text is for the caller; the cause is for the
