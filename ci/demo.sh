@@ -72,7 +72,7 @@ run 'same salaries salaries.tokyo'
 refused 5 'keyferry decrypt -c env=test --region us-east-1 < salaries.kf > /dev/null'
 
 title "Sign in us-east-1, verify in Paris and with openssl"
-run 'signing=$(keyferry key create --multi-region --spec ECC_NIST_P256 --alias release --region us-east-1)'
+run 'signing=$(keyferry key create --multi-region --spec ECC_NIST_P256 --usage SIGN_VERIFY --alias release --region us-east-1)'
 run 'keyferry key replicate release --to eu-paris-1 --wait --region us-east-1'
 run 'keyferry sign release --region us-east-1 < salaries > salaries.sig'
 run 'keyferry verify $signing --signature salaries.sig --region eu-paris-1 < salaries'

@@ -37,7 +37,7 @@ func TestEncryptHereDecryptThere(t *testing.T) {
 	message := []byte("attack at dawn")
 	key := shared.createKey(t, paris)
 	mac := shared.createKey(t, virginia, "--spec", "HMAC_256")
-	sign := shared.createKey(t, tokyo, "--spec", "ECC_NIST_P256")
+	sign := shared.createKey(t, tokyo, "--spec", "ECC_NIST_P256", "--usage", "SIGN_VERIFY")
 	for _, r := range []struct{ key, from string }{{key, paris}, {mac, virginia}, {sign, tokyo}} {
 		for _, to := range []string{paris, virginia, tokyo} {
 			if to != r.from {
@@ -115,13 +115,13 @@ func TestPeerStoppedBeforeReplicateKey(t *testing.T) {
 
 func TestKilledDuringReplicateKey(t *testing.T) {
 	softhsmtest.Used(t)
-	specs := []string{"SYMMETRIC_DEFAULT", "HMAC_256", "ECC_NIST_P256"}
+	specs := [][]string{nil, {"--spec", "HMAC_256"}, {"--spec", "ECC_NIST_P256", "--usage", "SIGN_VERIFY"}}
 	delays := []time.Duration{0, 20 * time.Millisecond, 60 * time.Millisecond}
 	for i, delay := range delays {
 		for _, victim := range []string{paris, virginia} {
 			t.Run(fmt.Sprintf("%s after %v", victim, delay), func(t *testing.T) {
 				softhsmtest.Used(t)
-				key := shared.createKey(t, paris, "--spec", specs[i])
+				key := shared.createKey(t, paris, specs[i]...)
 				shared.must(t, nil, "key", "replicate", key, "--region", paris, "--to", virginia)
 				time.Sleep(delay)
 				shared.mustDev(t, "stop", victim, "--kill")

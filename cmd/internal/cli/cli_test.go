@@ -7,9 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
 )
 
 // run runs the command with a configuration that names no reachable Region.
@@ -79,6 +82,8 @@ func TestExitCodes(t *testing.T) {
 		{with(codes.InvalidArgument, "KMSInvalidSignatureException"), ExitInvalid},
 		{with(codes.InvalidArgument, "KMSInvalidMacException"), ExitInvalid},
 		{with(codes.InvalidArgument, "ValidationException"), ExitFailed},
+		{with(codes.FailedPrecondition, "DryRunOperationException"), ExitOK},
+		{with(codes.FailedPrecondition, "DisabledException"), ExitFailed},
 		{with(codes.Unavailable, ""), ExitFailed},
 	} {
 		if got := exitCode(tc.err); got != tc.want {
@@ -120,5 +125,25 @@ func TestKeyRef(t *testing.T) {
 		if got := keyRef(in); got != want {
 			t.Errorf("%q means %q, want %q", in, got, want)
 		}
+	}
+}
+
+func TestSpecs(t *testing.T) {
+	var out bytes.Buffer
+	err := (&app{Streams: Streams{Out: &out}}).specs([]*kmsv1.KeySpecSupport{
+		{KeySpec: "RSA_2048", KeyUsages: []string{"ENCRYPT_DECRYPT", "SIGN_VERIFY"}, Algorithms: []string{"RSAES_OAEP_SHA_1"}, Supported: true, Reason: "cannot wrap it"},
+		{KeySpec: "HMAC_256", Supported: true, MultiRegion: true},
+		{KeySpec: "SM2", Reason: "no such mechanism"},
+	})
+	const want = `KEY SPEC  SUPPORTED  MULTI-REGION  USAGES                       ALGORITHMS
+RSA_2048  yes        no            ENCRYPT_DECRYPT,SIGN_VERIFY  RSAES_OAEP_SHA_1
+HMAC_256  yes        yes           -                            -
+SM2       no         no            -                            -
+
+RSA_2048: cannot wrap it
+SM2: no such mechanism
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 }

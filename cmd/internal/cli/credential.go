@@ -26,16 +26,15 @@ func credentialsOf(e cliconfig.Region) ([]grpc.DialOption, error) {
 	if !c.RootCAs.AppendCertsFromPEM(pem) {
 		return nil, fmt.Errorf("reading the authority's certificate: %s holds no PEM certificate", e.CA)
 	}
-	options := []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(c))}
 	if e.TokenFile != "" {
-		return append(options, grpc.WithPerRPCCredentials(tokenFile(e.TokenFile))), nil
+		return []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(c)), grpc.WithPerRPCCredentials(tokenFile(e.TokenFile))}, nil
 	}
 	cert, err := tls.LoadX509KeyPair(e.Cert, e.Key)
 	if err != nil {
 		return nil, fmt.Errorf("reading the client certificate: %w", err)
 	}
 	c.Certificates = []tls.Certificate{cert}
-	return options, nil
+	return []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(c))}, nil
 }
 
 // maxToken bounds a bearer token (bytes). The daemon takes no longer ones.

@@ -12,19 +12,21 @@ import (
 
 func (a *app) encrypt(use string) *cobra.Command {
 	var pairs []string
+	req, u := &kmsv1.EncryptRequest{}, &usage{}
 	c := &cobra.Command{
 		Use: use, Short: "Encrypt standard input, at most 4096 bytes", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			ec, err := parseContext(pairs)
+			var err error
+			if req.EncryptionContext, err = parseContext(pairs); err != nil {
+				return err
+			}
+			req.Plaintext, err = readAll(a.In, maxPlaintext, "plaintext", "; encrypt it under a data key instead: keyferry generate-data-key")
 			if err != nil {
 				return err
 			}
-			plain, err := readAll(a.In, maxPlaintext, "plaintext", "; encrypt it under a data key instead: keyferry generate-data-key")
-			if err != nil {
-				return err
-			}
+			req.KeyId, req.GrantTokens, req.DryRun = keyRef(args[0]), u.grantTokens, u.dryRun
 			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
-				out, err := cl.crypto.Encrypt(ctx, &kmsv1.EncryptRequest{KeyId: keyRef(args[0]), Plaintext: plain, EncryptionContext: ec})
+				out, err := cl.crypto.Encrypt(ctx, req)
 				if err != nil {
 					return err
 				}
@@ -36,7 +38,29 @@ func (a *app) encrypt(use string) *cobra.Command {
 		},
 	}
 	contextFlag(c, &pairs)
+	encryptionFlag(c, &req.EncryptionAlgorithm)
+	u.flags(c)
 	return c
+}
+
+func encryptionFlag(c *cobra.Command, algorithm *string) {
+	c.Flags().StringVar(algorithm, "algorithm", "", "encryption algorithm; RSA keys need one, such as RSAES_OAEP_SHA_256 (default SYMMETRIC_DEFAULT)")
+}
+
+// usage is what every use of a key can say besides: the grants that it relies on, and that
+// it is only a question.
+type usage struct {
+	grantTokens []string
+	dryRun      bool
+}
+
+func (u *usage) flags(c *cobra.Command) {
+	grantFlag(c, &u.grantTokens)
+	c.Flags().BoolVar(&u.dryRun, "dry-run", false, "only check permission and request; exit code 0 if the key would have been used")
+}
+
+func grantFlag(c *cobra.Command, tokens *[]string) {
+	c.Flags().StringArrayVar(tokens, "grant-token", nil, "`TOKEN` of a grant to rely on, repeated; grants are in force without it")
 }
 
 func contextFlag(c *cobra.Command, pairs *[]string) {
@@ -45,18 +69,18 @@ func contextFlag(c *cobra.Command, pairs *[]string) {
 
 func (a *app) decrypt(use string) *cobra.Command {
 	var pairs []string
+	req, u := &kmsv1.DecryptRequest{}, &usage{}
 	c := &cobra.Command{
 		Use: use, Short: "Decrypt standard input; KEY is optional, since the ciphertext names it", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			ec, err := parseContext(pairs)
-			if err != nil {
+			var err error
+			if req.EncryptionContext, err = parseContext(pairs); err != nil {
 				return err
 			}
-			blob, err := readAll(a.In, maxCiphertext, "ciphertext", "")
-			if err != nil {
+			if req.CiphertextBlob, err = readAll(a.In, maxCiphertext, "ciphertext", ""); err != nil {
 				return err
 			}
-			req := &kmsv1.DecryptRequest{CiphertextBlob: blob, EncryptionContext: ec}
+			req.GrantTokens, req.DryRun = u.grantTokens, u.dryRun
 			if len(args) == 1 {
 				req.KeyId = keyRef(args[0])
 			}
@@ -73,6 +97,8 @@ func (a *app) decrypt(use string) *cobra.Command {
 		},
 	}
 	contextFlag(c, &pairs)
+	encryptionFlag(c, &req.EncryptionAlgorithm)
+	u.flags(c)
 	return c
 }
 
@@ -80,6 +106,7 @@ func (a *app) generateDataKey(use string) *cobra.Command {
 	var pairs []string
 	var spec string
 	var bytes uint32
+	u := &usage{}
 	c := &cobra.Command{
 		Use: use, Short: "Make a data key: base64 of the plaintext, then of its ciphertext, a line each", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -87,7 +114,9 @@ func (a *app) generateDataKey(use string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			req := &kmsv1.GenerateDataKeyRequest{KeyId: keyRef(args[0]), EncryptionContext: ec, NumberOfBytes: bytes}
+			req := &kmsv1.GenerateDataKeyRequest{
+				KeyId: keyRef(args[0]), EncryptionContext: ec, NumberOfBytes: bytes, GrantTokens: u.grantTokens, DryRun: u.dryRun,
+			}
 			if bytes == 0 || c.Flags().Changed("spec") {
 				req.KeySpec = spec
 			}
@@ -107,6 +136,7 @@ func (a *app) generateDataKey(use string) *cobra.Command {
 	contextFlag(c, &pairs)
 	c.Flags().StringVar(&spec, "spec", "AES_256", "AES_256 or AES_128")
 	c.Flags().Uint32Var(&bytes, "bytes", 0, "length of the data key, 1 to 1024, instead of --spec")
+	u.flags(c)
 	return c
 }
 

@@ -38,11 +38,14 @@ func reason(err error) string {
 	return ""
 }
 
+// dryRun is the error with which a call succeeds that was only a question.
+const dryRun = "DryRunOperationException"
+
 // exitCode maps an error to the process's exit code.
 func exitCode(err error) int {
 	var usage usageError
 	switch {
-	case err == nil:
+	case err == nil || reason(err) == dryRun:
 		return ExitOK
 	case errors.As(err, &usage):
 		return ExitUsage
@@ -64,6 +67,7 @@ func exitCode(err error) int {
 var terse = map[string]string{
 	"InvalidCiphertextException":   "the ciphertext does not hold: it was changed, or was made with another encryption context, or by a key that is not here",
 	"KMSInvalidSignatureException": "the signature is not that of this message under this key",
+	dryRun:                         "the request would have succeeded; nothing was done",
 	"KMSInvalidMacException":       "the MAC is not that of this message under this key",
 }
 

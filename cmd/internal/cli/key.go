@@ -48,6 +48,9 @@ func (a *app) keyCreate(use string) *cobra.Command {
 			if req.Policy, err = a.readPolicy(policy); err != nil {
 				return err
 			}
+			for _, name := range []*string{&req.KeySpec, &req.KeyUsage, &req.Origin} {
+				*name = strings.ToUpper(*name)
+			}
 			if req.KeyUsage == "" {
 				req.KeyUsage = onlyUsage[req.KeySpec]
 			}
@@ -73,8 +76,8 @@ func (a *app) keyCreate(use string) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&req.KeySpec, "spec", "SYMMETRIC_DEFAULT", "key spec: SYMMETRIC_DEFAULT, HMAC_256 or ECC_NIST_P256")
-	f.StringVar(&req.KeyUsage, "usage", "", "key usage (default the only one that the spec has)")
+	f.StringVar(&req.KeySpec, "spec", "SYMMETRIC_DEFAULT", "key spec, such as RSA_3072; keyferry region show lists what the token can do")
+	f.StringVar(&req.KeyUsage, "usage", "", "key usage: ENCRYPT_DECRYPT, SIGN_VERIFY, GENERATE_VERIFY_MAC or KEY_AGREEMENT (default the only one that the spec has)")
 	f.BoolVar(&req.MultiRegion, "multi-region", false, "make a multi-Region primary key; this cannot be changed later")
 	f.StringVar(&req.Description, "description", "", "what the key is for")
 	f.StringVar(&alias, "alias", "", "also give the key this alias")
@@ -84,14 +87,20 @@ func (a *app) keyCreate(use string) *cobra.Command {
 }
 
 // onlyUsage saves typing where a spec has one usage. The server checks all the same.
-var onlyUsage = map[string]string{"HMAC_256": "GENERATE_VERIFY_MAC", "ECC_NIST_P256": "SIGN_VERIFY"}
+var onlyUsage = map[string]string{
+	"HMAC_224": mac, "HMAC_256": mac, "HMAC_384": mac, "HMAC_512": mac,
+	"ECC_SECG_P256K1": "SIGN_VERIFY", "ECC_NIST_EDWARDS25519": "SIGN_VERIFY",
+}
+
+const mac = "GENERATE_VERIFY_MAC"
 
 func (a *app) keyShow(use string) *cobra.Command {
-	return &cobra.Command{
+	var tokens []string
+	c := &cobra.Command{
 		Use: use, Short: "Show a key", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
-				out, err := cl.keys.DescribeKey(ctx, &kmsv1.DescribeKeyRequest{KeyId: keyRef(args[0])})
+				out, err := cl.keys.DescribeKey(ctx, &kmsv1.DescribeKeyRequest{KeyId: keyRef(args[0]), GrantTokens: tokens})
 				if err != nil {
 					return err
 				}
@@ -102,6 +111,8 @@ func (a *app) keyShow(use string) *cobra.Command {
 			})
 		},
 	}
+	grantFlag(c, &tokens)
+	return c
 }
 
 func (a *app) describe(m *kmsv1.KeyMetadata) error {
@@ -204,11 +215,12 @@ func (a *app) keyDisable(use string) *cobra.Command {
 
 func (a *app) keyPublic(use string) *cobra.Command {
 	var der bool
+	var tokens []string
 	c := &cobra.Command{
 		Use: use, Short: "Print the public key of a key pair as PEM", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
-				out, err := cl.crypto.GetPublicKey(ctx, &kmsv1.GetPublicKeyRequest{KeyId: keyRef(args[0])})
+				out, err := cl.crypto.GetPublicKey(ctx, &kmsv1.GetPublicKeyRequest{KeyId: keyRef(args[0]), GrantTokens: tokens})
 				if err != nil {
 					return err
 				}
@@ -223,5 +235,6 @@ func (a *app) keyPublic(use string) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&der, "der", false, "DER instead of PEM")
+	grantFlag(c, &tokens)
 	return c
 }

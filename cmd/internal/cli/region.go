@@ -50,14 +50,30 @@ func (a *app) regionShow(use string) *cobra.Command {
 				fmt.Fprintf(w, "token\t%s, serial %s, %s %s, profile %s\n", out.GetToken().GetLabel(), out.GetToken().GetSerial(),
 					out.GetToken().GetManufacturer(), out.GetToken().GetModel(), out.GetToken().GetProfile())
 				fmt.Fprintf(w, "keys\t%d of %d\n\n", out.GetKeyCount(), out.GetKeyQuota())
-				fmt.Fprintln(w, "KEY SPEC\tSUPPORTED\tMULTI-REGION\tWHY NOT")
-				for _, s := range out.GetKeySpecs() {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.GetKeySpec(), yes(s.GetSupported()), yes(s.GetMultiRegion()), dash(s.GetReason()))
+				if err := w.Flush(); err != nil {
+					return err
 				}
-				return w.Flush()
+				return a.specs(out.GetKeySpecs())
 			})
 		},
 	}
+}
+
+// specs prints what a token can do, and what not and why.
+func (a *app) specs(all []*kmsv1.KeySpecSupport) error {
+	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "KEY SPEC\tSUPPORTED\tMULTI-REGION\tUSAGES\tALGORITHMS")
+	for _, s := range all {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.GetKeySpec(), yes(s.GetSupported()), yes(s.GetMultiRegion()),
+			dash(strings.Join(s.GetKeyUsages(), ",")), dash(strings.Join(s.GetAlgorithms(), ",")))
+	}
+	for _, s := range all {
+		if s.GetReason() != "" {
+			fmt.Fprintf(w, "\n%s: %s", s.GetKeySpec(), s.GetReason())
+		}
+	}
+	fmt.Fprintln(w)
+	return w.Flush()
 }
 
 func yes(b bool) string {

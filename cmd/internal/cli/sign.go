@@ -2,7 +2,8 @@ package cli
 
 import (
 	"context"
-	"crypto/sha256"
+	"crypto"
+	"errors"
 	"io"
 	"strings"
 
@@ -11,49 +12,104 @@ import (
 	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
 )
 
-// message is what is signed: the bytes themselves, or the digest of a longer input. For a
-// hash-then-sign algorithm both give the same signature, so a file of any size can be signed.
-func (a *app) message(algorithm string, digest bool) (msg []byte, kind string, err error) {
+// toSign is standard input as it is signed: the bytes themselves, or a digest. For an
+// algorithm that hashes first both give the same signature, so a file of any size can be
+// signed.
+type toSign struct {
+	message []byte // the whole input, or its first maxMessage+1 bytes
+	kind    string // RAW or DIGEST
+}
+
+// digests are the hashes of the algorithms that sign a digest.
+var digests = map[string]crypto.Hash{"_SHA_256": crypto.SHA256, "_SHA_384": crypto.SHA384, "_SHA_512": crypto.SHA512}
+
+// readToSign reads what there is to sign, before anybody is called.
+func (a *app) readToSign(digest bool) (s toSign, err error) {
 	if digest {
-		msg, err = readAll(a.In, 64, "digest", "; without --digest standard input is the message")
-		return msg, "DIGEST", err
+		s.message, err = readAll(a.In, 64, "digest", "; without --digest standard input is the message")
+		s.kind = "DIGEST"
+		return s, err
 	}
 	head := make([]byte, maxMessage+1)
 	n, err := io.ReadFull(a.In, head)
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return head[:n], "RAW", nil
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return s, err
 	}
-	if err != nil {
-		return nil, "", err
-	}
-	if !strings.HasSuffix(algorithm, "_SHA_256") {
-		return nil, "", usagef("the message is longer than %d bytes, and %s signs whole messages only", maxMessage, algorithm)
-	}
-	h := sha256.New()
-	h.Write(head)
-	if _, err := io.Copy(h, a.In); err != nil {
-		return nil, "", err
-	}
-	return h.Sum(nil), "DIGEST", nil
+	return toSign{head[:n], "RAW"}, nil
 }
 
-func signFlags(c *cobra.Command, algorithm *string, digest *bool) {
-	c.Flags().StringVar(algorithm, "algorithm", "ECDSA_SHA_256", "signing algorithm")
+// shorten hashes a message that is longer than the API takes.
+func (a *app) shorten(s *toSign, algorithm string) error {
+	if len(s.message) <= maxMessage {
+		return nil
+	}
+	var hash crypto.Hash
+	for suffix, h := range digests {
+		if strings.HasSuffix(algorithm, suffix) && !strings.HasPrefix(algorithm, "ED25519") {
+			hash = h
+		}
+	}
+	if hash == 0 {
+		return usagef("the message is longer than %d bytes, and %s signs whole messages only", maxMessage, algorithm)
+	}
+	h := hash.New()
+	h.Write(s.message)
+	if _, err := io.Copy(h, a.In); err != nil {
+		return err
+	}
+	*s = toSign{h.Sum(nil), "DIGEST"}
+	return nil
+}
+
+// theAlgorithm is what the user named, or the only one that the key has.
+func (c *client) theAlgorithm(ctx context.Context, named, key string, tokens []string, of func(*kmsv1.KeyMetadata) []string) (string, error) {
+	if named != "" {
+		return named, nil
+	}
+	out, err := c.keys.DescribeKey(ctx, &kmsv1.DescribeKeyRequest{KeyId: keyRef(key), GrantTokens: tokens})
+	if err != nil {
+		return "", err
+	}
+	switch all := of(out.GetKeyMetadata()); len(all) {
+	case 0:
+		return "", usagef("%s has the usage %s, which is not for this", key, out.GetKeyMetadata().GetKeyUsage())
+	case 1:
+		return all[0], nil
+	default:
+		return "", usagef("%s can do it in several ways: give --algorithm, one of %s", key, strings.Join(all, ", "))
+	}
+}
+
+func signFlags(c *cobra.Command, algorithm *string, digest *bool, u *usage) {
+	algorithmFlag(c, algorithm, "signing")
 	c.Flags().BoolVar(digest, "digest", false, "standard input is the message's digest")
+	u.flags(c)
+}
+
+func algorithmFlag(c *cobra.Command, algorithm *string, kind string) {
+	c.Flags().StringVar(algorithm, "algorithm", "", kind+" algorithm (default the only one that the key has)")
 }
 
 func (a *app) sign(use string) *cobra.Command {
-	var algorithm string
+	req, u := &kmsv1.SignRequest{}, &usage{}
 	var digest bool
 	c := &cobra.Command{
 		Use: use, Short: "Sign standard input; ECDSA signatures are DER", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			msg, kind, err := a.message(algorithm, digest)
+			input, err := a.readToSign(digest)
 			if err != nil {
 				return err
 			}
 			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
-				out, err := cl.crypto.Sign(ctx, &kmsv1.SignRequest{KeyId: keyRef(args[0]), Message: msg, MessageType: kind, SigningAlgorithm: algorithm})
+				if req.SigningAlgorithm, err = cl.theAlgorithm(ctx, req.SigningAlgorithm, args[0], u.grantTokens, (*kmsv1.KeyMetadata).GetSigningAlgorithms); err != nil {
+					return err
+				}
+				if err := a.shorten(&input, req.SigningAlgorithm); err != nil {
+					return err
+				}
+				req.KeyId, req.Message, req.MessageType = keyRef(args[0]), input.message, input.kind
+				req.GrantTokens, req.DryRun = u.grantTokens, u.dryRun
+				out, err := cl.crypto.Sign(ctx, req)
 				if err != nil {
 					return err
 				}
@@ -64,26 +120,34 @@ func (a *app) sign(use string) *cobra.Command {
 			})
 		},
 	}
-	signFlags(c, &algorithm, &digest)
+	signFlags(c, &req.SigningAlgorithm, &digest, u)
 	return c
 }
 
 func (a *app) verify(use string) *cobra.Command {
-	var algorithm, file string
+	req, u := &kmsv1.VerifyRequest{}, &usage{}
+	var file string
 	var digest bool
 	c := &cobra.Command{
 		Use: use, Short: "Check the signature of standard input", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			sig, err := a.readFile(file, maxCiphertext, "signature")
-			if err != nil {
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if req.Signature, err = a.readFile(file, maxCiphertext, "signature"); err != nil {
 				return err
 			}
-			msg, kind, err := a.message(algorithm, digest)
+			input, err := a.readToSign(digest)
 			if err != nil {
 				return err
 			}
 			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
-				out, err := cl.crypto.Verify(ctx, &kmsv1.VerifyRequest{KeyId: keyRef(args[0]), Message: msg, MessageType: kind, Signature: sig, SigningAlgorithm: algorithm})
+				if req.SigningAlgorithm, err = cl.theAlgorithm(ctx, req.SigningAlgorithm, args[0], u.grantTokens, (*kmsv1.KeyMetadata).GetSigningAlgorithms); err != nil {
+					return err
+				}
+				if err := a.shorten(&input, req.SigningAlgorithm); err != nil {
+					return err
+				}
+				req.KeyId, req.Message, req.MessageType = keyRef(args[0]), input.message, input.kind
+				req.GrantTokens, req.DryRun = u.grantTokens, u.dryRun
+				out, err := cl.crypto.Verify(ctx, req)
 				if err != nil {
 					return err
 				}
@@ -95,65 +159,8 @@ func (a *app) verify(use string) *cobra.Command {
 			})
 		},
 	}
-	signFlags(c, &algorithm, &digest)
+	signFlags(c, &req.SigningAlgorithm, &digest, u)
 	c.Flags().StringVar(&file, "signature", "", "`FILE` with the signature")
 	cobra.CheckErr(c.MarkFlagRequired("signature"))
-	return c
-}
-
-func (a *app) mac(use string) *cobra.Command {
-	var algorithm string
-	c := &cobra.Command{
-		Use: use, Short: "MAC of standard input, at most 4096 bytes", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			msg, err := readAll(a.In, maxMessage, "message", "")
-			if err != nil {
-				return err
-			}
-			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
-				out, err := cl.crypto.GenerateMac(ctx, &kmsv1.GenerateMacRequest{KeyId: keyRef(args[0]), Message: msg, MacAlgorithm: algorithm})
-				if err != nil {
-					return err
-				}
-				if a.json {
-					return a.print(out)
-				}
-				return a.write(out.GetMac())
-			})
-		},
-	}
-	c.Flags().StringVar(&algorithm, "algorithm", "HMAC_SHA_256", "MAC algorithm")
-	return c
-}
-
-func (a *app) verifyMac(use string) *cobra.Command {
-	var algorithm, file string
-	c := &cobra.Command{
-		Use: use, Short: "Check the MAC of standard input", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			mac, err := a.readFile(file, maxCiphertext, "MAC")
-			if err != nil {
-				return err
-			}
-			msg, err := readAll(a.In, maxMessage, "message", "")
-			if err != nil {
-				return err
-			}
-			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
-				out, err := cl.crypto.VerifyMac(ctx, &kmsv1.VerifyMacRequest{KeyId: keyRef(args[0]), Message: msg, Mac: mac, MacAlgorithm: algorithm})
-				if err != nil {
-					return err
-				}
-				if a.json {
-					return a.print(out)
-				}
-				a.say("MAC valid, made by %s", out.GetKeyId())
-				return nil
-			})
-		},
-	}
-	c.Flags().StringVar(&algorithm, "algorithm", "HMAC_SHA_256", "MAC algorithm")
-	c.Flags().StringVar(&file, "mac", "", "`FILE` with the MAC")
-	cobra.CheckErr(c.MarkFlagRequired("mac"))
 	return c
 }
