@@ -49,12 +49,17 @@ type Operations interface {
 
 	Encrypt(context.Context, Caller, EncryptInput) (EncryptOutput, error)
 	Decrypt(context.Context, Caller, DecryptInput) (DecryptOutput, error)
+	ReEncrypt(context.Context, Caller, ReEncryptInput) (ReEncryptOutput, error)
 	GenerateDataKey(context.Context, Caller, GenerateDataKeyInput) (GenerateDataKeyOutput, error)
+	GenerateDataKeyWithoutPlaintext(context.Context, Caller, GenerateDataKeyWithoutPlaintextInput) (GenerateDataKeyWithoutPlaintextOutput, error)
+	GenerateDataKeyPair(context.Context, Caller, GenerateDataKeyPairInput) (GenerateDataKeyPairOutput, error)
+	GenerateDataKeyPairWithoutPlaintext(context.Context, Caller, GenerateDataKeyPairWithoutPlaintextInput) (GenerateDataKeyPairWithoutPlaintextOutput, error)
 	GenerateMac(context.Context, Caller, GenerateMacInput) (GenerateMacOutput, error)
 	VerifyMac(context.Context, Caller, VerifyMacInput) (VerifyMacOutput, error)
 	Sign(context.Context, Caller, SignInput) (SignOutput, error)
 	Verify(context.Context, Caller, VerifyInput) (VerifyOutput, error)
 	GetPublicKey(context.Context, Caller, GetPublicKeyInput) (GetPublicKeyOutput, error)
+	DeriveSharedSecret(context.Context, Caller, DeriveSharedSecretInput) (DeriveSharedSecretOutput, error)
 	GenerateRandom(context.Context, Caller, GenerateRandomInput) (GenerateRandomOutput, error)
 
 	GetCallerIdentity(context.Context, Caller, GetCallerIdentityInput) (GetCallerIdentityOutput, error)
@@ -82,6 +87,8 @@ type KeyMetadata struct {
 	EncryptionAlgorithms        []Algorithm
 	SigningAlgorithms           []Algorithm
 	MacAlgorithms               []Algorithm
+	KeyAgreementAlgorithms      []Algorithm
+	RotationDue                 bool   // the current material has encrypted 2^31 times, over all Regions; at 2^32 it refuses
 	CurrentKeyMaterialID        string // 64 hexadecimal digits; empty while there is none, and for key pairs and HMAC keys
 	Exportability               Exportability
 	MultiRegion                 bool
@@ -254,20 +261,21 @@ type EncryptInput struct {
 	GrantTokens         []string
 }
 
-// EncryptOutput is a ciphertext that names its key and material.
+// EncryptOutput is a ciphertext. That of a symmetric key names its key and material; that of
+// an RSA key is plain RSAES-OAEP, which who has the public key can make as well.
 type EncryptOutput struct {
 	CiphertextBlob      []byte
 	KeyID               string // the key's ARN in this Region
 	EncryptionAlgorithm Algorithm
-	KeyMaterialID       string
+	KeyMaterialID       string // empty for key pairs
 }
 
 // DecryptInput is a ciphertext and the context that it was made with.
 type DecryptInput struct {
 	CiphertextBlob      []byte // at most 6144 bytes
 	EncryptionContext   map[string]string
-	KeyID               string // optional; a ciphertext of another key is IncorrectKey
-	EncryptionAlgorithm Algorithm
+	KeyID               string    // required for RSA keys, else optional; a ciphertext of another key is IncorrectKey
+	EncryptionAlgorithm Algorithm // default SYMMETRIC_DEFAULT
 	DryRun              bool
 	GrantTokens         []string
 }
@@ -342,7 +350,7 @@ type SignInput struct {
 	GrantTokens      []string
 }
 
-// SignOutput is the signature; ECDSA signatures are DER.
+// SignOutput is the signature; ECDSA signatures are DER, RSA ones have the modulus' length.
 type SignOutput struct {
 	Signature        []byte
 	KeyID            string
@@ -375,11 +383,13 @@ type GetPublicKeyInput struct {
 
 // GetPublicKeyOutput is the public key as DER SubjectPublicKeyInfo.
 type GetPublicKeyOutput struct {
-	KeyID             string
-	PublicKey         []byte
-	KeySpec           KeySpec
-	KeyUsage          KeyUsage
-	SigningAlgorithms []Algorithm
+	KeyID                  string
+	PublicKey              []byte
+	KeySpec                KeySpec
+	KeyUsage               KeyUsage
+	EncryptionAlgorithms   []Algorithm // those of the key's usage; the others are empty
+	SigningAlgorithms      []Algorithm
+	KeyAgreementAlgorithms []Algorithm
 }
 
 // GenerateRandomInput asks the token for 1 to 1024 random bytes.

@@ -1,6 +1,7 @@
 package keyops
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,42 +12,62 @@ import (
 	"github.com/keyferry/keyferry/keyops/policy"
 )
 
-// Encrypt encrypts a small plaintext under the key's current material.
+// cipherCall is what Encrypt, Decrypt and each half of ReEncrypt ask of one key.
+type cipherCall struct {
+	operation string
+	field     string // of the request that names the algorithm
+	data      []byte // plaintext or ciphertext
+	context   map[string]string
+	algorithm Algorithm // empty = SYMMETRIC_DEFAULT
+	dryRun    bool
+}
+
+// cipherResult is what one key made of it.
+type cipherResult struct {
+	data      []byte
+	algorithm Algorithm
+	material  string // empty for key pairs
+}
+
+// Encrypt encrypts a small plaintext: under the key's current material in the token, or
+// under the public key of a pair on the host.
 func (s *Service) Encrypt(ctx context.Context, caller Caller, in EncryptInput) (EncryptOutput, error) {
-	t := target{ref: in.KeyID, tokens: in.GrantTokens, context: in.EncryptionContext, says: saysSymmetric(in.EncryptionAlgorithm)}
+	t := target{ref: in.KeyID, tokens: in.GrantTokens, context: in.EncryptionContext, says: saysEncrypting(in.EncryptionAlgorithm)}
 	return do(ctx, s, caller, "Encrypt", t, func(ctx context.Context, c *call) (EncryptOutput, error) {
-		if err := c.check(EncryptDecrypt, in.EncryptionAlgorithm, "encryptionAlgorithm", AlgorithmSymmetricDefault); err != nil {
-			return EncryptOutput{}, err
-		}
-		if err := size("plaintext", in.Plaintext, maxPlaintext); err != nil {
-			return EncryptOutput{}, err
-		}
-		blob, id, err := s.seal(ctx, c, in.Plaintext, in.EncryptionContext, in.DryRun)
+		r, err := s.encrypt(ctx, c.key, cipherCall{c.name, "encryptionAlgorithm", in.Plaintext, in.EncryptionContext, in.EncryptionAlgorithm, in.DryRun})
 		if err != nil {
 			return EncryptOutput{}, err
 		}
-		return EncryptOutput{
-			CiphertextBlob: blob, KeyID: c.key.arn,
-			EncryptionAlgorithm: AlgorithmSymmetricDefault, KeyMaterialID: id.String(),
-		}, nil
+		return EncryptOutput{CiphertextBlob: r.data, KeyID: c.key.arn, EncryptionAlgorithm: r.algorithm, KeyMaterialID: r.material}, nil
 	})
 }
 
-// saysSymmetric is what conditions may ask of an encryption algorithm.
-func saysSymmetric(a Algorithm) []say {
-	if a == "" {
-		a = AlgorithmSymmetricDefault
+// saysEncrypting is what conditions may ask of an encryption algorithm.
+func saysEncrypting(a Algorithm) []say {
+	return []say{{policy.EncryptionAlgorithm, string(cmp.Or(a, AlgorithmSymmetricDefault))}}
+}
+
+func (s *Service) encrypt(ctx context.Context, k *Key, in cipherCall) (cipherResult, error) {
+	if err := k.has(in.operation, EncryptDecrypt, in.algorithm, in.field, AlgorithmSymmetricDefault); err != nil {
+		return cipherResult{}, err
 	}
-	return []say{{policy.EncryptionAlgorithm, string(a)}}
+	// A dry run of ReEncrypt has no plaintext.
+	if in.data != nil || !in.dryRun || in.operation != "ReEncrypt" {
+		if err := size("plaintext", in.data, maxPlaintext); err != nil {
+			return cipherResult{}, err
+		}
+	}
+	blob, id, err := s.seal(ctx, k, in.data, in.context, in.dryRun)
+	return cipherResult{blob, AlgorithmSymmetricDefault, id.String()}, err
 }
 
 // seal encrypts under the current material and builds the blob.
-func (s *Service) seal(ctx context.Context, c *call, plaintext []byte, context map[string]string, dryRun bool) ([]byte, material.ID, error) {
-	m, err := c.key.current()
+func (s *Service) seal(ctx context.Context, k *Key, plaintext []byte, context map[string]string, dryRun bool) ([]byte, material.ID, error) {
+	m, err := k.current()
 	if err != nil {
 		return nil, material.ID{}, err
 	}
-	header := ciphertext.NewHeader(c.key.ID, m.ID)
+	header := ciphertext.NewHeader(k.ID, m.ID)
 	aad, err := ciphertext.AAD(header, m.ID, context)
 	if err != nil {
 		return nil, m.ID, fromContext(err)
@@ -54,10 +75,10 @@ func (s *Service) seal(ctx context.Context, c *call, plaintext []byte, context m
 	if dryRun {
 		return nil, m.ID, errDryRun
 	}
-	if err := s.prove(ctx, c.key, m); err != nil {
+	if err := s.prove(ctx, k, m); err != nil {
 		return nil, m.ID, err
 	}
-	if err := s.countEncryption(ctx, c.key, m); err != nil {
+	if err := s.countEncryption(ctx, k, m); err != nil {
 		return nil, m.ID, err
 	}
 	iv, sealed, err := s.token.EncryptGCM(ctx, m.Object, aad, plaintext)
@@ -73,54 +94,77 @@ func (s *Service) seal(ctx context.Context, c *call, plaintext []byte, context m
 	return blob, m.ID, nil
 }
 
-// Decrypt decrypts what Encrypt or GenerateDataKey made, in this or in another Region.
+// Decrypt decrypts what Encrypt or GenerateDataKey made, in this or in another Region, or
+// what anybody has encrypted under the public key of a pair.
 func (s *Service) Decrypt(ctx context.Context, caller Caller, in DecryptInput) (DecryptOutput, error) {
-	header, sealed, malformed := ciphertext.Parse(in.CiphertextBlob)
-	t := target{ref: in.KeyID, tokens: in.GrantTokens, context: in.EncryptionContext, says: saysSymmetric(in.EncryptionAlgorithm)}
-	switch {
-	case len(in.CiphertextBlob) == 0 || len(in.CiphertextBlob) > maxCiphertext:
-		t.invalid = size("ciphertextBlob", in.CiphertextBlob, maxCiphertext)
-	case malformed != nil && in.KeyID == "":
-		t.invalid = fromBlob(malformed)
-	case in.KeyID == "":
-		t.blob = header.KeyID()
-	}
+	t := s.opens(in.KeyID, in.CiphertextBlob, in.EncryptionContext, in.EncryptionAlgorithm)
+	t.tokens = in.GrantTokens
 	return do(ctx, s, caller, "Decrypt", t, func(ctx context.Context, c *call) (DecryptOutput, error) {
-		if err := c.check(EncryptDecrypt, in.EncryptionAlgorithm, "encryptionAlgorithm", AlgorithmSymmetricDefault); err != nil {
-			return DecryptOutput{}, err
-		}
-		if malformed != nil {
-			return DecryptOutput{}, fromBlob(malformed)
-		}
-		if header.KeyID() != c.key.ID {
-			return DecryptOutput{}, refuse(ErrIncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
-		}
-		m, err := s.materialOf(c.key, header)
+		r, err := s.decrypt(ctx, c.key, cipherCall{c.name, "encryptionAlgorithm", in.CiphertextBlob, in.EncryptionContext, in.EncryptionAlgorithm, in.DryRun})
 		if err != nil {
 			return DecryptOutput{}, err
 		}
-		aad, err := ciphertext.AAD(header, m.ID, in.EncryptionContext)
-		if err != nil {
-			return DecryptOutput{}, fromBlob(err)
-		}
-		if in.DryRun {
-			return DecryptOutput{}, errDryRun
-		}
-		if err := s.prove(ctx, c.key, m); err != nil {
-			return DecryptOutput{}, err
-		}
-		plaintext, err := s.token.DecryptGCM(ctx, m.Object, header.IV, aad, sealed)
-		if errors.Is(err, hsm.ErrDataInvalid) {
-			return DecryptOutput{}, fromBlob(err)
-		}
-		if err != nil {
-			return DecryptOutput{}, s.tokenFailed(m, fmt.Errorf("decrypting: %w", err))
-		}
-		return DecryptOutput{
-			Plaintext: plaintext, KeyID: c.key.arn,
-			EncryptionAlgorithm: AlgorithmSymmetricDefault, KeyMaterialID: m.ID.String(),
-		}, nil
+		return DecryptOutput{Plaintext: r.data, KeyID: c.key.arn, EncryptionAlgorithm: r.algorithm, KeyMaterialID: r.material}, nil
 	})
+}
+
+// opens is the target of a call that opens a ciphertext, which names its key itself unless
+// a key pair made it.
+func (s *Service) opens(ref string, blob []byte, context map[string]string, a Algorithm) target {
+	t := target{ref: ref, context: context, says: saysEncrypting(a)}
+	if len(blob) == 0 || len(blob) > maxCiphertext {
+		t.invalid = size("ciphertextBlob", blob, maxCiphertext)
+		return t
+	}
+	if ref != "" {
+		return t
+	}
+	if a != "" && a != AlgorithmSymmetricDefault {
+		t.invalid = refuse(ErrValidation, "A ciphertext of algorithm %s does not name its key; the request has to.", clip(string(a)))
+		return t
+	}
+	header, _, err := ciphertext.Parse(blob)
+	if err != nil {
+		t.invalid = fromBlob(err)
+		return t
+	}
+	t.blob = header.KeyID()
+	return t
+}
+
+func (s *Service) decrypt(ctx context.Context, k *Key, in cipherCall) (cipherResult, error) {
+	if err := k.has(in.operation, EncryptDecrypt, in.algorithm, in.field, AlgorithmSymmetricDefault); err != nil {
+		return cipherResult{}, err
+	}
+	header, sealed, err := ciphertext.Parse(in.data)
+	if err != nil {
+		return cipherResult{}, fromBlob(err)
+	}
+	if header.KeyID() != k.ID {
+		return cipherResult{}, refuse(ErrIncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
+	}
+	m, err := s.materialOf(k, header)
+	if err != nil {
+		return cipherResult{}, err
+	}
+	aad, err := ciphertext.AAD(header, m.ID, in.context)
+	if err != nil {
+		return cipherResult{}, fromBlob(err)
+	}
+	if in.dryRun {
+		return cipherResult{}, errDryRun
+	}
+	if err := s.prove(ctx, k, m); err != nil {
+		return cipherResult{}, err
+	}
+	plaintext, err := s.token.DecryptGCM(ctx, m.Object, header.IV, aad, sealed)
+	if errors.Is(err, hsm.ErrDataInvalid) {
+		return cipherResult{}, fromBlob(err)
+	}
+	if err != nil {
+		return cipherResult{}, s.tokenFailed(m, fmt.Errorf("decrypting: %w", err))
+	}
+	return cipherResult{plaintext, AlgorithmSymmetricDefault, m.ID.String()}, nil
 }
 
 // materialOf finds the material that a ciphertext names. What this Region holds decrypts,
@@ -133,73 +177,6 @@ func (s *Service) materialOf(k *Key, h ciphertext.Header) (*Material, error) {
 		return nil, refuse(ErrKeyUnavailable, "The key material that encrypted this is not in Region %s now; the call can be repeated.", s.self.Region)
 	}
 	return nil, fromBlob(fmt.Errorf("key %s has no material %x", k.ID, h.Material))
-}
-
-// GenerateDataKey makes random bytes in the token, and returns them in plain and encrypted.
-func (s *Service) GenerateDataKey(ctx context.Context, caller Caller, in GenerateDataKeyInput) (GenerateDataKeyOutput, error) {
-	t := target{ref: in.KeyID, tokens: in.GrantTokens, context: in.EncryptionContext, says: saysSymmetric("")}
-	return do(ctx, s, caller, "GenerateDataKey", t, func(ctx context.Context, c *call) (GenerateDataKeyOutput, error) {
-		if err := c.check(EncryptDecrypt, "", "", AlgorithmSymmetricDefault); err != nil {
-			return GenerateDataKeyOutput{}, err
-		}
-		n, err := dataKeyBytes(in)
-		if err != nil {
-			return GenerateDataKeyOutput{}, err
-		}
-		plaintext := make([]byte, n)
-		if !in.DryRun {
-			if plaintext, err = s.random(ctx, n); err != nil {
-				return GenerateDataKeyOutput{}, err
-			}
-		}
-		blob, id, err := s.seal(ctx, c, plaintext, in.EncryptionContext, in.DryRun)
-		if err != nil {
-			clear(plaintext)
-			return GenerateDataKeyOutput{}, err
-		}
-		return GenerateDataKeyOutput{CiphertextBlob: blob, Plaintext: plaintext, KeyID: c.key.arn, KeyMaterialID: id.String()}, nil
-	})
-}
-
-func dataKeyBytes(in GenerateDataKeyInput) (int, error) {
-	switch {
-	case in.KeySpec != "" && in.NumberOfBytes != 0, in.KeySpec == "" && in.NumberOfBytes == 0:
-		return 0, refuse(ErrValidation, "Please specify either number of bytes or key spec.")
-	case in.KeySpec == DataKeyAES256:
-		return 32, nil
-	case in.KeySpec == DataKeyAES128:
-		return 16, nil
-	case in.KeySpec != "":
-		return 0, invalid("keySpec", "satisfy enum value set: [AES_256, AES_128]")
-	case in.NumberOfBytes < 1 || in.NumberOfBytes > maxRandom:
-		return 0, invalid("numberOfBytes", "have value between 1 and %d", maxRandom)
-	}
-	return in.NumberOfBytes, nil
-}
-
-// GenerateRandom returns bytes of the token's random number generator.
-func (s *Service) GenerateRandom(ctx context.Context, caller Caller, in GenerateRandomInput) (GenerateRandomOutput, error) {
-	return do(ctx, s, caller, "GenerateRandom", target{}, func(ctx context.Context, c *call) (GenerateRandomOutput, error) {
-		if in.NumberOfBytes == 0 {
-			return GenerateRandomOutput{}, refuse(ErrValidation, "NumberOfBytes is required.")
-		}
-		if in.NumberOfBytes < 1 || in.NumberOfBytes > maxRandom {
-			return GenerateRandomOutput{}, invalid("numberOfBytes", "have value between 1 and %d", maxRandom)
-		}
-		b, err := s.random(ctx, in.NumberOfBytes)
-		return GenerateRandomOutput{Plaintext: b}, err
-	})
-}
-
-func (s *Service) random(ctx context.Context, n int) ([]byte, error) {
-	b, err := s.token.Random(ctx, n)
-	if err != nil {
-		return nil, fmt.Errorf("generating random bytes: %w", err)
-	}
-	if len(b) != n {
-		return nil, internal(fmt.Errorf("the token answered %d random bytes, want %d", len(b), n))
-	}
-	return b, nil
 }
 
 // size refuses a field that is empty or too long.

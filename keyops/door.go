@@ -23,6 +23,7 @@ type target struct {
 	tokens  []string          // grant tokens
 	retires string            // ID of the grant that the call would retire
 	details map[string]string // what the audit record says of the request
+	from    *target           // ReEncrypt: the key that opens; the rest of the target is the one that seals
 }
 
 // call is one call that has been let in.
@@ -32,6 +33,7 @@ type call struct {
 	caller Caller
 	asker  asker
 	key    *Key // the key that the call is on, as it was when the call was let in
+	source *Key // ReEncrypt: the key that opens
 	record record
 }
 
@@ -82,7 +84,11 @@ func (s *Service) admit(ctx context.Context, caller Caller, name string, t targe
 			return c, err
 		}
 	case onKey:
-		if err := s.admitKey(c, t); err != nil {
+		admit := s.admitKey
+		if t.from != nil {
+			admit = s.admitBoth
+		}
+		if err := admit(c, t); err != nil {
 			return c, err
 		}
 	}
@@ -111,34 +117,55 @@ func (s *Service) admitKey(c *call, t target) error {
 			return err
 		}
 	}
+	if c.key, err = s.permitted(c, &c.asker, c.action(), r, t.retires); err != nil {
+		return err
+	}
+	c.record.resource(c.key.arn, c.key.ID)
+	return s.ready(c, granted, c.key)
+}
+
+// permitted finds a key and decides whether the asker may act on it. retires is the ID of
+// the grant that would be retired, if any.
+func (s *Service) permitted(c *call, a *asker, action string, r resolved, retires string) (*Key, error) {
 	key := s.view.key(r.id)
 	if key == nil || key.Account != r.account || key.Account != c.caller.Principal.Account && !c.op.foreign {
-		return s.missing(c, c.action(), r)
+		return nil, s.missing(c, action, r)
 	}
-	if g, ok := key.grant(t.retires); ok {
+	if g, ok := key.grant(retires); ok {
 		kind, pairs := g.constraint()
-		c.asker.encryption, c.asker.says = pairs, []say{{policy.GrantConstraintType, kind}}
+		a.encryption, a.says = pairs, []say{{policy.GrantConstraintType, kind}}
 	}
-	d := s.decide(&c.asker, c.action(), key.arn, key)
+	d := s.decide(a, action, key.arn, key)
 	if !d.Allowed && r.fromBlob && r.account != c.caller.Principal.Account {
 		// The caller did not name another account's key: a ciphertext must not tell whether
 		// there is one. Only the record does.
 		c.record.decision(d)
 		r.account = c.caller.Principal.Account
-		return s.missing(c, c.action(), r)
+		return nil, s.missing(c, action, r)
 	}
 	if !d.Allowed {
-		return s.denied(c, c.action(), r.named, d)
+		return nil, s.denied(c, action, r.named, d)
 	}
-	c.record.resource(key.arn, key.ID)
 	if d.Reason == policy.GrantAllow {
 		c.record.detail("byGrant", d.Statement.Sid)
 	}
-	if slices.ContainsFunc(granted, func(id arn.KeyID) bool { return id != key.ID }) {
-		return errGrantToken
+	return key, nil
+}
+
+// ready refuses grant tokens that are for none of the call's keys, and states that do not
+// allow it.
+func (s *Service) ready(c *call, granted []arn.KeyID, keys ...*Key) error {
+	for _, id := range granted {
+		if !slices.ContainsFunc(keys, func(k *Key) bool { return k.ID == id }) {
+			return errGrantToken
+		}
 	}
-	c.key = key
-	return s.allows(key, c.name, keystate.Facts{})
+	for _, k := range keys {
+		if err := s.allows(k, c.name, keystate.Facts{}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // still asks again, on the newest copy of the key and under its lock, what was asked when
@@ -199,11 +226,15 @@ func (s *Service) missing(c *call, action string, r resolved) error {
 	return refuse(ErrNotFound, "Key '%s' does not exist", r.named)
 }
 
-// check refuses a usage or an algorithm that the key does not have. field is the request's
-// field that names the algorithm; fallback is what its absence means.
+// check refuses a usage or an algorithm that the call's key does not have. field is the
+// request's field that names the algorithm; fallback is what its absence means.
 func (c *call) check(u KeyUsage, a Algorithm, field string, fallback Algorithm) error {
-	if c.key.Usage != u {
-		return refuse(ErrInvalidKeyUsage, "%s key usage is %s which is not valid for %s.", c.key.arn, c.key.Usage, c.name)
+	return c.key.has(c.name, u, a, field, fallback)
+}
+
+func (k *Key) has(operation string, u KeyUsage, a Algorithm, field string, fallback Algorithm) error {
+	if k.Usage != u {
+		return refuse(ErrInvalidKeyUsage, "%s key usage is %s which is not valid for %s.", k.arn, k.Usage, operation)
 	}
 	if a == "" {
 		a = fallback
@@ -211,10 +242,10 @@ func (c *call) check(u KeyUsage, a Algorithm, field string, fallback Algorithm) 
 	switch {
 	case a == "":
 		return invalid(field, "not be null")
-	case slices.Contains(c.key.use().algorithms, a):
+	case slices.Contains(k.use().algorithms, a):
 		return nil
 	case algorithmExists(a):
-		return refuse(ErrInvalidKeyUsage, "Algorithm %s is incompatible with key spec %s.", a, c.key.Spec)
+		return refuse(ErrInvalidKeyUsage, "Algorithm %s is incompatible with key spec %s.", a, k.Spec)
 	}
-	return invalid(field, "satisfy enum value set: %v", c.key.use().algorithms)
+	return invalid(field, "satisfy enum value set: %v", k.use().algorithms)
 }

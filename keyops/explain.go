@@ -223,7 +223,7 @@ func defaults(in ExplainAccessInput, key *Key) []say {
 		multiRegion := slices.Contains(in.Conditions[policy.MultiRegion], strconv.FormatBool(true))
 		return append(saysOfNew(spec, usage, OriginToken, multiRegion, Primary), bypass(false))
 	default: // of the others only encrypting operations carry it
-		return saysSymmetric("")
+		return saysEncrypting("")
 	}
 }
 

@@ -24,6 +24,7 @@ const (
 	EncryptDecrypt    KeyUsage = "ENCRYPT_DECRYPT"
 	SignVerify        KeyUsage = "SIGN_VERIFY"
 	GenerateVerifyMac KeyUsage = "GENERATE_VERIFY_MAC"
+	KeyAgreement      KeyUsage = "KEY_AGREEMENT"
 )
 
 // Origin says where a key's material comes from, and keeps AWS's names.

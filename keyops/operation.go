@@ -51,6 +51,7 @@ var operations = map[string]operation{
 
 	"Encrypt":         {scope: onKey, crypto: true, aliases: true, foreign: true},
 	"Decrypt":         {scope: onKey, crypto: true, aliases: true, foreign: true},
+	"ReEncrypt":       {scope: onKey, crypto: true, aliases: true, foreign: true}, // two keys, two actions: reencrypt.go
 	"GenerateDataKey": {scope: onKey, crypto: true, aliases: true, foreign: true},
 	"GenerateMac":     {scope: onKey, crypto: true, aliases: true, foreign: true},
 	"VerifyMac":       {scope: onKey, crypto: true, aliases: true, foreign: true},
@@ -58,6 +59,11 @@ var operations = map[string]operation{
 	"Verify":          {scope: onKey, crypto: true, aliases: true, foreign: true},
 	"GetPublicKey":    {scope: onKey, crypto: true, aliases: true, foreign: true},
 	"GenerateRandom":  {scope: onAccount, crypto: true},
+
+	"GenerateDataKeyWithoutPlaintext":     {scope: onKey, crypto: true, aliases: true, foreign: true},
+	"GenerateDataKeyPair":                 {scope: onKey, crypto: true, aliases: true, foreign: true},
+	"GenerateDataKeyPairWithoutPlaintext": {scope: onKey, crypto: true, aliases: true, foreign: true},
+	"DeriveSharedSecret":                  {scope: onKey, crypto: true, aliases: true, foreign: true},
 
 	"GetCallerIdentity": {scope: anyone},
 	"DescribeRegion":    {scope: onAccount},

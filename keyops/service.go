@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -89,7 +90,8 @@ type Service struct {
 	view    *view
 	marks   *marks
 	found   Reconciliation
-	commits sync.Mutex // held from the beginning of a key's transaction to its publication
+	pairs   chan struct{} // room for those who make RSA key pairs
+	commits sync.Mutex    // held from the beginning of a key's transaction to its publication
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -112,6 +114,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		transport: cfg.Transport, store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers,
 		quota: cfg.KeyQuota, clock: cfg.Clock, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
 		view: newView(), marks: newMarks(), failed: make(chan struct{}),
+		pairs: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
 	if err := s.complete(); err != nil {
 		return nil, err
