@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -24,16 +25,9 @@ type client struct {
 
 // with connects to the chosen Region and calls f within the command's time limit.
 func (a *app) with(ctx context.Context, f func(context.Context, *client) error) error {
-	file := a.config
-	if file == "" {
-		var err error
-		if file, err = cliconfig.Path(); err != nil {
-			return err
-		}
-	}
-	cfg, err := cliconfig.Load(file)
+	file, cfg, err := a.load()
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	name, entry, err := cfg.Choose(a.region)
 	if err != nil {
@@ -63,6 +57,44 @@ func (a *app) with(ctx context.Context, f func(context.Context, *client) error) 
 		return fmt.Errorf("reaching %s at %s: %s", name, entry.GRPC, s.Message())
 	}
 	return err
+}
+
+// load reads the configuration, and says from where.
+func (a *app) load() (string, *cliconfig.Config, error) {
+	file := a.config
+	if file == "" {
+		var err error
+		if file, err = cliconfig.Path(); err != nil {
+			return "", nil, err
+		}
+	}
+	cfg, err := cliconfig.Load(file)
+	if err != nil {
+		return "", nil, usageError{err}
+	}
+	return file, cfg, nil
+}
+
+// regionsOf returns the Regions that a command is to call: those given, or all that the
+// configuration names.
+func (a *app) regionsOf(given []string) ([]string, error) {
+	file, cfg, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	if len(given) == 0 {
+		for name := range cfg.Regions {
+			given = append(given, string(name))
+		}
+	}
+	slices.Sort(given)
+	given = slices.Compact(given)
+	for _, name := range given {
+		if _, _, err := cfg.Choose(name); err != nil {
+			return nil, usagef("choosing the Region from %s: %w", file, err)
+		}
+	}
+	return given, nil
 }
 
 // keyRef turns what a user types into what the API takes: an ID, an ARN or alias/NAME stays

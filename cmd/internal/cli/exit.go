@@ -18,6 +18,7 @@ const (
 	ExitDenied   = 3
 	ExitNotFound = 4
 	ExitInvalid  = 5 // ciphertext, signature or MAC does not hold
+	ExitDrift    = 6 // related keys differ between Regions
 )
 
 // usageError is a mistake in how the command was called.
@@ -49,6 +50,8 @@ func exitCode(err error) int {
 		return ExitOK
 	case errors.As(err, &usage):
 		return ExitUsage
+	case errors.Is(err, errDrift):
+		return ExitDrift
 	}
 	switch reason(err) {
 	case "InvalidCiphertextException", "KMSInvalidSignatureException", "KMSInvalidMacException", "IncorrectKeyException":
@@ -78,12 +81,21 @@ func report(w io.Writer, err error) {
 		fmt.Fprintf(w, "keyferry: %v\n", err)
 		return
 	}
-	name, words := reason(err), s.Message()
+	name := reason(err)
 	if name == "" {
 		name = s.Code().String()
 	}
-	if words == name || words == "" {
-		words = terse[name]
+	fmt.Fprintf(w, "keyferry: %s: %s\n", name, words(err))
+}
+
+// words returns what the server says of an error, without its code.
+func words(err error) string {
+	s, ok := status.FromError(err)
+	if !ok {
+		return err.Error()
 	}
-	fmt.Fprintf(w, "keyferry: %s: %s\n", name, words)
+	if m := s.Message(); m != "" && m != reason(err) {
+		return m
+	}
+	return terse[reason(err)]
 }

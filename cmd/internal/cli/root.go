@@ -56,7 +56,7 @@ func (a *app) root() *cobra.Command {
 KEY is a key ID, a key ARN, alias/NAME, or NAME, which stands for alias/NAME.
 Data goes to standard output as it is; words go to standard error.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 denied, 4 not found, 5 the ciphertext,
-signature or MAC does not hold.`,
+signature or MAC does not hold, 6 related keys differ between Regions (drift).`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version(),
@@ -87,7 +87,7 @@ signature or MAC does not hold.`,
 	root.AddCommand(key, alias, policy, grant, reg, audit, a.approve(),
 		a.encrypt("encrypt KEY"), a.decrypt("decrypt [KEY]"), a.generateDataKey("generate-data-key KEY"),
 		a.sign("sign KEY"), a.verify("verify KEY --signature FILE"), a.mac("mac KEY"), a.verifyMac("verify-mac KEY --mac FILE"),
-		a.random("random BYTES"), a.whoami("whoami"))
+		a.random("random BYTES"), a.whoami("whoami"), a.drift("drift [KEY...]"))
 	for _, c := range []*cobra.Command{key, alias, policy, grant, reg, audit} {
 		c.Args = cobra.NoArgs
 		c.RunE = needsCommand
