@@ -52,6 +52,12 @@ type Config struct {
 	// health check. nil: time.Now.
 	Now func() time.Time
 
+	// Observer is told of every call. nil: nobody is.
+	Observer Observer
+	// RecordThrottled writes calls that limits refused to the audit log, some of one principal
+	// together. nil: nobody does.
+	RecordThrottled func(context.Context, keyops.ThrottledCalls) error
+
 	// Limits bound what clients can occupy.
 	Limits Limits
 	// DrainTimeout is how long Serve lets calls in flight finish when it stops. Default: 20 s.
@@ -93,8 +99,14 @@ type Limits struct {
 	// MaxConnectionsPerAddress is how many of them may come from one address; more are closed
 	// at once. Default: half of MaxConnections.
 	MaxConnectionsPerAddress int
-	// MaxConcurrentStreams is how many calls one gRPC connection has at once. Default: 100.
+	// MaxConcurrentStreams is how many calls one connection has at once. Default: 100.
 	MaxConcurrentStreams uint32
+	// MaxCalls is how many calls of both listeners are in flight at once. More are refused, but
+	// for probes. Streams that stay open, such as a watch of health, are not counted: there are
+	// at most MaxConnections of them. Default: 2000.
+	MaxCalls int
+	// MaxCallsPerPrincipal is how many of them one principal has. Default: half of MaxCalls.
+	MaxCallsPerPrincipal int
 	// HandshakeTimeout is how long a new connection may take to authenticate, and a REST
 	// client to send its headers. Default: 10 s.
 	HandshakeTimeout time.Duration
@@ -152,6 +164,8 @@ func (c Config) withDefaults() (Config, error) {
 
 		"Limits.MaxConnections":           int64(c.Limits.MaxConnections),
 		"Limits.MaxConnectionsPerAddress": int64(c.Limits.MaxConnectionsPerAddress),
+		"Limits.MaxCalls":                 int64(c.Limits.MaxCalls),
+		"Limits.MaxCallsPerPrincipal":     int64(c.Limits.MaxCallsPerPrincipal),
 		"Limits.Rates":                    int64(c.Limits.Rates.least()),
 	} {
 		if value < 0 {
@@ -164,6 +178,8 @@ func (c Config) withDefaults() (Config, error) {
 	orDefault(&c.Limits.MaxConnections, 1000)
 	orDefault(&c.Limits.MaxConnectionsPerAddress, max(1, c.Limits.MaxConnections/2))
 	orDefault(&c.Limits.MaxConcurrentStreams, 100)
+	orDefault(&c.Limits.MaxCalls, 2000)
+	orDefault(&c.Limits.MaxCallsPerPrincipal, max(1, c.Limits.MaxCalls/2))
 	orDefault(&c.Limits.Rates.Crypto.Account, 20_000)
 	orDefault(&c.Limits.Rates.Crypto.Principal, 10_000)
 	orDefault(&c.Limits.Rates.Read.Account, 2_000)
@@ -175,6 +191,12 @@ func (c Config) withDefaults() (Config, error) {
 	orDefault(&c.Limits.MaxConnectionAge, time.Hour)
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Observer == nil {
+		c.Observer = unobserved{}
+	}
+	if c.RecordThrottled == nil {
+		c.RecordThrottled = func(context.Context, keyops.ThrottledCalls) error { return nil }
 	}
 	if c.Log == nil {
 		silent := logrus.New()

@@ -57,7 +57,15 @@ type refusal struct {
 	message string
 	http    int           // HTTP status, where the code's is not the one; else 0
 	retry   time.Duration // after which the call may be repeated; 0 if that would not help
+	limit   string        // whose limit it was; empty if it was none
 }
+
+// Whose limit refused a call.
+const (
+	limitPrincipal = "principal"
+	limitAccount   = "account"
+	limitServer    = "server"
+)
 
 // Error returns the message.
 func (r *refusal) Error() string { return r.message }

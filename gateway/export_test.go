@@ -141,3 +141,43 @@ func (s *Server) Shorten(d time.Duration) {
 		}
 	}
 }
+
+// InFlight is how many calls, and streams that stay, hold a place.
+func (s *Server) InFlight() (calls, streams int) {
+	s.slots.mu.Lock()
+	defer s.slots.mu.Unlock()
+	return s.slots.open[false], s.slots.open[true]
+}
+
+// Slots bounds calls in flight.
+type Slots struct{ s *slots }
+
+// NewSlots makes them.
+func NewSlots(l Limits) Slots { return Slots{newSlots(l)} }
+
+// Take takes a place.
+func (s Slots) Take(stays bool) error { return s.s.take(stays) }
+
+// Give gives it back.
+func (s Slots) Give(stays bool) { s.s.give(stays) }
+
+// TakeShare takes a principal's place.
+func (s Slots) TakeShare(p arn.Principal) (func(), error) { return s.s.takeShare(p) }
+
+// Principals is how many have calls in flight.
+func (s Slots) Principals() int { return len(s.s.of) }
+
+// Tally counts refused calls.
+type Tally struct{ t *tally }
+
+// MaxTallied is how many principals it tells apart.
+const MaxTallied = maxTallied
+
+// NewTally makes one.
+func NewTally(now func() time.Time) Tally { return Tally{newTally(now)} }
+
+// Add counts one call.
+func (t Tally) Add(c keyops.Caller, method string) { t.t.add(c, method) }
+
+// Take returns what was counted.
+func (t Tally) Take() map[arn.Principal]*keyops.ThrottledCalls { return t.t.take() }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"strings"
@@ -47,6 +48,7 @@ type call struct {
 	identity identity
 	remote   string
 	started  time.Time
+	release  func() // gives back the principal's place; nil if it has none
 }
 
 // unary lets one call in, runs it and reports it.
@@ -85,6 +87,7 @@ type streamWithContext struct {
 func (s streamWithContext) Context() context.Context { return s.ctx }
 
 func (s *Server) newCall(name string) *call {
+	s.config.Observer.Began()
 	return &call{server: s, name: name, started: time.Now(), caller: keyops.Caller{RequestID: uuid.NewString()}}
 }
 
@@ -112,16 +115,39 @@ func (c *call) admit(ctx context.Context, setHeader func(metadata.MD) error) (co
 		return nil, err
 	}
 	c.identity, c.caller.Principal = who, who.principal
-	if err := c.server.throttle.admit(row.class, who.principal); err != nil {
+	if err := c.limit(); err != nil {
 		return nil, err
 	}
 	return context.WithValue(ctx, callerKey{}, c), nil
 }
 
+// limit holds the call to the rates and to the share of its principal.
+func (c *call) limit() (err error) {
+	defer func() {
+		if r, ok := errors.AsType[*refusal](err); ok {
+			c.server.config.Observer.Throttled(string(c.row.class), r.limit)
+			c.server.tally.add(c.caller, c.name)
+		}
+	}()
+	if err := c.server.throttle.admit(c.row.class, c.caller.Principal); err != nil || c.row.class == classProbe {
+		return err
+	}
+	c.release, err = c.server.slots.takeShare(c.caller.Principal)
+	return err
+}
+
 // tap bounds a call from its first byte: the message of one that sends it slowly, or never
-// to its end, is read before the interceptors see the call.
+// to its end, is read before the interceptors see the call. Probes are answered however many
+// calls there are, or a busy Region would be taken for a dead one.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	row, ok := s.methods[info.FullMethodName]
+	if stays := ok && row.timeout == 0; stays || row.class != classProbe {
+		if err := s.slots.take(stays); err != nil {
+			s.config.Observer.Throttled(string(row.class), limitServer)
+			return nil, statusOf(err, uuid.NewString()).Err()
+		}
+		context.AfterFunc(ctx, func() { s.slots.give(stays) })
+	}
 	if !ok || row.timeout == 0 {
 		return ctx, nil
 	}
@@ -185,6 +211,15 @@ func (c *call) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 
 // finish turns a panic into an error, an error into what the client sees, and logs the call.
 func (c *call) finish(panicked any, err error) error {
+	if c.release != nil {
+		c.release()
+	}
+	err = c.report(panicked, err)
+	c.observed(err)
+	return err
+}
+
+func (c *call) report(panicked any, err error) error {
 	log := c.server.log.WithFields(logrus.Fields{
 		fieldRequestID: c.caller.RequestID,
 		fieldMethod:    strings.TrimPrefix(c.name, "/"),

@@ -26,6 +26,7 @@ var openAPI []byte
 // addREST makes the HTTP server and its connection into the gRPC server.
 func (s *Server) addREST() error {
 	var err error
+	s.behind = s.newGRPC(uint32(s.config.Limits.MaxCalls))
 	s.toInside, err = grpc.NewClient("passthrough:in-process",
 		// The connection is a pipe within this process.
 		grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -35,8 +35,11 @@ type Server struct {
 	bearer      *bearer.Verifier // nil if no tokens are taken
 	claimRules  mapper[bearer.Claims]
 	throttle    *throttle
+	slots       *slots
+	tally       *tally
 
 	grpc     *grpc.Server
+	behind   *grpc.Server // REST's; the same services
 	rest     *http.Server // nil without REST
 	inside   *inProcessListener
 	toInside *grpc.ClientConn // nil without REST
@@ -58,19 +61,38 @@ func New(config Config) (*Server, error) {
 		methods:  methods,
 		health:   &health{check: config.Health, log: config.Log, now: config.Now},
 		throttle: newThrottle(config.Limits.Rates, config.Now),
+		slots:    newSlots(config.Limits),
+		tally:    newTally(config.Now),
 		inside:   newInProcessListener(),
 	}
 	if err := s.loadIdentity(); err != nil {
 		return nil, err
 	}
 	limits := config.Limits
-	s.grpc = grpc.NewServer(
+	s.grpc = s.newGRPC(limits.MaxConcurrentStreams)
+	if s.grpcListener, err = listen(config.GRPCAddress, limits.MaxConnections, limits.MaxConnectionsPerAddress); err != nil {
+		return nil, err
+	}
+	if config.RESTAddress == "" {
+		return s, nil
+	}
+	if err := s.addREST(); err != nil {
+		return nil, errors.Join(err, s.grpcListener.Close())
+	}
+	return s, nil
+}
+
+// newGRPC makes a gRPC server with every service. It differs in how many calls a connection
+// has: all of REST comes over one.
+func (s *Server) newGRPC(streams uint32) *grpc.Server {
+	config, limits := s.config, s.config.Limits
+	g := grpc.NewServer(
 		grpc.Creds(newServerCredentials(s.tlsConfig(s.grpcClientAuth(), "h2"))),
 		grpc.InTapHandle(s.tap),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(largestRequest()),
-		grpc.MaxConcurrentStreams(limits.MaxConcurrentStreams),
+		grpc.MaxConcurrentStreams(streams),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ConnectionTimeout(limits.HandshakeTimeout),
 		grpc.NumStreamWorkers(limits.StreamWorkers),
@@ -84,22 +106,12 @@ func New(config Config) (*Server, error) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
 	)
-	kmsv1.RegisterKeyServiceServer(s.grpc, &keyService{keys: config.Keys, replication: config.Replication})
-	kmsv1.RegisterCryptoServiceServer(s.grpc, &cryptoService{keys: config.Keys})
-	kmsv1.RegisterRegionServiceServer(s.grpc, &regionService{keys: config.Keys, replication: config.Replication, region: config.Region, version: config.Version})
-	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
-	reflection.RegisterV1(s.grpc)
-
-	if s.grpcListener, err = listen(config.GRPCAddress, limits.MaxConnections, limits.MaxConnectionsPerAddress); err != nil {
-		return nil, err
-	}
-	if config.RESTAddress == "" {
-		return s, nil
-	}
-	if err := s.addREST(); err != nil {
-		return nil, errors.Join(err, s.grpcListener.Close())
-	}
-	return s, nil
+	kmsv1.RegisterKeyServiceServer(g, &keyService{keys: config.Keys, replication: config.Replication})
+	kmsv1.RegisterCryptoServiceServer(g, &cryptoService{keys: config.Keys})
+	kmsv1.RegisterRegionServiceServer(g, &regionService{keys: config.Keys, replication: config.Replication, region: config.Region, version: config.Version})
+	grpc_health_v1.RegisterHealthServer(g, s.health)
+	reflection.RegisterV1(g)
+	return g
 }
 
 // maxHeaders bounds the metadata of a call in bytes. REST forwards a certificate in it.
@@ -151,7 +163,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		return nil
 	})
 	if s.rest != nil {
-		group.Go(func() error { return s.grpc.Serve(s.inside) })
+		group.Go(func() error { return s.behind.Serve(s.inside) })
 		group.Go(func() error {
 			if err := s.rest.ServeTLS(s.restListener, "", ""); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serving REST: %w", err)
@@ -162,12 +174,18 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	s.log.WithFields(logrus.Fields{fieldListener: "grpc", fieldAddress: s.GRPCAddr().String()}).Info("listening")
 
+	group.Go(func() error {
+		s.recordEvery(failed)
+		return nil
+	})
 	stopped := make(chan error, 1)
 	go func() {
 		<-failed.Done()
 		stopped <- s.stop()
 	}()
-	return errors.Join(group.Wait(), <-stopped)
+	err := errors.Join(group.Wait(), <-stopped)
+	s.recordThrottled() // what was refused while the last calls ended
+	return err
 }
 
 // stop lets calls in flight finish. REST stops first, since its calls are calls of the gRPC
@@ -185,7 +203,11 @@ func (s *Server) stop() error {
 		restStopped <- err
 	case <-time.After(s.config.DrainTimeout / 2):
 	}
-	return errors.Join(closed, s.stopGRPC(deadline), <-restStopped)
+	var behind error
+	if s.behind != nil {
+		behind = stopGRPC(deadline, s.behind)
+	}
+	return errors.Join(closed, behind, stopGRPC(deadline, s.grpc), <-restStopped)
 }
 
 func (s *Server) stopREST(deadline context.Context) error {
@@ -199,13 +221,13 @@ func (s *Server) stopREST(deadline context.Context) error {
 	return errors.Join(late, s.toInside.Close())
 }
 
-func (s *Server) stopGRPC(deadline context.Context) error {
-	if within(deadline, s.grpc.GracefulStop) {
+func stopGRPC(deadline context.Context, g *grpc.Server) error {
+	if within(deadline, g.GracefulStop) {
 		return nil
 	}
 	last, cancel := context.WithTimeout(context.Background(), cutOff)
 	defer cancel()
-	if !within(last, s.grpc.Stop) {
+	if !within(last, g.Stop) {
 		return errors.New("a gRPC call does not end although it was cancelled")
 	}
 	return errors.New("gRPC calls were cut off")

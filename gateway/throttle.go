@@ -61,7 +61,7 @@ func (t *throttle) admit(c class, p arn.Principal) error {
 	for _, level := range []struct {
 		who, what string
 		perSecond int
-	}{{p.String(), "principal", limit.Principal}, {string(p.Account), "account", limit.Account}} {
+	}{{p.String(), limitPrincipal, limit.Principal}, {string(p.Account), limitAccount, limit.Account}} {
 		wait := bucketFill
 		if b := t.bucket(bucketKey{c, level.who}, level.perSecond, now); b != nil {
 			r := b.limiter.ReserveN(now, 1)
@@ -75,7 +75,7 @@ func (t *throttle) admit(c class, p arn.Principal) error {
 			r.CancelAt(now)
 		}
 		return &refusal{
-			code: codes.ResourceExhausted, reason: string(keyops.ErrThrottling), retry: wait,
+			code: codes.ResourceExhausted, reason: string(keyops.ErrThrottling), retry: wait, limit: level.what,
 			message: fmt.Sprintf("more than %d %s calls per second of this %s", level.perSecond, c, level.what),
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -32,7 +33,10 @@ var errNoReturn = fmt.Errorf("call did not return: %w", ErrModuleBroken)
 // replaced and fn runs once more; fn must not have changed anything before it returns
 // [ErrSessionDead], or must add [ErrOutcomeUnknown]. The arguments that fn holds must not
 // be changed by the caller after do returned the context's error.
-func do[T any](ctx context.Context, t *Token, what call, fn func(c *connection, s pkcs11.SessionHandle) (T, error)) (T, error) {
+func do[T any](ctx context.Context, t *Token, what call, fn func(c *connection, s pkcs11.SessionHandle) (T, error)) (v T, err error) {
+	if t.cfg.Observe != nil {
+		defer func(begun time.Time) { t.cfg.Observe(what.op, time.Since(begun), err) }(time.Now())
+	}
 	var zero T
 	if err := ctx.Err(); err != nil {
 		return zero, fmt.Errorf("%s: %w", what.op, err)

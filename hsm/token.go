@@ -35,6 +35,9 @@ type Config struct {
 	// transport key; those that it does not know are quarantined. Nil means that there are no
 	// transcripts to ask, which is right for ceremonies only.
 	KnownTransport func(ID) bool
+	// Observe is told of every operation that has ended, with the time that its caller waited;
+	// nil: nobody is. It must return at once.
+	Observe func(operation string, took time.Duration, err error)
 	// Log receives alarms; nil discards them.
 	Log logrus.FieldLogger
 }
@@ -246,6 +249,16 @@ func (t *Token) Info() Info { return t.info }
 // Calls returns how often each PKCS#11 function was called since Open, leaving out those
 // that were not. A function that takes two calls (C_EncryptInit, C_Encrypt) is one.
 func (t *Token) Calls() map[string]uint64 { return t.counts.snapshot() }
+
+// Sessions returns how many sessions of the pool are working, and how many there are; none
+// while the token is away.
+func (t *Token) Sessions() (inUse, total int) {
+	c := t.conn.Load()
+	if c == nil {
+		return 0, 0
+	}
+	return cap(c.pool.idle) - len(c.pool.idle), cap(c.pool.idle)
+}
 
 func (t *Token) describe(c *connection, library pkcs11.Info) error {
 	i, err := t.driver.TokenInfo(c.slot)

@@ -87,6 +87,7 @@ type Service struct {
 	log         logrus.FieldLogger
 	onStep      func(string)
 
+	unsound int // rows that did not hold at the start
 	view    *view
 	marks   *marks
 	found   Reconciliation
@@ -123,7 +124,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.book = book
+	s.book, s.unsound = book, len(findings)
 	if bad := findings.Head(); bad != nil {
 		return nil, fmt.Errorf("the store as a whole does not hold, so no row of it can be believed: %w", bad)
 	}
@@ -206,6 +207,13 @@ func (s *Service) fail(why error) {
 		s.log.WithError(why).Error("the store cannot be written any more; the daemon has to start again")
 	})
 }
+
+// Refused returns how many rows of the store did not hold when it was opened. What they decide
+// is refused until operators have the store sealed anew.
+func (s *Service) Refused() int { return s.unsound }
+
+// Keys returns how many keys this Region has, with those that wait for deletion.
+func (s *Service) Keys() int { return s.view.total() }
 
 // StoreHead returns the head of the sealed store, for audit checkpoints and peers.
 func (s *Service) StoreHead() seal.Head { return s.book.Head() }

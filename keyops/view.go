@@ -87,6 +87,16 @@ func (v *view) count(account arn.Account) int {
 	return len(v.keys[account])
 }
 
+// total returns how many keys all accounts have.
+func (v *view) total() (n int) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for _, ids := range v.keys {
+		n += len(ids)
+	}
+	return n
+}
+
 // publish makes durable keys visible, all at once, with their aliases.
 func (v *view) publish(keys ...*Key) {
 	v.mu.Lock()

@@ -81,7 +81,7 @@ func (o *options) up() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringSliceVar(&regions, "regions", nil, "names of 1 to 5 Regions (default eu-paris-1,us-east-1,ap-tokyo-1)")
-	cmd.Flags().IntVar(&basePort, "base-port", 0, "first of the ports used, three per Region (default: free ones)")
+	cmd.Flags().IntVar(&basePort, "base-port", 0, "first of the ports used, four per Region (default: free ones)")
 	cmd.Flags().DurationVar(&timeout, "timeout", 3*time.Minute, "how long to wait until all is ready")
 	return cmd
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/keyferry/keyferry/cmd/internal/config"
 	"github.com/keyferry/keyferry/gateway"
 	"github.com/keyferry/keyferry/gateway/alarm"
+	"github.com/keyferry/keyferry/gateway/metrics"
 	"github.com/keyferry/keyferry/gateway/reload"
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops"
@@ -53,6 +54,9 @@ type daemon struct {
 	replicator *replication.Replicator // nil in a deployment of one Region
 	keys       *keyops.Service
 	gateway    *gateway.Server
+	alarms     *alarm.Set
+	metrics    *metrics.Metrics
+	shown      *metrics.Server // nil if metrics are shown to nobody
 
 	closers []func(context.Context) error
 }
@@ -105,7 +109,8 @@ func (d *daemon) readRegionDir(context.Context) error {
 
 // readIdentities reads the identity policies, the first of the files that are kept current.
 func (d *daemon) readIdentities(context.Context) (err error) {
-	d.files = reload.NewWatcher(d.log, alarm.New(d.log))
+	d.alarms = alarm.New(d.log)
+	d.files = reload.NewWatcher(d.log, d.alarms)
 	path := d.config.IdentityPolicies
 	if path == "" {
 		return nil
@@ -164,6 +169,7 @@ func (d *daemon) login(ctx context.Context) error {
 		PINFile: c.PINFile, PINGroupReadable: c.PINGroupReadable,
 		Profile: profile, Sessions: c.Sessions,
 		KnownTransport: func(id hsm.ID) bool { return known[id] },
+		Observe:        d.observeToken(),
 		Log:            d.log,
 	})
 	if err != nil {
@@ -171,6 +177,14 @@ func (d *daemon) login(ctx context.Context) error {
 	}
 	// The token is not closed: the process ends, and its sessions with it.
 	return nil
+}
+
+// observeToken returns who is told of the token's operations. Commands measure nothing.
+func (d *daemon) observeToken() func(string, time.Duration, error) {
+	if d.metrics == nil {
+		return nil
+	}
+	return d.metrics.Token
 }
 
 // findKeys finds the Region's own keys, and proves that the descriptor names them.

@@ -67,12 +67,15 @@ func (d *daemon) openGateway(context.Context) (err error) {
 		Bearer:     bearerOf(c.Bearer),
 		Region:     d.self.Region,
 		Keys:       d.keys, Replication: d.replicationOf(), Health: d.token.Health,
-		Version: version(),
-		Log:     d.log,
+		Version:  version(),
+		Log:      d.log,
+		Observer: d.metrics, RecordThrottled: d.keys.RecordThrottled,
 		Limits: gateway.Limits{
 			MaxConnections:           d.config.Limits.Connections,
 			MaxConnectionsPerAddress: d.config.Limits.ConnectionsPerAddress,
 			MaxConcurrentStreams:     uint32(d.config.Limits.Streams),
+			MaxCalls:                 d.config.Limits.Calls,
+			MaxCallsPerPrincipal:     d.config.Limits.CallsPerPrincipal,
 			Rates: gateway.Rates{
 				Crypto: gateway.Rate(d.config.Limits.Rates.Crypto),
 				Read:   gateway.Rate(d.config.Limits.Rates.Read),

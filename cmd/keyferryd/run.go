@@ -31,6 +31,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	}{
 		{"reading region_dir", exitRegionDir, d.readRegionDir},
 		{"reading identity_policies", exitUsage, d.readIdentities},
+		{"listening for metrics", exitOther, d.openMetrics},
 		{"opening the token", exitToken, d.openToken},
 		{"opening the store", exitStore, d.openStore},
 		{"opening the audit log", exitOther, d.openAudit},
@@ -38,6 +39,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 		{"loading keys", exitStore, d.openKeys},
 		{"listening for clients", exitOther, d.openGateway},
 		{"starting replication", exitOther, d.startPeers},
+		{"watching", exitOther, d.watch},
 	} {
 		if err := step.do(ctx); err != nil {
 			return fail(step.code, advise(fmt.Errorf("%s: %w", step.what, err)))
@@ -84,6 +86,12 @@ func (d *daemon) run(ctx context.Context) error {
 		d.files.Run(needed, filesEvery, hangups())
 		return nil
 	})
+	if d.shown != nil {
+		background.Go(func() error {
+			defer stop()
+			return d.shown.Serve(needed)
+		})
+	}
 	d.log.WithFields(d.addresses()).WithFields(logrus.Fields{
 		"region": d.self.Region, "instance": d.self.Instance, "boundary": d.boundary,
 		"took": time.Since(d.begun).Round(time.Millisecond).String(),
@@ -103,6 +111,9 @@ func (d *daemon) addresses() logrus.Fields {
 	}
 	if d.config.Peers.Listen != "" {
 		f["peers"] = d.config.Peers.Listen
+	}
+	if d.shown != nil {
+		f["metrics"] = d.shown.Addr().String()
 	}
 	return f
 }

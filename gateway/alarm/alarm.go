@@ -60,7 +60,8 @@ func (s *Set) Raise(name string, cause error) {
 	s.log.WithFields(logrus.Fields{fieldAlarm: name, fieldCount: a.Count}).WithError(cause).Error("alarm raised")
 }
 
-// Clear says that the alarm does not stand, or no longer.
+// Clear says that the alarm does not stand, or no longer. From then on it is known, so that
+// it can be seen not to stand.
 func (s *Set) Clear(name string) {
 	if s == nil {
 		return
@@ -68,14 +69,18 @@ func (s *Set) Clear(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.all[name]
-	if a == nil || a.Cause == nil {
+	if a == nil {
+		s.all[name] = &Alarm{Name: name}
+		return
+	}
+	if a.Cause == nil {
 		return
 	}
 	a.Cause = nil
 	s.log.WithFields(logrus.Fields{fieldAlarm: name, fieldCount: a.Count}).Info("alarm cleared")
 }
 
-// All returns every alarm that was ever raised, by name.
+// All returns every alarm that was ever raised or cleared, by name.
 func (s *Set) All() []Alarm {
 	if s == nil {
 		return nil

@@ -13,6 +13,9 @@ func TestACauseIsCountedAndLoggedOnce(t *testing.T) {
 	log, hook := logtest.NewNullLogger()
 	s := alarm.New(log)
 	s.Clear("files") // what never stood is no news
+	if all := s.All(); len(all) != 1 || all[0].Count != 0 || all[0].Cause != nil {
+		t.Errorf("what was looked at and is well is shown as %+v", all)
+	}
 	s.Raise("files", errors.New("broken"))
 	s.Raise("files", errors.New("broken"))
 	s.Raise("keys", errors.New("gone"))

@@ -241,6 +241,13 @@ func (l *Log) ready() error {
 	return nil
 }
 
+// Waiting returns how many records wait for the disk, and how many may.
+func (l *Log) Waiting() (records, limit int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.queue), l.cfg.QueueLength
+}
+
 // submit hands an item to the writer. While the disk fails, items are still taken as long
 // as there is room, so that the log has what happened once the disk recovers; but the
 // caller gets the error. own is for the log's own items, which end after the callers'.

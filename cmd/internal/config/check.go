@@ -27,6 +27,7 @@ func (c *Config) check(doc *strictyaml.Document) {
 	}
 	c.checkClients(doc)
 	c.checkPeers(doc)
+	c.checkMetrics(doc)
 	if _, err := approval.NewQuorum(c.Quorum.Operations); err != nil {
 		doc.Report("quorum.operations", "%v", err)
 	}
@@ -36,6 +37,8 @@ func (c *Config) check(doc *strictyaml.Document) {
 	for _, r := range c.rates() {
 		within(doc, "limits.rates."+r.key, *r.value, 1, 1_000_000)
 	}
+	within(doc, "limits.calls", c.Limits.Calls, 1, 100_000)
+	within(doc, "limits.calls_per_principal", c.Limits.CallsPerPrincipal, 1, 100_000)
 	within(doc, "limits.streams", c.Limits.Streams, 1, 10_000)
 	oneOf(doc, "log.level", c.Log.Level, "debug", "info", "warning", "error")
 	oneOf(doc, "log.format", c.Log.Format, "json", "text")
@@ -180,7 +183,7 @@ func (c *Config) checkPeers(doc *strictyaml.Document) {
 		doc.Report("peers.listen", "missing: give the address at which peers reach this Region, such as 10.0.0.1:7300")
 	}
 	listeners := map[string]string{c.Clients.GRPC: "clients.grpc"}
-	for _, l := range []struct{ key, value string }{{"clients.rest", c.Clients.REST}, {"peers.listen", c.Peers.Listen}} {
+	for _, l := range []struct{ key, value string }{{"clients.rest", c.Clients.REST}, {"peers.listen", c.Peers.Listen}, {"metrics.listen", c.Metrics.Listen}} {
 		if l.value == "" {
 			continue
 		}
@@ -201,6 +204,21 @@ func (c *Config) checkPeers(doc *strictyaml.Document) {
 		}
 	}
 	c.checkPermissions(doc)
+}
+
+func (c *Config) checkMetrics(doc *strictyaml.Document) {
+	const at = "metrics.listen"
+	if c.Metrics.Listen == "" {
+		if c.Metrics.Remote {
+			doc.Report("metrics.remote", "goes with metrics.listen only")
+		}
+		return
+	}
+	address(doc, at, c.Metrics.Listen, "127.0.0.1:7400")
+	host, _, err := net.SplitHostPort(c.Metrics.Listen)
+	if ip := net.ParseIP(host); err == nil && !c.Metrics.Remote && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		doc.Report(at, "%q can be reached by other machines, and readers need no certificate: give a loopback address, or remote: true", c.Metrics.Listen)
+	}
 }
 
 func valid[T any](doc *strictyaml.Document, at, value string, parse func(string) (T, error)) {

@@ -45,6 +45,8 @@ type Config struct {
 	Quorum Quorum `yaml:"quorum,omitempty"`
 	// Limits bounds what clients can take.
 	Limits Limits `yaml:"limits,omitempty"`
+	// Metrics says where measurements are shown.
+	Metrics Metrics `yaml:"metrics,omitempty"`
 	// Log says what is written to standard error.
 	Log Log `yaml:"log,omitempty"`
 	// DrainTimeout bounds how long a stop waits for calls in flight. Default 20s.
@@ -177,8 +179,22 @@ type Limits struct {
 	ConnectionsPerAddress int `yaml:"connections_per_address,omitempty"`
 	// Streams is the number of calls in flight on one connection, 1 to 10000. Default 100.
 	Streams int `yaml:"streams,omitempty"`
+	// Calls is the number of calls in flight on all connections together, 1 to 100000. Default
+	// 2000.
+	Calls int `yaml:"calls,omitempty"`
+	// CallsPerPrincipal is how many of them one principal has, 1 to 100000. Default: half.
+	CallsPerPrincipal int `yaml:"calls_per_principal,omitempty"`
 	// Rates bounds how often calls are served.
 	Rates Rates `yaml:"rates,omitempty"`
+}
+
+// Metrics says where measurements are shown, for Prometheus.
+type Metrics struct {
+	// Listen is the address, host:port. A reader needs no certificate, so anything but a
+	// loopback address takes remote. Default: none, so that nothing is shown.
+	Listen string `yaml:"listen,omitempty"`
+	// Remote permits an address that other machines reach. Default false.
+	Remote bool `yaml:"remote,omitempty"`
 }
 
 // Rates bounds how often calls are served, by their class; docs/reference/rest.md says which

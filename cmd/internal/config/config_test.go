@@ -47,7 +47,7 @@ func TestDefaults(t *testing.T) {
 		Audit:  Audit{Dir: "audit", FlushInterval: time.Second},
 		Clients: Clients{GRPC: "127.0.0.1:7100", CertificateFile: "server.crt", KeyFile: "server.key", CAFile: "ca.crt",
 			Principals: []PrincipalRule{{SPIFFE: "spiffe://example.org/user/*", Principal: "arn:aws:iam::111122223333:user/*"}}},
-		Limits: Limits{Keys: 100_000, Connections: 1000, ConnectionsPerAddress: 500, Streams: 100,
+		Limits: Limits{Keys: 100_000, Connections: 1000, ConnectionsPerAddress: 500, Streams: 100, Calls: 2000, CallsPerPrincipal: 1000,
 			Rates: Rates{Crypto: Rate{20_000, 10_000}, Read: Rate{2_000, 1_000}, Manage: Rate{200, 100}}},
 		Log:          Log{Level: "info", Format: "json"},
 		DrainTimeout: 20 * time.Second,
@@ -95,7 +95,7 @@ func TestMistakes(t *testing.T) {
 			`c.yaml:4: token.modul: unknown key: did you mean module?`,
 			`c.yaml:4: token.module: missing: give a path`}},
 		{"unknown key", "region_dir: region\n", "region_dir: region\npeer_list: x\n", []string{
-			`c.yaml:4: peer_list: unknown key: the keys here are region, partition, accounts, region_dir, token, store, audit, clients, identity_policies, peers, quorum, limits, log, drain_timeout`}},
+			`c.yaml:4: peer_list: unknown key: the keys here are region, partition, accounts, region_dir, token, store, audit, clients, identity_policies, peers, quorum, limits, metrics, log, drain_timeout`}},
 		{"repeated key", "region_dir: region\n", "region_dir: region\nregion_dir: other\n", []string{
 			`c.yaml:4: region_dir: given twice, first in line 3: remove one`}},
 		{"account without quotes", `["111122223333"]`, `[111122223333]`, []string{
@@ -168,6 +168,17 @@ func TestMistakes(t *testing.T) {
 			`c.yaml:7: limits.rates.read.principal: -1: want 1 to 1000000`}},
 		{"quorum", "audit: {dir: audit}\n", "audit: {dir: audit}\nquorum: {operations: [suspend-region, erase]}\n", []string{
 			`c.yaml:7: quorum.operations: operation "erase": want some of [delete-primary-key disassociate-replica force-promotion suspend-region]`}},
+		{"calls", "audit: {dir: audit}\n", "audit: {dir: audit}\nlimits: {calls: 100001, calls_per_principal: -1}\n", []string{
+			`c.yaml:7: limits.calls: 100001: want 1 to 100000`,
+			`c.yaml:7: limits.calls_per_principal: -1: want 1 to 100000`}},
+		{"metrics for everybody", "audit: {dir: audit}\n", "audit: {dir: audit}\nmetrics: {listen: 0.0.0.0:7400}\n", []string{
+			`c.yaml:7: metrics.listen: "0.0.0.0:7400" can be reached by other machines, and readers need no certificate: give a loopback address, or remote: true`}},
+		{"metrics by name", "audit: {dir: audit}\n", "audit: {dir: audit}\nmetrics: {listen: \":7400\"}\n", []string{
+			`c.yaml:7: metrics.listen: ":7400" can be reached by other machines, and readers need no certificate: give a loopback address, or remote: true`}},
+		{"metrics where clients are", "audit: {dir: audit}\n", "audit: {dir: audit}\nmetrics: {listen: 127.0.0.1:7100}\n", []string{
+			`c.yaml:7: metrics.listen: 127.0.0.1:7100 is the address of clients.grpc already: give each listener its own`}},
+		{"metrics nowhere", "audit: {dir: audit}\n", "audit: {dir: audit}\nmetrics: {remote: true}\n", []string{
+			`c.yaml:7: metrics.remote: goes with metrics.listen only`}},
 		{"own Region as a peer", "audit: {dir: audit}\n", "audit: {dir: audit}\npeers: {addresses: {eu-paris-1: 10.0.0.1:7300}}\n", []string{
 			`c.yaml:7: peers.listen: missing: give the address at which peers reach this Region, such as 10.0.0.1:7300`,
 			`c.yaml:7: peers.addresses.eu-paris-1: is this daemon's own Region: list the others only`}},

@@ -63,6 +63,8 @@ func (c *Config) applyDefaults(doc *strictyaml.Document) {
 	orNumber(&c.Limits.Connections, 1000)
 	orNumber(&c.Limits.ConnectionsPerAddress, max(1, c.Limits.Connections/2))
 	orNumber(&c.Limits.Streams, 100)
+	orNumber(&c.Limits.Calls, 2000)
+	orNumber(&c.Limits.CallsPerPrincipal, max(1, c.Limits.Calls/2))
 	for _, r := range c.rates() {
 		orNumber(r.value, r.otherwise)
 	}

@@ -61,6 +61,9 @@ func (d *Deployment) writeDaemonConfig(r RegionPlan, token softhsm.Token) error 
 		Limits:           config.Limits{},
 		Log:              config.Log{Level: "info", Format: "json"},
 	}
+	if r.Metrics != 0 {
+		c.Metrics.Listen = loopback(r.Metrics)
+	}
 	for _, other := range d.plan.Regions {
 		if other.Name != r.Name {
 			c.Peers.Listen = loopback(r.Peer)

@@ -33,6 +33,8 @@ type RegionPlan struct {
 	GRPC int         `json:"grpc_port"`
 	REST int         `json:"rest_port"`
 	Peer int         `json:"peer_port"`
+	// Metrics is 0 in deployments that were made before there were any.
+	Metrics int `json:"metrics_port"`
 }
 
 // Deployment is a deployment in a directory.

@@ -75,18 +75,18 @@ func TestPlansRefused(t *testing.T) {
 func TestPorts(t *testing.T) {
 	seen := map[int]bool{}
 	for _, r := range create(t).plan.Regions {
-		for _, p := range []int{r.GRPC, r.REST, r.Peer} {
+		for _, p := range []int{r.GRPC, r.REST, r.Peer, r.Metrics} {
 			if seen[p] || p < lowestPort || p >= highestPort {
 				t.Errorf("port %d of %s: used twice or out of range", p, r.Name)
 			}
 			seen[p] = true
 		}
 	}
-	if len(seen) != 9 {
-		t.Errorf("%d ports for three Regions, want 9", len(seen))
+	if len(seen) != 12 {
+		t.Errorf("%d ports for three Regions, want 12", len(seen))
 	}
 	fixed, err := newPlan([]region.Name{"eu-paris-1", "us-east-1"}, 7100)
-	want := []RegionPlan{{"eu-paris-1", 7100, 7101, 7102}, {"us-east-1", 7103, 7104, 7105}}
+	want := []RegionPlan{{"eu-paris-1", 7100, 7101, 7102, 7103}, {"us-east-1", 7104, 7105, 7106, 7107}}
 	if diff := cmp.Diff(want, fixed.Regions); diff != "" || err != nil {
 		t.Errorf("ports from 7100, %v (-want +got):\n%s", err, diff)
 	}

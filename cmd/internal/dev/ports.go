@@ -18,15 +18,15 @@ const (
 func (p *Plan) choosePorts(base int) error {
 	next := freePort
 	if base != 0 {
-		if base < 1024 || base > 65_535-3*MaxRegions {
-			return fmt.Errorf("base port %d: want 1024 to %d", base, 65_535-3*MaxRegions)
+		if base < 1024 || base > 65_535-4*MaxRegions {
+			return fmt.Errorf("base port %d: want 1024 to %d", base, 65_535-4*MaxRegions)
 		}
 		next = func(map[int]bool) (int, error) { base++; return base - 1, nil }
 	}
 	taken := map[int]bool{}
 	for i := range p.Regions {
 		r := &p.Regions[i]
-		for _, port := range []*int{&r.GRPC, &r.REST, &r.Peer} {
+		for _, port := range []*int{&r.GRPC, &r.REST, &r.Peer, &r.Metrics} {
 			n, err := next(taken)
 			if err != nil {
 				return err
