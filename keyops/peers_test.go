@@ -46,7 +46,7 @@ func TestOwnFactNamesWhatEncrypts(t *testing.T) {
 		if err := k.Set.Suspend(t.Context(), w.paris.Signer(), "ap-tokyo-1"); err != nil {
 			return err
 		}
-		return k.Set.Rotate(t.Context(), w.paris.Signer(), mrk.Listed{ID: second.ID})
+		return k.Set.RotateAlone(t.Context(), w.paris.Signer(), mrk.Listed{ID: second.ID})
 	})
 	if err != nil {
 		t.Fatal(explain(err))

@@ -337,7 +337,7 @@ func (s *site) rotate(id arn.KeyID) {
 	m := keyops.Material{ID: material.Compute(string(k.Spec), string(id), check), Object: object, Created: time.Now(), Local: true}
 	err = s.region.UpdateShared(ctx, id, keyops.Cause{Event: "RotateKey"}, func(k *keyops.Key) error {
 		k.Materials = append(slices.Clip(k.Materials), m)
-		return k.Set.Rotate(ctx, s.region.Signer(), mrk.Listed{ID: m.ID})
+		return k.Set.RotateAlone(ctx, s.region.Signer(), mrk.Listed{ID: m.ID})
 	})
 	if err != nil {
 		s.t.Fatal(err)

@@ -103,14 +103,29 @@ func (s *Set) admit(r region.Name, incarnation uint64) {
 
 // manage returns a copy of the state to change, if this Region may manage the key now.
 func (s *Set) manage() (*State, error) {
-	if s.frozen != nil {
+	switch {
+	case guardFrozen.stops(s.frozen != nil):
 		return nil, fmt.Errorf("%w: %s by %s", ErrFrozen, s.frozen.Cause, s.frozen.Writer)
-	}
-	if !s.Acting() {
+	case guardSealed.stops(s.sealed != nil):
+		return nil, fmt.Errorf("%w: epoch %s", ErrOffered, s.sealed.Epoch)
+	case guardActing.stops(!s.Acting()):
 		return nil, fmt.Errorf("%w: it is %s", ErrNotPrimary, s.Primary())
 	}
 	return s.state.clone(), nil
 }
+
+// enabled reports whether the key here is Enabled, or Updating, which only an Enabled key
+// becomes.
+func (s *Set) enabled() bool {
+	own := s.Own()
+	return own != nil && own.Incarnation == s.incarnation && (own.KeyState == stateEnabled || own.KeyState == stateUpdating)
+}
+
+// Key states that the rules know.
+const (
+	stateEnabled  = "Enabled"
+	stateUpdating = "Updating"
+)
 
 // AddMember lists a Region as a new member with the next incarnation and keeps the request
 // by which the Region makes its replica (rule 2). Of the request, the caller sets
@@ -129,13 +144,16 @@ func (s *Set) AddMember(ctx context.Context, signer Signer, to region.Name, inst
 		incarnation = m.Incarnation
 	}
 	switch {
-	case to == s.self.Region, e.Status.In() && !s.gone(e):
+	case to == s.self.Region, guard2Member.stops(e.Status.In() && !s.gone(e)):
 		return fmt.Errorf("%w: %s", ErrMember, to)
 	case e.Incarnation == 0 && len(st.Members) >= MaxMembers:
 		return fmt.Errorf("%w: %d members", ErrFull, len(st.Members))
 	}
 	req.Key, req.Source, req.Instance = s.key, s.self.Region, s.self.Instance
-	req.Destination, req.ToInstance, req.Incarnation = to, instance, max(e.Incarnation, incarnation)+1
+	req.Destination, req.ToInstance, req.Incarnation = to, instance, max(e.Incarnation, incarnation)
+	if guard2Incarnation.stops(true) || req.Incarnation == 0 {
+		req.Incarnation++
+	}
 	if err := s.sign(ctx, signer, statement.CreateReplica, req.payload(), &req.signed); err != nil {
 		return err
 	}
@@ -149,37 +167,6 @@ func (s *Set) AddMember(ctx context.Context, signer Signer, to region.Name, inst
 	s.requests = maps.Clone(s.requests)
 	s.requests[to] = req
 	return nil
-}
-
-// Suspend stops waiting for a member that is dark (rule 10). It comes back by itself.
-func (s *Set) Suspend(ctx context.Context, signer Signer, r region.Name) error {
-	st, err := s.manage()
-	if err != nil {
-		return err
-	}
-	e := st.Entry(r)
-	if r == s.self.Region || !e.Status.In() {
-		return fmt.Errorf("%w: %s", ErrNotMember, r)
-	}
-	e.Status = Suspended
-	st.setEntry(e)
-	return s.publish(ctx, signer, st)
-}
-
-// Rotate lists a new material, which this Region's token holds already, as pending (rule 7).
-func (s *Set) Rotate(ctx context.Context, signer Signer, m Listed) error {
-	st, err := s.manage()
-	if err != nil {
-		return err
-	}
-	if !st.Pending.IsZero() {
-		return fmt.Errorf("%w: %s", ErrPending, st.Pending)
-	}
-	if err := s.list(st, m); err != nil {
-		return err
-	}
-	st.Pending = m.ID
-	return s.publish(ctx, signer, st)
 }
 
 // list adds a material to a state that is being changed.
@@ -222,7 +209,7 @@ func (s *Set) Admit(v Verifier, req CreateRequest) error {
 	if req.Key != s.key || req.Destination != s.self.Region || req.ToInstance != s.self.Instance {
 		return fmt.Errorf("%w: create request for %s %s", ErrForeign, req.Destination, req.ToInstance)
 	}
-	if req.Source != head.Epoch.Region || req.Instance != head.Instance {
+	if guard3Request.stops(req.Source != head.Epoch.Region || req.Instance != head.Instance) {
 		return fmt.Errorf("%w: from %s, the primary Region is %s", ErrRequest, req.Source, head.Epoch.Region)
 	}
 	if err := v.Verify(req.Source, req.Instance, req.signed); err != nil {
@@ -232,12 +219,19 @@ func (s *Set) Admit(v Verifier, req CreateRequest) error {
 	if !e.Status.In() || e.Instance != s.self.Instance || e.Incarnation != req.Incarnation {
 		return fmt.Errorf("%w: incarnation %d is %s in the state, %d is asked for", ErrRequest, e.Incarnation, e.Status, req.Incarnation)
 	}
-	if req.Incarnation <= s.incarnation {
+	if guard3Newer.stops(req.Incarnation <= s.incarnation) {
 		return fmt.Errorf("%w: incarnation %d is over", ErrRequest, req.Incarnation)
 	}
-	s.incarnation, s.told, s.floor, s.admission = req.Incarnation, false, 0, &req
+	s.rebirth(req.Incarnation)
+	s.admission = &req
+	return nil
+}
+
+// rebirth begins a new incarnation of the key here.
+func (s *Set) rebirth(incarnation uint64) {
+	s.incarnation, s.told, s.destroying, s.floor = incarnation, false, false, 0
+	s.offer, s.refused, s.refusedFor = nil, Nonce{}, ""
 	if own := s.Own(); own != nil && own.Incarnation == s.incarnation {
 		s.floor = own.Counter
 	}
-	return nil
 }

@@ -35,6 +35,25 @@ var (
 	ErrEquivocation = errors.New("two different facts with one number")
 	// ErrProperties means that a state changes what cannot change.
 	ErrProperties = errors.New("fixed property changed")
+	// ErrOffered means that the key was offered to another Region, which has not answered.
+	ErrOffered = errors.New("a hand-over is on offer")
+	// ErrNotEnabled means that the key in this Region is not Enabled.
+	ErrNotEnabled = errors.New("key not enabled here")
+	// ErrNotHeard means that a Region which may have acted was not heard since this start.
+	ErrNotHeard = errors.New("not all Regions heard since the start")
+	// ErrNotActive means that a Region is not an active member.
+	ErrNotActive = errors.New("not an active member")
+	// ErrAlone means that a material would be released while this Region's token alone holds
+	// it, although the key has other members.
+	ErrAlone = errors.New("material would exist in one token only")
+	// ErrAwaited means that members are awaited which do not hold the pending material.
+	ErrAwaited = errors.New("members are awaited")
+	// ErrNothing means that there is nothing pending, or nothing on offer.
+	ErrNothing = errors.New("nothing to decide")
+	// ErrLacking means that this Region does not hold every listed material yet.
+	ErrLacking = errors.New("materials are missing here")
+	// ErrOffer means an offer that does not follow from what is known here.
+	ErrOffer = errors.New("offer does not follow")
 	// ErrRequest means that a create request does not fit the set.
 	ErrRequest = errors.New("create request does not fit")
 )

@@ -49,6 +49,18 @@ func (s *Set) Marshal() []byte {
 		w.Uint(f.Number)
 		w.Bytes(f.Evidence)
 	}
+	w.Bool(s.sealed != nil)
+	if s.sealed != nil {
+		s.sealed.encode(&w)
+	}
+	w.Bool(s.offer != nil)
+	if s.offer != nil {
+		w.Bytes(s.offer.Marshal())
+	}
+	w.Bytes(s.refused[:])
+	w.String(s.refusedFor)
+	encodeOptionalMaterial(&w, s.alone)
+	w.Bool(s.destroying)
 	return w.Out()
 }
 
@@ -80,6 +92,18 @@ func Unmarshal(b []byte) (*Set, error) {
 	if r.Bool() {
 		s.frozen = decodeConflict(r)
 	}
+	if r.Bool() {
+		if c := decodeCertificate(r); r.Err() == nil {
+			s.sealed = &c
+		}
+	}
+	if r.Bool() {
+		s.offer = decodeOffer(r)
+	}
+	r.Fixed(s.refused[:])
+	s.refusedFor = r.String(maxText)
+	s.alone = decodeOptionalMaterial(r)
+	s.destroying = r.Bool()
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("parsing set: %w", err)
 	}

@@ -121,6 +121,9 @@ func (s *Set) recall(m *Member, res *Result) {
 		return // of the instance before this one; incarnations go on above it
 	}
 	res.Changed, res.Rolled = true, true
+	if m.Incarnation == s.incarnation && guard13Refused.stops(m.Refused != Nonce{}) {
+		s.refused, s.refusedFor = m.Refused, m.RefusedFor // a refusal is final
+	}
 	own := s.Own()
 	deleted := own != nil && own.Deleted && own.Incarnation == s.incarnation
 	switch {
@@ -134,7 +137,7 @@ func (s *Set) recall(m *Member, res *Result) {
 	case m.Incarnation > s.incarnation:
 		s.incarnation, s.floor, s.told = m.Incarnation, 0, m.Deleted
 		res.Reborn = !m.Deleted
-	case m.Deleted && !deleted:
+	case guard20Told.stops(m.Deleted && !deleted):
 		s.told = true
 	}
 	if m.Incarnation == s.incarnation {
@@ -173,7 +176,7 @@ func (s *Set) mergeCertificate(v Verifier, c Certificate, res *Result) error {
 		}
 	}
 	s.chain = append(slices.Clip(s.chain), c)
-	s.permit = Nonce{} // rule 16; a permit is only ever written together with its own certificate
+	s.fence()
 	res.Changed, res.Epoch = true, true
 	return nil
 }
@@ -209,7 +212,9 @@ func (s *Set) mergeState(v Verifier, st *State, res *Result) error {
 		}
 	}
 	if mine {
-		s.permit = Nonce{} // written by this Region and not remembered: it was rolled back
+		if guard20Permit.stops(true) {
+			s.permit = Nonce{} // written by this Region and not remembered: it was rolled back
+		}
 		res.Rolled = true
 	}
 	s.take(st)
@@ -228,9 +233,7 @@ func (s *Set) mergeAdmission(v Verifier, req CreateRequest, res *Result) error {
 		// come back after its eviction.
 		return fmt.Errorf("%w: %s asks for itself", ErrRequest, req.Source)
 	}
-	if !slices.ContainsFunc(s.chain, func(c Certificate) bool {
-		return c.Epoch.Region == req.Source && c.Instance == req.Instance
-	}) {
+	if !s.wasPrimary(req.Source, req.Instance) {
 		return fmt.Errorf("%w: %s was never the primary Region", ErrRequest, req.Source)
 	}
 	if err := v.Verify(req.Source, req.Instance, req.signed); err != nil {
@@ -253,10 +256,7 @@ func (s *Set) follow(res *Result) {
 	if own := s.Own(); own != nil && own.Deleted && own.Incarnation == s.incarnation && !s.told {
 		return // a tombstone needs a create request, whose policy the new key gets: Admit
 	}
-	s.incarnation, s.told, s.floor = e.Incarnation, false, 0
-	if own := s.Own(); own != nil && own.Incarnation == s.incarnation {
-		s.floor = own.Counter
-	}
+	s.rebirth(e.Incarnation)
 	res.Changed, res.Reborn = true, true
 }
 

@@ -146,7 +146,7 @@ func TestLimitsOfASet(t *testing.T) {
 	}
 	twin := testMaterial(0)
 	twin[31]++
-	if err := set.Rotate(ctx(), testSigner(regionA), mrk.Listed{ID: twin}); !errors.Is(err, mrk.ErrMaterial) {
+	if err := set.RotateAlone(ctx(), testSigner(regionA), mrk.Listed{ID: twin}); !errors.Is(err, mrk.ErrMaterial) {
 		t.Errorf("a second material with one prefix: %v", err)
 	}
 	full := *set.State()

@@ -33,14 +33,17 @@ func (s *Set) Reissue(ctx context.Context, signer Signer, own OwnFacts) (changed
 	if s.state != nil {
 		m.Joined, m.Seq = s.state.Epoch, s.state.Seq
 	}
-	if own.Deleted {
-		m.Held = nil
+	if own.Deleted || guardAlive.stops(s.destroying) {
+		m.Held = nil // nobody may count on what is being destroyed
 	}
-	counter := s.floor
+	m.Refused, m.RefusedFor = s.refused, s.refusedFor
+	counter := uint64(0)
+	if guard20Count.stops(true) {
+		counter = s.floor
+	}
 	if old := s.Own(); old != nil && old.Incarnation == s.incarnation {
-		m.Refused, m.RefusedFor = old.Refused, old.RefusedFor
 		m.Counter = old.Counter
-		if old.Counter > s.floor && bytes.Equal(m.payload(), old.signed.Payload) {
+		if old.Counter > counter && bytes.Equal(m.payload(), old.signed.Payload) {
 			return false, nil
 		}
 		counter = max(counter, old.Counter)

@@ -51,6 +51,13 @@ type Set struct {
 	told        bool   // others hold this Region's own word that this incarnation is deleted
 	floor       uint64 // counters up to here were used by this Region, in this incarnation
 	frozen      *Conflict
+
+	sealed     *Certificate // offered to another Region and not decided: this Region does not act
+	offer      *Offer       // made to this Region and not decided
+	refused    Nonce        // of the newest epoch that was offered to this Region and that it refused
+	refusedFor string
+	alone      material.ID // may be released although it is in this Region's token only
+	destroying bool        // the objects are being destroyed; there is no way back
 }
 
 // Conflict is a pair of facts that cannot both be honest.
@@ -104,8 +111,15 @@ func (s *Set) Primary() region.Name { return s.Epoch().Region }
 // Acting reports whether this Region may act as the primary Region: the newest certificate
 // names it, and it holds the permit for exactly that epoch.
 func (s *Set) Acting() bool {
-	return len(s.chain) > 0 && s.Primary() == s.self.Region && !s.told &&
-		s.permit != Nonce{} && s.permit == s.Epoch().Nonce && s.state != nil && s.state.Epoch == s.Epoch()
+	if len(s.chain) == 0 || s.told || s.destroying || s.state == nil || guardSealed.stops(s.sealed != nil) {
+		return false
+	}
+	return s.named() && s.permit != Nonce{} && s.permit == s.Epoch().Nonce && s.state.Epoch == s.Epoch()
+}
+
+// named reports whether the newest certificate names this Region and instance.
+func (s *Set) named() bool {
+	return s.Primary() == s.self.Region && s.head().Instance == s.self.Instance
 }
 
 // DropPermit makes this Region stop acting until it has renewed its term. It is called when
@@ -215,23 +229,24 @@ func (s *Set) Request(r region.Name) (CreateRequest, bool) {
 // Ready reports whether a replica that holds these materials may leave Creating: the
 // primary Region calls it active and nothing that the state lists is missing (rule 6).
 func (s *Set) Ready(held []material.ID) bool {
-	if s.state == nil || s.told || s.state.Epoch != s.Epoch() {
+	if s.state == nil || s.told || s.destroying || s.state.Epoch != s.Epoch() {
 		return false
 	}
 	e := s.Entry(s.self.Region)
-	if e.Status != Active || e.Incarnation != s.incarnation {
+	if guard6Active.stops(e.Status != Active) || e.Incarnation != s.incarnation {
 		return false
 	}
-	if s.external() {
-		return true
-	}
-	have := newIDSet(held)
+	return s.external() || !guard6Holds.stops(len(s.lacking(newIDSet(held))) > 0)
+}
+
+// lacking returns the listed materials that are not among the held ones.
+func (s *Set) lacking(held idSet) (out []material.ID) {
 	for _, m := range s.state.Materials {
-		if !m.WrittenOff && !have.has(m.ID) {
-			return false
+		if !m.WrittenOff && !held.has(m.ID) {
+			out = append(out, m.ID)
 		}
 	}
-	return true
+	return out
 }
 
 // Shut reports whether the newest state evicts this Region's key, which then is Disabled.
@@ -289,7 +304,7 @@ func (s *Set) Facts(after Hash) Facts {
 // nothing: its word comes first.
 func (s *Set) Owes(to region.Name) []material.ID {
 	own, its, e := s.Own(), s.members[to], s.Entry(to)
-	if own == nil || its == nil || to == s.self.Region || s.external() || s.told {
+	if own == nil || its == nil || to == s.self.Region || s.external() || s.told || s.destroying {
 		return nil
 	}
 	if its.Deleted || its.Incarnation != e.Incarnation || !e.Status.In() && s.Primary() != to {
@@ -308,15 +323,15 @@ func (s *Set) Owes(to region.Name) []material.ID {
 // addressed to this incarnation, and a state under a valid certificate lists its material
 // (rule 4).
 func (s *Set) Accepts(b Blob) (Listed, error) {
-	if b.Key != s.key || b.Destination != s.self.Region || b.ToInstance != s.self.Instance ||
-		b.Incarnation != s.incarnation || s.told || s.incarnation == 0 {
+	if b.Key != s.key || b.Destination != s.self.Region || b.ToInstance != s.self.Instance || s.incarnation == 0 ||
+		guard4Incarnation.stops(b.Incarnation != s.incarnation) || guard4Deleted.stops(s.told || s.destroying) {
 		return Listed{}, fmt.Errorf("%w: blob for %s %s incarnation %d", ErrForeign, b.Destination, b.ToInstance, b.Incarnation)
 	}
-	if own := s.Own(); own != nil && own.Deleted && own.Incarnation == s.incarnation {
+	if own := s.Own(); own != nil && guard4Deleted.stops(own.Deleted && own.Incarnation == s.incarnation) {
 		return Listed{}, fmt.Errorf("%w: the key is deleted here", ErrForeign)
 	}
 	m, ok := s.known[b.Material]
-	if !ok {
+	if guard4Listed.stops(!ok) {
 		return Listed{}, fmt.Errorf("%w: %s", ErrUnlisted, b.Material)
 	}
 	return m, nil

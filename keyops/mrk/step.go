@@ -37,6 +37,9 @@ const (
 	EventDemoted   EventKind = "ReplicaRejoining"
 	EventActivated EventKind = "ReplicaActive"
 	EventReleased  EventKind = "RotateKey" // the pending material is current
+	EventAccepted  EventKind = "PrimaryAccepted"
+	EventDeclined  EventKind = "PrimaryDeclined" // the Region that the key was offered to refused; this one goes on
+	EventPromoted  EventKind = "PrimaryPromoted" // by operators
 )
 
 // Event is one thing that Step did.
@@ -44,7 +47,8 @@ type Event struct {
 	Kind     EventKind
 	Region   region.Name
 	Material material.ID
-	Holders  int // of a released material: Regions known to hold it
+	Holders  int    // of a released material: Regions known to hold it
+	Reason   string // of a refusal, for people
 }
 
 // Step does what the acting primary Region does by itself: it renews its term (rule 18),
@@ -56,11 +60,8 @@ func (s *Set) Step(ctx context.Context, signer Signer, c Contact) (changed bool,
 		return false, nil, nil
 	}
 	st := s.state.clone()
-	if !s.Acting() {
-		if !s.mayRenew(c) {
-			return false, nil, nil
-		}
-		if events, err = s.renew(ctx, signer, st, c); err != nil {
+	if s.sealed != nil || !s.Acting() {
+		if events, err = s.goOn(ctx, signer, st, c); err != nil || len(events) == 0 {
 			return false, nil, err
 		}
 	}
@@ -114,38 +115,56 @@ func (s *Set) heardAll(c Contact) bool {
 	return true
 }
 
+// goOn opens this Region's next epoch, if it is to act again: after a refusal of its offer
+// (rule 15), or because it lost its permit (18).
+func (s *Set) goOn(ctx context.Context, signer Signer, st *State, c Contact) ([]Event, error) {
+	event := Event{Kind: EventRenewed, Region: s.self.Region}
+	next := uint64(1)
+	if s.sealed != nil {
+		why, declined := s.declined()
+		if !declined {
+			return nil, nil
+		}
+		event = Event{Kind: EventDeclined, Region: s.sealed.Epoch.Region, Reason: why}
+		if guard15Burn.stops(true) {
+			next = 2 // nobody can accept a number that is over
+		}
+	}
+	if kept := s.sealed != nil && s.named() && s.permit == s.head().Epoch.Nonce && !s.told && !s.destroying; !kept && !s.mayRenew(c) {
+		return nil, nil
+	}
+	return s.renew(ctx, signer, st, c, next, event)
+}
+
 // mayRenew is the guard of rule 18.
 func (s *Set) mayRenew(c Contact) bool {
 	e := s.Entry(s.self.Region)
-	if s.Primary() != s.self.Region || s.head().Instance != s.self.Instance || s.told || s.permit != (Nonce{}) {
+	if guard18Named.stops(!s.named()) || s.told || s.destroying || s.permit != (Nonce{}) {
 		return false
 	}
 	if s.Own().Deleted || e.Status == Evicted || e.Status == Retained || len(s.chain) >= MaxCertificates {
 		return false
 	}
-	if !s.external() && !s.holds().has(s.uses()) {
+	if !s.external() && guard18Current.stops(!s.holds().has(s.uses())) {
 		return false
 	}
-	return s.heardAll(c)
+	return !guard18Heard.stops(!s.heardAll(c))
 }
 
-// renew opens this Region's next epoch on the state that it knows.
-func (s *Set) renew(ctx context.Context, signer Signer, st *State, c Contact) ([]Event, error) {
+// renew opens this Region's next epoch on the state that it knows, so many numbers further.
+func (s *Set) renew(ctx context.Context, signer Signer, st *State, c Contact, numbers uint64, event Event) ([]Event, error) {
 	nonce, err := c.Nonce()
 	if err != nil {
 		return nil, err
 	}
-	parent := s.head()
-	cert := Certificate{Key: s.key, Epoch: parent.Epoch, Instance: s.self.Instance, Parent: parent.Hash()}
-	cert.Epoch.Number++
-	cert.Epoch.Nonce = nonce
+	cert := s.successor(nonce)
+	cert.Epoch.Number += numbers
 	if err := s.sign(ctx, signer, statement.Certificate, cert.payload(), &cert.signed); err != nil {
 		return nil, err
 	}
-	s.chain = append(slices.Clip(s.chain), cert)
-	s.permit = nonce
+	s.begin(append(slices.Clip(s.chain), cert))
 	s.open(st, cert.Epoch, c)
-	return []Event{{Kind: EventRenewed, Region: s.self.Region}}, nil
+	return []Event{event}, nil
 }
 
 // open turns the last state known into the first one of this Region's new epoch: only what
@@ -164,7 +183,7 @@ func (s *Set) open(st *State, e Epoch, c Contact) {
 		}
 	}
 	for i, m := range st.Members {
-		if m.Region != s.self.Region && m.Status == Active {
+		if m.Region != s.self.Region && guard13Prove.stops(m.Status == Active) {
 			st.Members[i].Status = Rejoining
 		}
 	}
@@ -185,7 +204,14 @@ func (s *Set) ownEntry(st *State, _ Contact) []Event {
 // token after a restore, or sent by members of an earlier line.
 func (s *Set) takeBack(st *State, c Contact) (events []Event) {
 	for _, id := range s.holds() {
-		if s.external() || st.listed(id) != nil {
+		if s.external() {
+			continue
+		}
+		if l := st.listed(id); l != nil {
+			if l.WrittenOff { // given up, and found after all
+				l.WrittenOff = false
+				events = append(events, Event{Kind: EventTakenBack, Region: s.self.Region, Material: id})
+			}
 			continue
 		}
 		m, ok := s.known[id]
@@ -218,7 +244,13 @@ func (s *Set) adopt(st *State, _ Contact) (events []Event) {
 	for _, m := range s.sortedMembers() {
 		e := st.Entry(m.Region)
 		unknown := m.Incarnation > e.Incarnation || m.Incarnation == e.Incarnation && e.Status == Removed
-		if m.Region == s.self.Region || m.Deleted || !unknown || m.Incarnation > s.admitted[m.Region] || e.Incarnation == 0 && len(st.Members) >= MaxMembers {
+		if e.Status == Evicted && m.Incarnation == e.Incarnation && !guard21Evicted.stops(true) {
+			unknown = true
+		}
+		if m.Region == s.self.Region || m.Deleted || !unknown || e.Incarnation == 0 && len(st.Members) >= MaxMembers {
+			continue
+		}
+		if guard21Admitted.stops(m.Incarnation > s.admitted[m.Region]) {
 			continue
 		}
 		st.setEntry(Entry{m.Region, m.Instance, m.Incarnation, Joining})
@@ -239,7 +271,7 @@ func (s *Set) demote(st *State, _ Contact) (events []Event) {
 		if e.Region == s.self.Region || e.Status != Active || m == nil || m.Deleted {
 			continue
 		}
-		if !need.within(m.Held) || !s.live(m.Used).within(held) {
+		if guard11Held.stops(!need.within(m.Held)) || guard11Used.stops(!s.live(m.Used).within(held)) {
 			st.Members[i].Status = Rejoining
 			events = append(events, Event{Kind: EventDemoted, Region: e.Region})
 		}
@@ -268,7 +300,7 @@ func (s *Set) proven(st *State, e Entry) bool {
 		return st.Pending.IsZero() || m.Holds(st.Pending)
 	}
 	held, used := s.holds(), s.live(m.Used)
-	if !held.within(m.Held) || !used.within(held) {
+	if guard5Holds.stops(!held.within(m.Held)) || guard5Used.stops(!used.within(held)) {
 		return false
 	}
 	// Demote, which came before, leaves no Active member that lacks what is held here. The
@@ -277,7 +309,7 @@ func (s *Set) proven(st *State, e Entry) bool {
 		if y.Status != Active || y.Region == e.Region || y.Region == s.self.Region || s.gone(y) {
 			continue
 		}
-		if its := s.members[y.Region]; its == nil || !used.within(its.Held) {
+		if its := s.members[y.Region]; guard5Others.stops(its == nil || !used.within(its.Held)) {
 			return false
 		}
 	}
@@ -289,7 +321,13 @@ func (s *Set) proven(st *State, e Entry) bool {
 // still encrypt with what only that epoch knew.
 func (s *Set) joined(st *State, e Entry) bool {
 	m := s.members[e.Region]
-	return m != nil && !m.Deleted && m.Incarnation == e.Incarnation && m.Instance == e.Instance && m.Joined == st.Epoch
+	switch {
+	case m == nil || m.Instance != e.Instance:
+	case guard5Deleted.stops(m.Deleted), guard5Incarnation.stops(m.Incarnation != e.Incarnation), guard5Joined.stops(m.Joined != st.Epoch):
+	default:
+		return true
+	}
+	return false
 }
 
 // live leaves out what operators have written off.
@@ -303,23 +341,22 @@ func (s *Set) live(ids []material.ID) idSet {
 // release is rule 8: one transaction at one writer. Before it nobody encrypts with the
 // pending material, after it everybody awaited holds it.
 func (s *Set) release(st *State, c Contact) []Event {
-	if st.Pending.IsZero() || !s.heardAll(c) {
+	if st.Pending.IsZero() || s.external() || guard8Heard.stops(!s.heardAll(c)) {
 		return nil
 	}
-	holders := 1
-	for _, e := range st.Members {
-		if e.Region == s.self.Region || !e.Status.Awaited() || s.gone(e) {
-			continue
-		}
-		if !s.joined(st, e) || !s.members[e.Region].Holds(st.Pending) {
-			return nil
-		}
-		holders++
+	holding, awaited := s.barrier(st)
+	if len(awaited) > 0 || guard8Alone.stops(len(holding) == 1 && s.lonely(st) && s.alone != st.Pending) {
+		return nil
 	}
+	return []Event{s.releaseTo(st, c, len(holding))}
+}
+
+// releaseTo makes the pending material current.
+func (s *Set) releaseTo(st *State, c Contact, holders int) Event {
 	m := st.listed(st.Pending)
 	m.Released, m.Holders = c.Now(), uint64(holders)
-	st.Current, st.Pending = st.Pending, material.ID{}
-	return []Event{{Kind: EventReleased, Region: s.self.Region, Material: st.Current, Holders: holders}}
+	st.Current, st.Pending, s.alone = st.Pending, material.ID{}, material.ID{}
+	return Event{Kind: EventReleased, Region: s.self.Region, Material: st.Current, Holders: holders}
 }
 
 func (s *Set) sortedMembers() []*Member {

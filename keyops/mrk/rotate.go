@@ -1,0 +1,197 @@
+package mrk
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/region"
+)
+
+// Rotate lists a new material, which this Region's token holds already, as pending (rule 7).
+// If the key has other members, but none that is awaited, the material would become current
+// in this token alone: that is ErrAlone, and RotateAlone accepts it.
+func (s *Set) Rotate(ctx context.Context, signer Signer, m Listed) error {
+	return s.rotate(ctx, signer, m, false)
+}
+
+// RotateAlone is Rotate by somebody who accepts that the material may become current while
+// only this Region's token holds it.
+func (s *Set) RotateAlone(ctx context.Context, signer Signer, m Listed) error {
+	return s.rotate(ctx, signer, m, true)
+}
+
+func (s *Set) rotate(ctx context.Context, signer Signer, m Listed, alone bool) error {
+	st, err := s.manage()
+	switch {
+	case err != nil:
+		return err
+	case guard7Enabled.stops(!s.enabled()):
+		return ErrNotEnabled
+	case guard7Pending.stops(!st.Pending.IsZero()):
+		return fmt.Errorf("%w: %s", ErrPending, st.Pending)
+	case guard7Alone.stops(!alone && s.lonely(st)):
+		return ErrAlone
+	}
+	if err := s.list(st, m); err != nil {
+		return err
+	}
+	st.Pending = m.ID
+	if err := s.publish(ctx, signer, st); err != nil {
+		return err
+	}
+	s.alone = material.ID{}
+	if alone {
+		s.alone = m.ID
+	}
+	return nil
+}
+
+// AcceptAlone lets the pending material become current although no other Region holds it,
+// for a rotation that others have left since it began.
+func (s *Set) AcceptAlone() error {
+	if _, err := s.manage(); err != nil {
+		return err
+	}
+	if s.state.Pending.IsZero() {
+		return fmt.Errorf("%w: no material is pending", ErrNothing)
+	}
+	s.alone = s.state.Pending
+	return nil
+}
+
+// lonely reports whether a release would await nobody although the key has other members. A
+// key that was never replicated is in one token whatever is done.
+func (s *Set) lonely(st *State) bool {
+	in, awaited := 0, 0
+	for _, e := range st.Members {
+		if e.Region == s.self.Region || s.gone(e) {
+			continue
+		}
+		if e.Status.In() {
+			in++
+		}
+		if e.Status.Awaited() {
+			awaited++
+		}
+	}
+	return in > 0 && awaited == 0
+}
+
+// ListImported lists a material that was imported here (EXTERNAL keys). The first one is
+// current at once: replicas wait for their own import anyway. A later one is pending until
+// ReleaseImported.
+func (s *Set) ListImported(ctx context.Context, signer Signer, m Listed) error {
+	if s.state == nil || !s.external() {
+		return fmt.Errorf("%w: materials of this key are not imported", ErrMaterial)
+	}
+	if !s.state.Current.IsZero() {
+		return s.rotate(ctx, signer, m, true) // the release is by hand, and says how many hold it
+	}
+	st, err := s.manage()
+	if err != nil {
+		return err
+	}
+	if err := s.list(st, m); err != nil {
+		return err
+	}
+	l := st.listed(m.ID)
+	l.Released, l.Holders = l.Created, 1
+	st.Current = m.ID
+	return s.publish(ctx, signer, st)
+}
+
+// CancelPending takes a pending import back (EXTERNAL keys). Nobody has encrypted with it,
+// since only this Region could have released it. Who holds it and finds it listed no more
+// may delete it.
+func (s *Set) CancelPending(ctx context.Context, signer Signer) error {
+	st, err := s.manage()
+	switch {
+	case err != nil:
+		return err
+	case st.Pending.IsZero():
+		return fmt.Errorf("%w: no material is pending", ErrNothing)
+	case !s.external():
+		return fmt.Errorf("%w: a rotation that has begun ends by itself", ErrPending)
+	}
+	st.Materials = slices.DeleteFunc(st.Materials, func(m Listed) bool { return m.ID == st.Pending })
+	st.Pending, s.alone = material.ID{}, material.ID{}
+	return s.publish(ctx, signer, st)
+}
+
+// ReleaseImported makes the pending import current, if every awaited member has imported it
+// (rule 8 for EXTERNAL keys, whose owner says when). It returns how many Regions hold it.
+func (s *Set) ReleaseImported(ctx context.Context, signer Signer, c Contact) (holders int, err error) {
+	st, err := s.manage()
+	switch {
+	case err != nil:
+		return 0, err
+	case st.Pending.IsZero() || !s.external():
+		return 0, fmt.Errorf("%w: no import is pending", ErrNothing)
+	case guard8Heard.stops(!s.heardAll(c)):
+		return 0, ErrNotHeard
+	}
+	holding, awaited := s.barrier(st)
+	if guard8Holds.stops(len(awaited) > 0) {
+		return 0, fmt.Errorf("%w: %v", ErrAwaited, awaited)
+	}
+	s.releaseTo(st, c, len(holding))
+	return len(holding), s.publish(ctx, signer, st)
+}
+
+// Progress says how far a rotation has come.
+type Progress struct {
+	Pending material.ID
+	Holding []region.Name // this Region and every awaited one that holds it; sorted
+	Awaited []region.Name // those that a release waits for, because they have not proven to hold it; sorted
+	Out     []region.Name // members that are not waited for: joining or suspended; sorted
+	Alone   bool          // nobody else is waited for, and nobody has accepted that
+}
+
+// Progress returns how far the rotation has come that is under way, or false.
+func (s *Set) Progress() (Progress, bool) {
+	if s.Pending().IsZero() {
+		return Progress{}, false
+	}
+	p := Progress{Pending: s.state.Pending}
+	p.Holding, p.Awaited = s.barrier(s.state)
+	for _, e := range s.state.Members {
+		if e.Status.In() && !e.Status.Awaited() && !s.gone(e) {
+			p.Out = append(p.Out, e.Region)
+		}
+	}
+	p.Alone = s.lonely(s.state) && s.alone != p.Pending && !s.external()
+	return p, true
+}
+
+// barrier returns the Regions that hold the pending material and those that a release
+// waits for. The primary Region holds what it has made pending.
+func (s *Set) barrier(st *State) (holding, awaited []region.Name) {
+	for _, e := range st.Members {
+		m := s.members[e.Region]
+		switch {
+		case e.Region == st.Epoch.Region:
+			holding = append(holding, e.Region)
+		case !e.Status.Awaited() || s.gone(e):
+		case m == nil || guard8Joined.stops(!s.joined(st, e)) || guard8Holds.stops(!m.Holds(st.Pending)):
+			awaited = append(awaited, e.Region)
+		default:
+			holding = append(holding, e.Region)
+		}
+	}
+	return holding, awaited
+}
+
+// SetRotation writes the rotation setting, which all Regions share.
+func (s *Set) SetRotation(ctx context.Context, signer Signer, r Rotation) error {
+	st, err := s.manage()
+	if err != nil {
+		return err
+	}
+	if st.Rotation == r {
+		return nil
+	}
+	st.Rotation = r
+	return s.publish(ctx, signer, st)
+}
