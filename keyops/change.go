@@ -87,7 +87,8 @@ func (s *Service) settle(ctx context.Context, old, k *Key) error {
 	if k.State != keystate.PendingDeletion && k.State != keystate.PendingReplicaDeletion {
 		k.unschedule()
 	}
-	own := mrk.OwnFacts{Held: k.Held(), Used: k.Used, KeyState: string(k.State)}
+	k.recount()
+	own := mrk.OwnFacts{Held: k.Held(), Used: k.Used, KeyState: string(k.State), Spent: k.spent()}
 	if !k.DeletionDate.IsZero() {
 		own.Deleting = k.DeletionDate.Unix()
 	}
@@ -165,6 +166,9 @@ func (s *Service) prepare(k *Key) error {
 	for i := range k.Materials {
 		if k.Materials[i].watch == nil {
 			k.Materials[i].watch = &watch{}
+		}
+		if k.Set != nil {
+			k.Materials[i].elsewhere = k.Set.SpentElsewhere(k.Materials[i].ID)
 		}
 	}
 	k.indexGrants()

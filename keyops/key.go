@@ -69,13 +69,15 @@ type Material struct {
 	Expiration  ExpirationModel // of imported material
 	Description string          // that the importer gave to the material
 
-	watch *watch
+	watch     *watch
+	elsewhere uint64 // how often the other Regions may have encrypted with it, as far as this one has heard
 }
 
 // watch is what the process remembers of a material between calls. Copies of a Key share it.
 type watch struct {
 	proven atomic.Bool // its identity was recomputed in the token since the start
 	count  atomic.Uint64
+	due    atomic.Bool // that rotation is due was logged
 }
 
 // Alias is another name of a key, unique in its account and Region.
@@ -120,10 +122,15 @@ func (k *Key) Held() []material.ID {
 // hold adds a material. One that was lost and is here again is the same material in another
 // object; what it has encrypted still counts.
 func (k *Key) hold(m Material) {
+	var before uint64
 	if old := k.Material(m.ID); old != nil {
-		m.Reserved += old.Reserved
-		m.watch.count.Store(old.Reserved)
+		before = old.Reserved
 	}
+	if k.Set != nil {
+		before = max(before, k.Set.Spent(m.ID))
+	}
+	m.Reserved += before
+	m.watch.count.Store(before)
 	k.Materials = slices.DeleteFunc(k.Materials, func(x Material) bool { return x.ID == m.ID })
 	k.Materials = append(k.Materials, m)
 }

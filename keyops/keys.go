@@ -38,7 +38,10 @@ func (s *Service) describeProperties(k *Key) KeyMetadata {
 		md.SigningAlgorithms = algorithms
 	case GenerateVerifyMac:
 		md.MacAlgorithms = algorithms
+	case KeyAgreement:
+		md.KeyAgreementAlgorithms = algorithms
 	}
+	md.RotationDue = k.rotationDue()
 	if k.Spec == SymmetricDefault && !k.Current.IsZero() {
 		md.CurrentKeyMaterialID = k.Current.String()
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/mrk"
 )
 
 // With 2^32 random 96-bit IVs under one AES key the chance that two are equal is 2^-33,
@@ -18,13 +19,14 @@ const (
 	countStep = 1 << 20
 )
 
-// countEncryption counts one encryption under a material, in this Region.
+// countEncryption counts one encryption under a material. The bound is on what all Regions
+// have done together: each tells the others in its member fact how far it has reserved.
 func (s *Service) countEncryption(ctx context.Context, k *Key, m *Material) error {
 	n := m.watch.count.Add(1)
-	switch {
-	case n > maxEncryptions:
+	switch all := n + m.elsewhere; {
+	case all > maxEncryptions:
 		return refuse(ErrLimitExceeded, "The current key material of %s has encrypted 2^32 times; rotate the key, or use a new one.", k.arn)
-	case n == rotationDue:
+	case all >= rotationDue && m.watch.due.CompareAndSwap(false, true):
 		s.log.WithField("key", k.ID).WithField("material", m.ID).
 			Warn("key material has encrypted 2^31 times: the key is due for rotation, and refuses to encrypt at 2^32")
 	}
@@ -33,6 +35,47 @@ func (s *Service) countEncryption(ctx context.Context, k *Key, m *Material) erro
 		return s.reserve(ctx, k, m.ID, n)
 	}
 	return nil
+}
+
+// rotationDue reports whether the key's current material has encrypted so often that it is
+// time for another one.
+func (k *Key) rotationDue() bool {
+	m := k.Material(k.Current)
+	return m != nil && k.counts() && m.watch.count.Load()+m.elsewhere >= rotationDue
+}
+
+// counts reports whether there is a bound on how often the key's materials may be used.
+func (k *Key) counts() bool { return k.Spec == SymmetricDefault }
+
+// spent is what this Region tells the others. It is what they must reckon with, so it is
+// the bound and not the count.
+func (k *Key) spent() mrk.Counts {
+	if !k.counts() {
+		return nil
+	}
+	c := mrk.Counts{}
+	for _, m := range k.Materials {
+		c[m.ID] = m.Reserved
+	}
+	return c
+}
+
+// recount takes over what the set remembers of this Region, which may be more than the row
+// does: the store was restored, or the key here was another incarnation before.
+func (k *Key) recount() {
+	for i := range k.Materials {
+		m := &k.Materials[i]
+		n := k.Set.Spent(m.ID)
+		if n <= m.Reserved || !k.counts() {
+			continue
+		}
+		m.Reserved = n
+		for m.watch != nil {
+			if old := m.watch.count.Load(); old >= n || m.watch.count.CompareAndSwap(old, n) {
+				break
+			}
+		}
+	}
 }
 
 // reserve raises the stored bound above n before the n-th encryption happens.

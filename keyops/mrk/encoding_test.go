@@ -43,6 +43,7 @@ func sample() (mrk.Certificate, *mrk.State, *mrk.Member, mrk.CreateRequest, mrk.
 		Key: testKey, Region: regionC, Instance: "kfi-aaaaaaaaaaaa", Incarnation: 1, Counter: 14, Joined: epoch, Seq: 9,
 		Held: []material.ID{{10}}, Used: []material.ID{{10}, {11}}, Current: material.ID{10}, KeyState: "PendingDeletion",
 		Deleting: 1700000004, Deleted: true, Refused: mrk.Nonce{15}, RefusedFor: "not enabled",
+		Spent: mrk.Counts{{10}: 1 << 20, {11}: 1},
 	}
 	r := mrk.CreateRequest{
 		Key: testKey, Source: regionB, Instance: "kfi-0123456789ab", Destination: regionC, ToInstance: "kfi-aaaaaaaaaaaa",

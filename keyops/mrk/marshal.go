@@ -23,6 +23,7 @@ func (s *Set) Marshal() []byte {
 	w.Uint(s.incarnation)
 	w.Bool(s.told)
 	w.Uint(s.floor)
+	s.spent.encode(&w)
 	w.Count(len(s.requests))
 	for _, r := range slices.Sorted(maps.Keys(s.requests)) {
 		w.Bytes(s.requests[r].signed.Marshal())
@@ -81,6 +82,7 @@ func Unmarshal(b []byte) (*Set, error) {
 	s.incarnation = r.Uint()
 	s.told = r.Bool()
 	s.floor = r.Uint()
+	s.spent = decodeCounts(r)
 	decodeRequests(r, s.key, s.requests)
 	decodeKnown(r, s.known)
 	for range r.Count(MaxMembers) {

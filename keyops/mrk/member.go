@@ -30,6 +30,7 @@ type Member struct {
 	Deleted     bool          // final for this incarnation
 	Refused     Nonce         // of the newest epoch that was offered to it and that it refused; zero if none
 	RefusedFor  string        // why, for people
+	Spent       Counts        // how often it may have encrypted with each material; only grows
 
 	signed statement.Signed
 }
@@ -63,6 +64,7 @@ func (m *Member) payload() []byte {
 	w.Bool(m.Deleted)
 	w.Bytes(m.Refused[:])
 	w.String(m.RefusedFor)
+	m.Spent.encode(&w)
 	return w.Out()
 }
 
@@ -81,6 +83,7 @@ func parseMember(signed statement.Signed) (*Member, error) {
 	}
 	r.Fixed(m.Refused[:])
 	m.RefusedFor = r.String(maxText)
+	m.Spent = decodeCounts(r)
 	if r.Err() == nil && (m.Incarnation == 0 || m.Counter == 0) {
 		r.Fail("member %s with incarnation %d and counter %d", m.Region, m.Incarnation, m.Counter)
 	}

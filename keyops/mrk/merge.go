@@ -117,6 +117,7 @@ func (s *Set) mergeMember(v Verifier, m *Member, res *Result) error {
 // another one with the same number: store or token were rolled back (rule 20). The next
 // Reissue counts above it.
 func (s *Set) recall(m *Member, res *Result) {
+	res.Changed = s.spend(m.Spent) || res.Changed // whichever instance wrote it: what it encrypted exists
 	if m.Instance != s.self.Instance {
 		return // of the instance before this one; incarnations go on above it
 	}

@@ -17,6 +17,7 @@ type OwnFacts struct {
 	KeyState string        // such as Enabled
 	Deleting int64         // Unix seconds at which the deletion is due; 0 if none is
 	Deleted  bool          // the objects are destroyed and the key is a tombstone
+	Spent    Counts        // how often each material may have encrypted here
 }
 
 // Reissue writes and signs this Region's own fact if its contents have changed. The caller
@@ -41,6 +42,8 @@ func (s *Set) Reissue(ctx context.Context, signer Signer, own OwnFacts) (changed
 	if guard20Count.stops(true) {
 		counter = s.floor
 	}
+	s.spend(own.Spent)
+	m.Spent = s.spent
 	if old := s.Own(); old != nil && old.Incarnation == s.incarnation {
 		m.Counter = old.Counter
 		if old.Counter > counter && bytes.Equal(m.payload(), old.signed.Payload) {

@@ -49,6 +49,7 @@ type Set struct {
 	permit      Nonce  // of the epoch in which this Region may act; zero for none
 	incarnation uint64 // of the key here; 0 until it was admitted
 	told        bool   // others hold this Region's own word that this incarnation is deleted
+	spent       Counts // by this Region, as it has ever said; replaced, never changed
 	floor       uint64 // counters up to here were used by this Region, in this incarnation
 	frozen      *Conflict
 
