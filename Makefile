@@ -12,7 +12,7 @@ LINT  := $(GO) tool -modfile=ci/tools/go.mod
 RACE := ./hsm/... ./keyops ./keyops/audit ./keyops/seal ./keyops/store/... ./replication/... ./gateway/...
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test race lint generate generate-check tidy-check demo demo-boundary bench clean
+.PHONY: help deps build test race lint generate generate-check tidy-check demo demo-boundary chaos bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +54,10 @@ tidy-check: ## demand a tidy go.mod (needs the network; lint has an offline appr
 
 demo: deps build ## three Regions, one multi-Region key, from create to decrypt elsewhere
 	ci/demo.sh
+
+KILLS ?= 200
+chaos: deps ## kill daemons and cut networks for a long time; KILLS=200
+	KEYFERRY_KILLS=$(KILLS) $(GO) test ./ci/integration -run 'TestChaos$$' -v -timeout 3h
 
 demo-boundary: deps build ## a thief with the user PIN tries everything on real tokens
 	ci/demo-boundary.sh $(BIN)/keyferry-ceremony
