@@ -40,6 +40,13 @@ func toMetadata(k keyops.KeyMetadata) *kmsv1.KeyMetadata {
 		MultiRegion:          k.MultiRegion,
 		CurrentKeyMaterialId: k.CurrentKeyMaterialID,
 		Exportability:        exportabilities[k.Exportability],
+
+		KeyAgreementAlgorithms:      toStrings(k.KeyAgreementAlgorithms),
+		DeletionDate:                toTime(k.DeletionDate),
+		PendingDeletionWindowInDays: uint32(k.PendingDeletionWindowInDays),
+		ExpirationModel:             string(k.ExpirationModel),
+		ValidTo:                     toTime(k.ValidTo),
+		RotationDue:                 k.RotationDue,
 	}
 	if c := k.MultiRegionConfiguration; c != nil {
 		m.MultiRegionConfiguration = &kmsv1.MultiRegionConfiguration{

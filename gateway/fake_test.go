@@ -31,6 +31,8 @@ type fakeKeys struct {
 	mu    sync.Mutex
 	calls []taken                                           // guarded by mu
 	fail  func(ctx context.Context, operation string) error // guarded by mu; nil: nothing fails
+
+	change func(out any) // changes answers, which it gets pointers to; nil: none
 }
 
 // failWith decides how the calls from now on end.
@@ -74,6 +76,15 @@ func (f *fakeKeys) take(ctx context.Context, operation string, c keyops.Caller, 
 	return fail(ctx, operation)
 }
 
+// reply takes a call and answers it.
+func reply[Output any](ctx context.Context, f *fakeKeys, operation string, c keyops.Caller, in any, out Output) (Output, error) {
+	err := f.take(ctx, operation, c, in)
+	if f.change != nil {
+		f.change(&out)
+	}
+	return out, err
+}
+
 func (f *fakeKeys) metadata() keyops.KeyMetadata {
 	return keyops.KeyMetadata{
 		KeyID: keyID, ARN: keyARN, KeyState: "Enabled", Enabled: true, MultiRegion: true,
@@ -87,138 +98,158 @@ func (f *fakeKeys) metadata() keyops.KeyMetadata {
 }
 
 func (f *fakeKeys) CreateKey(ctx context.Context, c keyops.Caller, in keyops.CreateKeyInput) (keyops.CreateKeyOutput, error) {
-	return keyops.CreateKeyOutput{KeyMetadata: f.metadata()}, f.take(ctx, "CreateKey", c, in)
+	return reply(ctx, f, "CreateKey", c, in, keyops.CreateKeyOutput{KeyMetadata: f.metadata()})
 }
 
 func (f *fakeKeys) DescribeKey(ctx context.Context, c keyops.Caller, in keyops.DescribeKeyInput) (keyops.DescribeKeyOutput, error) {
-	return keyops.DescribeKeyOutput{KeyMetadata: f.metadata()}, f.take(ctx, "DescribeKey", c, in)
+	return reply(ctx, f, "DescribeKey", c, in, keyops.DescribeKeyOutput{KeyMetadata: f.metadata()})
 }
 
 func (f *fakeKeys) ListKeys(ctx context.Context, c keyops.Caller, in keyops.ListKeysInput) (keyops.ListKeysOutput, error) {
-	return keyops.ListKeysOutput{Keys: []keyops.KeyListEntry{{KeyID: keyID, KeyARN: keyARN}}}, f.take(ctx, "ListKeys", c, in)
+	return reply(ctx, f, "ListKeys", c, in, keyops.ListKeysOutput{Keys: []keyops.KeyListEntry{{KeyID: keyID, KeyARN: keyARN}}})
 }
 
 func (f *fakeKeys) EnableKey(ctx context.Context, c keyops.Caller, in keyops.EnableKeyInput) (keyops.EnableKeyOutput, error) {
-	return keyops.EnableKeyOutput{}, f.take(ctx, "EnableKey", c, in)
+	return reply(ctx, f, "EnableKey", c, in, keyops.EnableKeyOutput{})
 }
 
 func (f *fakeKeys) DisableKey(ctx context.Context, c keyops.Caller, in keyops.DisableKeyInput) (keyops.DisableKeyOutput, error) {
-	return keyops.DisableKeyOutput{}, f.take(ctx, "DisableKey", c, in)
+	return reply(ctx, f, "DisableKey", c, in, keyops.DisableKeyOutput{})
 }
 
 func (f *fakeKeys) GetKeyPolicy(ctx context.Context, c keyops.Caller, in keyops.GetKeyPolicyInput) (keyops.GetKeyPolicyOutput, error) {
-	return keyops.GetKeyPolicyOutput{Policy: "{}", PolicyName: "default"}, f.take(ctx, "GetKeyPolicy", c, in)
+	return reply(ctx, f, "GetKeyPolicy", c, in, keyops.GetKeyPolicyOutput{Policy: "{}", PolicyName: "default"})
 }
 
 func (f *fakeKeys) ReplicateKey(ctx context.Context, c keyops.Caller, in keyops.ReplicateKeyInput) (keyops.ReplicateKeyOutput, error) {
-	return keyops.ReplicateKeyOutput{ReplicaKeyMetadata: f.metadata(), ReplicaTags: in.Tags}, f.take(ctx, "ReplicateKey", c, in)
+	return reply(ctx, f, "ReplicateKey", c, in, keyops.ReplicateKeyOutput{ReplicaKeyMetadata: f.metadata(), ReplicaTags: in.Tags})
 }
 
 func (f *fakeKeys) PutKeyPolicy(ctx context.Context, c keyops.Caller, in keyops.PutKeyPolicyInput) (keyops.PutKeyPolicyOutput, error) {
-	return keyops.PutKeyPolicyOutput{}, f.take(ctx, "PutKeyPolicy", c, in)
+	return reply(ctx, f, "PutKeyPolicy", c, in, keyops.PutKeyPolicyOutput{})
 }
 
 func (f *fakeKeys) ListKeyPolicies(ctx context.Context, c keyops.Caller, in keyops.ListKeyPoliciesInput) (keyops.ListKeyPoliciesOutput, error) {
-	return keyops.ListKeyPoliciesOutput{PolicyNames: []string{"default"}}, f.take(ctx, "ListKeyPolicies", c, in)
+	return reply(ctx, f, "ListKeyPolicies", c, in, keyops.ListKeyPoliciesOutput{PolicyNames: []string{"default"}})
 }
 
 func (f *fakeKeys) ExplainAccess(ctx context.Context, c keyops.Caller, in keyops.ExplainAccessInput) (keyops.ExplainAccessOutput, error) {
-	return keyops.ExplainAccessOutput{Allowed: true, Decisions: []keyops.AccessDecision{{Region: "eu-paris-1", Explanation: policy.Explanation{Action: in.Action, Allowed: true}}}}, f.take(ctx, "ExplainAccess", c, in)
+	return reply(ctx, f, "ExplainAccess", c, in, keyops.ExplainAccessOutput{Allowed: true, Decisions: []keyops.AccessDecision{{Region: "eu-paris-1", Explanation: policy.Explanation{Action: in.Action, Allowed: true}}}})
 }
 
 func (f *fakeKeys) CreateGrant(ctx context.Context, c keyops.Caller, in keyops.CreateGrantInput) (keyops.CreateGrantOutput, error) {
-	return keyops.CreateGrantOutput{GrantID: "1", GrantToken: "t"}, f.take(ctx, "CreateGrant", c, in)
+	return reply(ctx, f, "CreateGrant", c, in, keyops.CreateGrantOutput{GrantID: "1", GrantToken: "t"})
 }
 
 func (f *fakeKeys) ListGrants(ctx context.Context, c keyops.Caller, in keyops.ListGrantsInput) (keyops.ListGrantsOutput, error) {
-	return keyops.ListGrantsOutput{Grants: []keyops.GrantListEntry{{KeyID: keyARN, GrantID: "1", Constraints: keyops.GrantConstraints{EncryptionContextSubset: map[string]string{"env": "prod"}}}}}, f.take(ctx, "ListGrants", c, in)
+	return reply(ctx, f, "ListGrants", c, in, keyops.ListGrantsOutput{Grants: []keyops.GrantListEntry{{KeyID: keyARN, GrantID: "1", Constraints: keyops.GrantConstraints{EncryptionContextSubset: map[string]string{"env": "prod"}}}}})
 }
 
 func (f *fakeKeys) ListRetirableGrants(ctx context.Context, c keyops.Caller, in keyops.ListRetirableGrantsInput) (keyops.ListRetirableGrantsOutput, error) {
-	return keyops.ListRetirableGrantsOutput{Grants: []keyops.GrantListEntry{{KeyID: keyARN, GrantID: "1", RetiringPrincipal: in.RetiringPrincipal}}}, f.take(ctx, "ListRetirableGrants", c, in)
+	return reply(ctx, f, "ListRetirableGrants", c, in, keyops.ListRetirableGrantsOutput{Grants: []keyops.GrantListEntry{{KeyID: keyARN, GrantID: "1", RetiringPrincipal: in.RetiringPrincipal}}})
 }
 
 func (f *fakeKeys) RetireGrant(ctx context.Context, c keyops.Caller, in keyops.RetireGrantInput) (keyops.RetireGrantOutput, error) {
-	return keyops.RetireGrantOutput{}, f.take(ctx, "RetireGrant", c, in)
+	return reply(ctx, f, "RetireGrant", c, in, keyops.RetireGrantOutput{})
 }
 
 func (f *fakeKeys) RevokeGrant(ctx context.Context, c keyops.Caller, in keyops.RevokeGrantInput) (keyops.RevokeGrantOutput, error) {
-	return keyops.RevokeGrantOutput{}, f.take(ctx, "RevokeGrant", c, in)
+	return reply(ctx, f, "RevokeGrant", c, in, keyops.RevokeGrantOutput{})
 }
 
 func (f *fakeKeys) TagResource(ctx context.Context, c keyops.Caller, in keyops.TagResourceInput) (keyops.TagResourceOutput, error) {
-	return keyops.TagResourceOutput{}, f.take(ctx, "TagResource", c, in)
+	return reply(ctx, f, "TagResource", c, in, keyops.TagResourceOutput{})
 }
 
 func (f *fakeKeys) UntagResource(ctx context.Context, c keyops.Caller, in keyops.UntagResourceInput) (keyops.UntagResourceOutput, error) {
-	return keyops.UntagResourceOutput{}, f.take(ctx, "UntagResource", c, in)
+	return reply(ctx, f, "UntagResource", c, in, keyops.UntagResourceOutput{})
 }
 
 func (f *fakeKeys) ListResourceTags(ctx context.Context, c keyops.Caller, in keyops.ListResourceTagsInput) (keyops.ListResourceTagsOutput, error) {
-	return keyops.ListResourceTagsOutput{Tags: []keyops.Tag{{Key: "team", Value: "pay"}}}, f.take(ctx, "ListResourceTags", c, in)
+	return reply(ctx, f, "ListResourceTags", c, in, keyops.ListResourceTagsOutput{Tags: []keyops.Tag{{Key: "team", Value: "pay"}}})
 }
 
 func (f *fakeKeys) UpdateKeyDescription(ctx context.Context, c keyops.Caller, in keyops.UpdateKeyDescriptionInput) (keyops.UpdateKeyDescriptionOutput, error) {
-	return keyops.UpdateKeyDescriptionOutput{}, f.take(ctx, "UpdateKeyDescription", c, in)
+	return reply(ctx, f, "UpdateKeyDescription", c, in, keyops.UpdateKeyDescriptionOutput{})
 }
 
 func (f *fakeKeys) CreateAlias(ctx context.Context, c keyops.Caller, in keyops.CreateAliasInput) (keyops.CreateAliasOutput, error) {
-	return keyops.CreateAliasOutput{}, f.take(ctx, "CreateAlias", c, in)
+	return reply(ctx, f, "CreateAlias", c, in, keyops.CreateAliasOutput{})
 }
 
 func (f *fakeKeys) UpdateAlias(ctx context.Context, c keyops.Caller, in keyops.UpdateAliasInput) (keyops.UpdateAliasOutput, error) {
-	return keyops.UpdateAliasOutput{}, f.take(ctx, "UpdateAlias", c, in)
+	return reply(ctx, f, "UpdateAlias", c, in, keyops.UpdateAliasOutput{})
 }
 
 func (f *fakeKeys) DeleteAlias(ctx context.Context, c keyops.Caller, in keyops.DeleteAliasInput) (keyops.DeleteAliasOutput, error) {
-	return keyops.DeleteAliasOutput{}, f.take(ctx, "DeleteAlias", c, in)
+	return reply(ctx, f, "DeleteAlias", c, in, keyops.DeleteAliasOutput{})
 }
 
 func (f *fakeKeys) ListAliases(ctx context.Context, c keyops.Caller, in keyops.ListAliasesInput) (keyops.ListAliasesOutput, error) {
-	return keyops.ListAliasesOutput{Aliases: []keyops.AliasListEntry{{AliasName: "alias/payroll", TargetKeyID: keyID}}}, f.take(ctx, "ListAliases", c, in)
+	return reply(ctx, f, "ListAliases", c, in, keyops.ListAliasesOutput{Aliases: []keyops.AliasListEntry{{AliasName: "alias/payroll", TargetKeyID: keyID}}})
 }
 
 // Encrypt and Decrypt are inverse, so that a test sees bytes survive both ways.
 func (f *fakeKeys) Encrypt(ctx context.Context, c keyops.Caller, in keyops.EncryptInput) (keyops.EncryptOutput, error) {
-	return keyops.EncryptOutput{CiphertextBlob: append([]byte("sealed:"), in.Plaintext...), KeyID: keyARN}, f.take(ctx, "Encrypt", c, in)
+	return reply(ctx, f, "Encrypt", c, in, keyops.EncryptOutput{CiphertextBlob: append([]byte("sealed:"), in.Plaintext...), KeyID: keyARN})
 }
 
 func (f *fakeKeys) Decrypt(ctx context.Context, c keyops.Caller, in keyops.DecryptInput) (keyops.DecryptOutput, error) {
-	return keyops.DecryptOutput{Plaintext: bytes.TrimPrefix(in.CiphertextBlob, []byte("sealed:")), KeyID: keyARN}, f.take(ctx, "Decrypt", c, in)
+	return reply(ctx, f, "Decrypt", c, in, keyops.DecryptOutput{Plaintext: bytes.TrimPrefix(in.CiphertextBlob, []byte("sealed:")), KeyID: keyARN})
 }
 
 func (f *fakeKeys) GenerateDataKey(ctx context.Context, c keyops.Caller, in keyops.GenerateDataKeyInput) (keyops.GenerateDataKeyOutput, error) {
-	return keyops.GenerateDataKeyOutput{Plaintext: make([]byte, in.NumberOfBytes), KeyID: keyARN}, f.take(ctx, "GenerateDataKey", c, in)
+	return reply(ctx, f, "GenerateDataKey", c, in, keyops.GenerateDataKeyOutput{Plaintext: make([]byte, in.NumberOfBytes), KeyID: keyARN})
+}
+
+func (f *fakeKeys) ReEncrypt(ctx context.Context, c keyops.Caller, in keyops.ReEncryptInput) (keyops.ReEncryptOutput, error) {
+	return reply(ctx, f, "ReEncrypt", c, in, keyops.ReEncryptOutput{CiphertextBlob: in.CiphertextBlob, SourceKeyID: keyARN, KeyID: keyARN})
+}
+
+func (f *fakeKeys) GenerateDataKeyWithoutPlaintext(ctx context.Context, c keyops.Caller, in keyops.GenerateDataKeyWithoutPlaintextInput) (keyops.GenerateDataKeyWithoutPlaintextOutput, error) {
+	return reply(ctx, f, "GenerateDataKeyWithoutPlaintext", c, in, keyops.GenerateDataKeyWithoutPlaintextOutput{CiphertextBlob: []byte{1}, KeyID: keyARN})
+}
+
+func (f *fakeKeys) GenerateDataKeyPair(ctx context.Context, c keyops.Caller, in keyops.GenerateDataKeyPairInput) (keyops.GenerateDataKeyPairOutput, error) {
+	return reply(ctx, f, "GenerateDataKeyPair", c, in, keyops.GenerateDataKeyPairOutput{PrivateKeyPlaintext: []byte{48}, KeyID: keyARN, KeyPairSpec: in.KeyPairSpec})
+}
+
+func (f *fakeKeys) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, c keyops.Caller, in keyops.GenerateDataKeyPairWithoutPlaintextInput) (keyops.GenerateDataKeyPairWithoutPlaintextOutput, error) {
+	return reply(ctx, f, "GenerateDataKeyPairWithoutPlaintext", c, in, keyops.GenerateDataKeyPairWithoutPlaintextOutput{PublicKey: []byte{48}, KeyID: keyARN, KeyPairSpec: in.KeyPairSpec})
+}
+
+func (f *fakeKeys) DeriveSharedSecret(ctx context.Context, c keyops.Caller, in keyops.DeriveSharedSecretInput) (keyops.DeriveSharedSecretOutput, error) {
+	return reply(ctx, f, "DeriveSharedSecret", c, in, keyops.DeriveSharedSecretOutput{SharedSecret: []byte{1}, KeyID: keyARN, KeyAgreementAlgorithm: in.KeyAgreementAlgorithm})
 }
 
 func (f *fakeKeys) GenerateMac(ctx context.Context, c keyops.Caller, in keyops.GenerateMacInput) (keyops.GenerateMacOutput, error) {
-	return keyops.GenerateMacOutput{Mac: []byte{1}, KeyID: keyARN, MacAlgorithm: in.MacAlgorithm}, f.take(ctx, "GenerateMac", c, in)
+	return reply(ctx, f, "GenerateMac", c, in, keyops.GenerateMacOutput{Mac: []byte{1}, KeyID: keyARN, MacAlgorithm: in.MacAlgorithm})
 }
 
 func (f *fakeKeys) VerifyMac(ctx context.Context, c keyops.Caller, in keyops.VerifyMacInput) (keyops.VerifyMacOutput, error) {
-	return keyops.VerifyMacOutput{MacValid: true, KeyID: keyARN, MacAlgorithm: in.MacAlgorithm}, f.take(ctx, "VerifyMac", c, in)
+	return reply(ctx, f, "VerifyMac", c, in, keyops.VerifyMacOutput{MacValid: true, KeyID: keyARN, MacAlgorithm: in.MacAlgorithm})
 }
 
 func (f *fakeKeys) Sign(ctx context.Context, c keyops.Caller, in keyops.SignInput) (keyops.SignOutput, error) {
-	return keyops.SignOutput{Signature: []byte{1}, KeyID: keyARN, SigningAlgorithm: in.SigningAlgorithm}, f.take(ctx, "Sign", c, in)
+	return reply(ctx, f, "Sign", c, in, keyops.SignOutput{Signature: []byte{1}, KeyID: keyARN, SigningAlgorithm: in.SigningAlgorithm})
 }
 
 func (f *fakeKeys) Verify(ctx context.Context, c keyops.Caller, in keyops.VerifyInput) (keyops.VerifyOutput, error) {
-	return keyops.VerifyOutput{SignatureValid: true, KeyID: keyARN, SigningAlgorithm: in.SigningAlgorithm}, f.take(ctx, "Verify", c, in)
+	return reply(ctx, f, "Verify", c, in, keyops.VerifyOutput{SignatureValid: true, KeyID: keyARN, SigningAlgorithm: in.SigningAlgorithm})
 }
 
 func (f *fakeKeys) GetPublicKey(ctx context.Context, c keyops.Caller, in keyops.GetPublicKeyInput) (keyops.GetPublicKeyOutput, error) {
-	return keyops.GetPublicKeyOutput{PublicKey: []byte{48}, KeyID: keyARN}, f.take(ctx, "GetPublicKey", c, in)
+	return reply(ctx, f, "GetPublicKey", c, in, keyops.GetPublicKeyOutput{PublicKey: []byte{48}, KeyID: keyARN})
 }
 
 func (f *fakeKeys) GenerateRandom(ctx context.Context, c keyops.Caller, in keyops.GenerateRandomInput) (keyops.GenerateRandomOutput, error) {
-	return keyops.GenerateRandomOutput{Plaintext: make([]byte, in.NumberOfBytes)}, f.take(ctx, "GenerateRandom", c, in)
+	return reply(ctx, f, "GenerateRandom", c, in, keyops.GenerateRandomOutput{Plaintext: make([]byte, in.NumberOfBytes)})
 }
 
 func (f *fakeKeys) GetCallerIdentity(ctx context.Context, c keyops.Caller, in keyops.GetCallerIdentityInput) (keyops.GetCallerIdentityOutput, error) {
-	return keyops.GetCallerIdentityOutput{ARN: c.Principal.String(), Account: c.Principal.Account}, f.take(ctx, "GetCallerIdentity", c, in)
+	return reply(ctx, f, "GetCallerIdentity", c, in, keyops.GetCallerIdentityOutput{ARN: c.Principal.String(), Account: c.Principal.Account})
 }
 
 func (f *fakeKeys) DescribeRegion(ctx context.Context, c keyops.Caller, in keyops.DescribeRegionInput) (keyops.DescribeRegionOutput, error) {
-	return keyops.DescribeRegionOutput{Region: "eu-paris-1", Boundary: "api-only", KeyQuota: 100000}, f.take(ctx, "DescribeRegion", c, in)
+	return reply(ctx, f, "DescribeRegion", c, in, keyops.DescribeRegionOutput{Region: "eu-paris-1", Boundary: "api-only", KeyQuota: 100000})
 }

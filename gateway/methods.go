@@ -13,7 +13,7 @@ import (
 // keyops's to check and to write; they stand here so that one table shows the whole API, and
 // a test holds them against keyops.
 type method struct {
-	action   string        // permission, such as kms:Encrypt; empty if none is needed
+	action   string        // permission, or both, such as kms:Encrypt; empty if none is needed
 	resource resource      // what the permission is for
 	audit    auditKind     // how the call is recorded
 	class    class         // which calls share a rate
@@ -85,15 +85,20 @@ var methods = map[string]method{
 	kmsv1.KeyService_UpdateKeyDescription_FullMethodName: {"kms:UpdateKeyDescription", onKey, auditManagement, classManage, smallRequest, quick, false},
 	kmsv1.KeyService_ExplainAccess_FullMethodName:        {"", onNothing, auditManagement, classRead, smallRequest, quick, false},
 
-	kmsv1.CryptoService_Encrypt_FullMethodName:         {"kms:Encrypt", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
-	kmsv1.CryptoService_Decrypt_FullMethodName:         {"kms:Decrypt", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
-	kmsv1.CryptoService_GenerateDataKey_FullMethodName: {"kms:GenerateDataKey", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
-	kmsv1.CryptoService_GenerateMac_FullMethodName:     {"kms:GenerateMac", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
-	kmsv1.CryptoService_VerifyMac_FullMethodName:       {"kms:VerifyMac", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
-	kmsv1.CryptoService_Sign_FullMethodName:            {"kms:Sign", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
-	kmsv1.CryptoService_Verify_FullMethodName:          {"kms:Verify", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
-	kmsv1.CryptoService_GetPublicKey_FullMethodName:    {"kms:GetPublicKey", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
-	kmsv1.CryptoService_GenerateRandom_FullMethodName:  {"kms:GenerateRandom", onAccount, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_Encrypt_FullMethodName:                             {"kms:Encrypt", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_Decrypt_FullMethodName:                             {"kms:Decrypt", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_ReEncrypt_FullMethodName:                           {"kms:ReEncryptFrom, kms:ReEncryptTo", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_GenerateDataKey_FullMethodName:                     {"kms:GenerateDataKey", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_GenerateDataKeyWithoutPlaintext_FullMethodName:     {"kms:GenerateDataKeyWithoutPlaintext", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_GenerateDataKeyPair_FullMethodName:                 {"kms:GenerateDataKeyPair", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_GenerateDataKeyPairWithoutPlaintext_FullMethodName: {"kms:GenerateDataKeyPairWithoutPlaintext", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_GenerateMac_FullMethodName:                         {"kms:GenerateMac", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_VerifyMac_FullMethodName:                           {"kms:VerifyMac", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_Sign_FullMethodName:                                {"kms:Sign", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_Verify_FullMethodName:                              {"kms:Verify", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_GetPublicKey_FullMethodName:                        {"kms:GetPublicKey", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_DeriveSharedSecret_FullMethodName:                  {"kms:DeriveSharedSecret", onKey, auditCrypto, classCrypto, smallRequest, quick, false},
+	kmsv1.CryptoService_GenerateRandom_FullMethodName:                      {"kms:GenerateRandom", onAccount, auditCrypto, classCrypto, smallRequest, quick, false},
 
 	kmsv1.RegionService_DescribeRegion_FullMethodName:    {"kms:DescribeRegion", onAccount, auditManagement, classRead, smallRequest, quick, false},
 	kmsv1.RegionService_ListPeers_FullMethodName:         {"kms:DescribeRegion", onAccount, auditManagement, classRead, smallRequest, quick, false},

@@ -53,23 +53,29 @@ func (s *cryptoService) Decrypt(ctx context.Context, r *kmsv1.DecryptRequest) (*
 	}, nil
 }
 
-func (s *cryptoService) GenerateDataKey(ctx context.Context, r *kmsv1.GenerateDataKeyRequest) (*kmsv1.GenerateDataKeyResponse, error) {
-	out, err := s.keys.GenerateDataKey(ctx, callerOf(ctx), keyops.GenerateDataKeyInput{
-		KeyID:             r.GetKeyId(),
-		KeySpec:           keyops.DataKeySpec(r.GetKeySpec()),
-		NumberOfBytes:     int(r.GetNumberOfBytes()),
-		EncryptionContext: r.GetEncryptionContext(),
-		DryRun:            r.GetDryRun(),
-		GrantTokens:       r.GetGrantTokens(),
+func (s *cryptoService) ReEncrypt(ctx context.Context, r *kmsv1.ReEncryptRequest) (*kmsv1.ReEncryptResponse, error) {
+	out, err := s.keys.ReEncrypt(ctx, callerOf(ctx), keyops.ReEncryptInput{
+		CiphertextBlob:                 r.GetCiphertextBlob(),
+		SourceKeyID:                    r.GetSourceKeyId(),
+		SourceEncryptionContext:        r.GetSourceEncryptionContext(),
+		SourceEncryptionAlgorithm:      keyops.Algorithm(r.GetSourceEncryptionAlgorithm()),
+		DestinationKeyID:               r.GetDestinationKeyId(),
+		DestinationEncryptionContext:   r.GetDestinationEncryptionContext(),
+		DestinationEncryptionAlgorithm: keyops.Algorithm(r.GetDestinationEncryptionAlgorithm()),
+		DryRun:                         r.GetDryRun(),
+		GrantTokens:                    r.GetGrantTokens(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &kmsv1.GenerateDataKeyResponse{
-		CiphertextBlob: out.CiphertextBlob,
-		Plaintext:      out.Plaintext,
-		KeyId:          out.KeyID,
-		KeyMaterialId:  out.KeyMaterialID,
+	return &kmsv1.ReEncryptResponse{
+		CiphertextBlob:                 out.CiphertextBlob,
+		SourceKeyId:                    out.SourceKeyID,
+		KeyId:                          out.KeyID,
+		SourceEncryptionAlgorithm:      string(out.SourceEncryptionAlgorithm),
+		DestinationEncryptionAlgorithm: string(out.DestinationEncryptionAlgorithm),
+		SourceKeyMaterialId:            out.SourceKeyMaterialID,
+		DestinationKeyMaterialId:       out.DestinationKeyMaterialID,
 	}, nil
 }
 
@@ -139,11 +145,32 @@ func (s *cryptoService) GetPublicKey(ctx context.Context, r *kmsv1.GetPublicKeyR
 		return nil, err
 	}
 	return &kmsv1.GetPublicKeyResponse{
-		PublicKey:         out.PublicKey,
-		KeyId:             out.KeyID,
-		KeySpec:           string(out.KeySpec),
-		KeyUsage:          string(out.KeyUsage),
-		SigningAlgorithms: toStrings(out.SigningAlgorithms),
+		PublicKey:              out.PublicKey,
+		KeyId:                  out.KeyID,
+		KeySpec:                string(out.KeySpec),
+		KeyUsage:               string(out.KeyUsage),
+		SigningAlgorithms:      toStrings(out.SigningAlgorithms),
+		EncryptionAlgorithms:   toStrings(out.EncryptionAlgorithms),
+		KeyAgreementAlgorithms: toStrings(out.KeyAgreementAlgorithms),
+	}, nil
+}
+
+func (s *cryptoService) DeriveSharedSecret(ctx context.Context, r *kmsv1.DeriveSharedSecretRequest) (*kmsv1.DeriveSharedSecretResponse, error) {
+	out, err := s.keys.DeriveSharedSecret(ctx, callerOf(ctx), keyops.DeriveSharedSecretInput{
+		KeyID:                 r.GetKeyId(),
+		KeyAgreementAlgorithm: keyops.Algorithm(r.GetKeyAgreementAlgorithm()),
+		PublicKey:             r.GetPublicKey(),
+		DryRun:                r.GetDryRun(),
+		GrantTokens:           r.GetGrantTokens(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.DeriveSharedSecretResponse{
+		SharedSecret:          out.SharedSecret,
+		KeyId:                 out.KeyID,
+		KeyAgreementAlgorithm: string(out.KeyAgreementAlgorithm),
+		KeyOrigin:             string(out.KeyOrigin),
 	}, nil
 }
 

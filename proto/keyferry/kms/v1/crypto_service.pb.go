@@ -29,12 +29,14 @@ type EncryptRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Key ID, key ARN, alias name or alias ARN. Required.
 	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// What to encrypt, 1 to 4096 bytes. Required.
+	// What to encrypt, 1 to 4096 bytes; under an RSA key as much as its modulus has room for,
+	// from 190 bytes (RSA_2048, RSAES_OAEP_SHA_256) to 470. Required.
 	Plaintext []byte `protobuf:"bytes,2,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
 	// Pairs that the ciphertext is bound to and that Decrypt must repeat byte for byte. They are
-	// not secret and are written to the audit log. At most 8 KiB in all. Default: none.
+	// not secret and are written to the audit log. At most 8 KiB in all; RSA keys take none.
+	// Default: none.
 	EncryptionContext map[string]string `protobuf:"bytes,3,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// SYMMETRIC_DEFAULT, which is the default.
+	// SYMMETRIC_DEFAULT (the default), or for RSA keys RSAES_OAEP_SHA_1 or RSAES_OAEP_SHA_256.
 	EncryptionAlgorithm string `protobuf:"bytes,4,opt,name=encryption_algorithm,json=encryptionAlgorithm,proto3" json:"encryption_algorithm,omitempty"`
 	// Checks permission and request without encrypting. Default: false.
 	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
@@ -127,7 +129,7 @@ type EncryptResponse struct {
 	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	// Algorithm that was used.
 	EncryptionAlgorithm string `protobuf:"bytes,3,opt,name=encryption_algorithm,json=encryptionAlgorithm,proto3" json:"encryption_algorithm,omitempty"`
-	// ID of the material that encrypted, 64 hexadecimal digits.
+	// ID of the material that encrypted, 64 hexadecimal digits; empty for key pairs.
 	KeyMaterialId string `protobuf:"bytes,4,opt,name=key_material_id,json=keyMaterialId,proto3" json:"key_material_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -194,14 +196,14 @@ func (x *EncryptResponse) GetKeyMaterialId() string {
 // DecryptRequest holds what to decrypt.
 type DecryptRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What Encrypt or GenerateDataKey returned, at most 6144 bytes. Required.
+	// What an operation that encrypts has returned, at most 6144 bytes. Required.
 	CiphertextBlob []byte `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
-	// The pairs given to Encrypt. Default: none.
+	// The pairs given to that operation. Default: none.
 	EncryptionContext map[string]string `protobuf:"bytes,2,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Key that must have encrypted: key ID, key ARN, alias name or alias ARN. Default: whichever
-	// key the ciphertext names.
+	// key the ciphertext names; required for RSA ciphertexts, which name none.
 	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// SYMMETRIC_DEFAULT, which is the default.
+	// As in EncryptRequest: the algorithm that encrypted.
 	EncryptionAlgorithm string `protobuf:"bytes,4,opt,name=encryption_algorithm,json=encryptionAlgorithm,proto3" json:"encryption_algorithm,omitempty"`
 	// Checks permission and request without returning the plaintext. Default: false.
 	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
@@ -292,7 +294,7 @@ type DecryptResponse struct {
 	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	// Algorithm that was used.
 	EncryptionAlgorithm string `protobuf:"bytes,3,opt,name=encryption_algorithm,json=encryptionAlgorithm,proto3" json:"encryption_algorithm,omitempty"`
-	// ID of the material that decrypted.
+	// ID of the material that decrypted; empty for key pairs.
 	KeyMaterialId string `protobuf:"bytes,4,opt,name=key_material_id,json=keyMaterialId,proto3" json:"key_material_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -356,6 +358,225 @@ func (x *DecryptResponse) GetKeyMaterialId() string {
 	return ""
 }
 
+// ReEncryptRequest holds a ciphertext and says how it shall be encrypted instead.
+type ReEncryptRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What Encrypt, GenerateDataKey or ReEncrypt returned, at most 6144 bytes. Required.
+	CiphertextBlob []byte `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
+	// Key that must have encrypted: key ID, key ARN, alias name or alias ARN. Default: whichever
+	// key the ciphertext names; required for RSA ciphertexts, which name none.
+	SourceKeyId string `protobuf:"bytes,2,opt,name=source_key_id,json=sourceKeyId,proto3" json:"source_key_id,omitempty"`
+	// The pairs that the ciphertext is bound to. Default: none.
+	SourceEncryptionContext map[string]string `protobuf:"bytes,3,rep,name=source_encryption_context,json=sourceEncryptionContext,proto3" json:"source_encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// SYMMETRIC_DEFAULT (the default), RSAES_OAEP_SHA_1 or RSAES_OAEP_SHA_256.
+	SourceEncryptionAlgorithm string `protobuf:"bytes,4,opt,name=source_encryption_algorithm,json=sourceEncryptionAlgorithm,proto3" json:"source_encryption_algorithm,omitempty"`
+	// Key to encrypt under: key ID, key ARN, alias name or alias ARN. Required.
+	DestinationKeyId string `protobuf:"bytes,5,opt,name=destination_key_id,json=destinationKeyId,proto3" json:"destination_key_id,omitempty"`
+	// The pairs that the new ciphertext will be bound to, at most 8 KiB in all. Default: none.
+	DestinationEncryptionContext map[string]string `protobuf:"bytes,6,rep,name=destination_encryption_context,json=destinationEncryptionContext,proto3" json:"destination_encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// SYMMETRIC_DEFAULT (the default), RSAES_OAEP_SHA_1 or RSAES_OAEP_SHA_256.
+	DestinationEncryptionAlgorithm string `protobuf:"bytes,7,opt,name=destination_encryption_algorithm,json=destinationEncryptionAlgorithm,proto3" json:"destination_encryption_algorithm,omitempty"`
+	// Checks permission and request, the ciphertext included, without a result. Default: false.
+	DryRun bool `protobuf:"varint,8,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in EncryptRequest, of grants on either key.
+	GrantTokens   []string `protobuf:"bytes,9,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReEncryptRequest) Reset() {
+	*x = ReEncryptRequest{}
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReEncryptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReEncryptRequest) ProtoMessage() {}
+
+func (x *ReEncryptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReEncryptRequest.ProtoReflect.Descriptor instead.
+func (*ReEncryptRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ReEncryptRequest) GetCiphertextBlob() []byte {
+	if x != nil {
+		return x.CiphertextBlob
+	}
+	return nil
+}
+
+func (x *ReEncryptRequest) GetSourceKeyId() string {
+	if x != nil {
+		return x.SourceKeyId
+	}
+	return ""
+}
+
+func (x *ReEncryptRequest) GetSourceEncryptionContext() map[string]string {
+	if x != nil {
+		return x.SourceEncryptionContext
+	}
+	return nil
+}
+
+func (x *ReEncryptRequest) GetSourceEncryptionAlgorithm() string {
+	if x != nil {
+		return x.SourceEncryptionAlgorithm
+	}
+	return ""
+}
+
+func (x *ReEncryptRequest) GetDestinationKeyId() string {
+	if x != nil {
+		return x.DestinationKeyId
+	}
+	return ""
+}
+
+func (x *ReEncryptRequest) GetDestinationEncryptionContext() map[string]string {
+	if x != nil {
+		return x.DestinationEncryptionContext
+	}
+	return nil
+}
+
+func (x *ReEncryptRequest) GetDestinationEncryptionAlgorithm() string {
+	if x != nil {
+		return x.DestinationEncryptionAlgorithm
+	}
+	return ""
+}
+
+func (x *ReEncryptRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *ReEncryptRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
+}
+
+// ReEncryptResponse holds the new ciphertext and names both keys.
+type ReEncryptResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new ciphertext, at most 6144 bytes.
+	CiphertextBlob []byte `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
+	// ARN, in the serving Region, of the key that had encrypted.
+	SourceKeyId string `protobuf:"bytes,2,opt,name=source_key_id,json=sourceKeyId,proto3" json:"source_key_id,omitempty"`
+	// ARN, in the serving Region, of the key that has encrypted now.
+	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Algorithm that had been used.
+	SourceEncryptionAlgorithm string `protobuf:"bytes,4,opt,name=source_encryption_algorithm,json=sourceEncryptionAlgorithm,proto3" json:"source_encryption_algorithm,omitempty"`
+	// Algorithm that has been used now.
+	DestinationEncryptionAlgorithm string `protobuf:"bytes,5,opt,name=destination_encryption_algorithm,json=destinationEncryptionAlgorithm,proto3" json:"destination_encryption_algorithm,omitempty"`
+	// ID of the material that had encrypted; empty for key pairs.
+	SourceKeyMaterialId string `protobuf:"bytes,6,opt,name=source_key_material_id,json=sourceKeyMaterialId,proto3" json:"source_key_material_id,omitempty"`
+	// ID of the material that has encrypted now; empty for key pairs.
+	DestinationKeyMaterialId string `protobuf:"bytes,7,opt,name=destination_key_material_id,json=destinationKeyMaterialId,proto3" json:"destination_key_material_id,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
+}
+
+func (x *ReEncryptResponse) Reset() {
+	*x = ReEncryptResponse{}
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReEncryptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReEncryptResponse) ProtoMessage() {}
+
+func (x *ReEncryptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReEncryptResponse.ProtoReflect.Descriptor instead.
+func (*ReEncryptResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ReEncryptResponse) GetCiphertextBlob() []byte {
+	if x != nil {
+		return x.CiphertextBlob
+	}
+	return nil
+}
+
+func (x *ReEncryptResponse) GetSourceKeyId() string {
+	if x != nil {
+		return x.SourceKeyId
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetSourceEncryptionAlgorithm() string {
+	if x != nil {
+		return x.SourceEncryptionAlgorithm
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetDestinationEncryptionAlgorithm() string {
+	if x != nil {
+		return x.DestinationEncryptionAlgorithm
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetSourceKeyMaterialId() string {
+	if x != nil {
+		return x.SourceKeyMaterialId
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetDestinationKeyMaterialId() string {
+	if x != nil {
+		return x.DestinationKeyMaterialId
+	}
+	return ""
+}
+
 // GenerateDataKeyRequest says what data key to make.
 type GenerateDataKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -377,7 +598,7 @@ type GenerateDataKeyRequest struct {
 
 func (x *GenerateDataKeyRequest) Reset() {
 	*x = GenerateDataKeyRequest{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[4]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +610,7 @@ func (x *GenerateDataKeyRequest) String() string {
 func (*GenerateDataKeyRequest) ProtoMessage() {}
 
 func (x *GenerateDataKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[4]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +623,7 @@ func (x *GenerateDataKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateDataKeyRequest.ProtoReflect.Descriptor instead.
 func (*GenerateDataKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{4}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GenerateDataKeyRequest) GetKeyId() string {
@@ -464,7 +685,7 @@ type GenerateDataKeyResponse struct {
 
 func (x *GenerateDataKeyResponse) Reset() {
 	*x = GenerateDataKeyResponse{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[5]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +697,7 @@ func (x *GenerateDataKeyResponse) String() string {
 func (*GenerateDataKeyResponse) ProtoMessage() {}
 
 func (x *GenerateDataKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[5]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +710,7 @@ func (x *GenerateDataKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateDataKeyResponse.ProtoReflect.Descriptor instead.
 func (*GenerateDataKeyResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{5}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GenerateDataKeyResponse) GetCiphertextBlob() []byte {
@@ -520,6 +741,501 @@ func (x *GenerateDataKeyResponse) GetKeyMaterialId() string {
 	return ""
 }
 
+// GenerateDataKeyWithoutPlaintextRequest says what data key to make.
+type GenerateDataKeyWithoutPlaintextRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key that encrypts the data key: key ID, key ARN, alias name or alias ARN. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// AES_256 or AES_128. Exactly one of key_spec and number_of_bytes is required.
+	KeySpec string `protobuf:"bytes,2,opt,name=key_spec,json=keySpec,proto3" json:"key_spec,omitempty"`
+	// Length of the data key in bytes, 1 to 1024.
+	NumberOfBytes uint32 `protobuf:"varint,3,opt,name=number_of_bytes,json=numberOfBytes,proto3" json:"number_of_bytes,omitempty"`
+	// As in EncryptRequest.
+	EncryptionContext map[string]string `protobuf:"bytes,4,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Checks permission and request without making a data key. Default: false.
+	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in EncryptRequest.
+	GrantTokens   []string `protobuf:"bytes,6,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyWithoutPlaintextRequest) Reset() {
+	*x = GenerateDataKeyWithoutPlaintextRequest{}
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyWithoutPlaintextRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyWithoutPlaintextRequest) ProtoMessage() {}
+
+func (x *GenerateDataKeyWithoutPlaintextRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyWithoutPlaintextRequest.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyWithoutPlaintextRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GenerateDataKeyWithoutPlaintextRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyWithoutPlaintextRequest) GetKeySpec() string {
+	if x != nil {
+		return x.KeySpec
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyWithoutPlaintextRequest) GetNumberOfBytes() uint32 {
+	if x != nil {
+		return x.NumberOfBytes
+	}
+	return 0
+}
+
+func (x *GenerateDataKeyWithoutPlaintextRequest) GetEncryptionContext() map[string]string {
+	if x != nil {
+		return x.EncryptionContext
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyWithoutPlaintextRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *GenerateDataKeyWithoutPlaintextRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
+}
+
+// GenerateDataKeyWithoutPlaintextResponse holds an encrypted data key.
+type GenerateDataKeyWithoutPlaintextResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The data key encrypted; Decrypt opens it.
+	CiphertextBlob []byte `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
+	// ARN, in the serving Region, of the key that encrypted the data key.
+	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// ID of the material that encrypted the data key.
+	KeyMaterialId string `protobuf:"bytes,3,opt,name=key_material_id,json=keyMaterialId,proto3" json:"key_material_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyWithoutPlaintextResponse) Reset() {
+	*x = GenerateDataKeyWithoutPlaintextResponse{}
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyWithoutPlaintextResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyWithoutPlaintextResponse) ProtoMessage() {}
+
+func (x *GenerateDataKeyWithoutPlaintextResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyWithoutPlaintextResponse.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyWithoutPlaintextResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GenerateDataKeyWithoutPlaintextResponse) GetCiphertextBlob() []byte {
+	if x != nil {
+		return x.CiphertextBlob
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyWithoutPlaintextResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyWithoutPlaintextResponse) GetKeyMaterialId() string {
+	if x != nil {
+		return x.KeyMaterialId
+	}
+	return ""
+}
+
+// GenerateDataKeyPairRequest says what key pair to make.
+type GenerateDataKeyPairRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Symmetric key that encrypts the private key: key ID, key ARN, alias name or alias ARN.
+	// Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// RSA_2048, RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521, ECC_SECG_P256K1
+	// or ECC_NIST_EDWARDS25519. Required.
+	KeyPairSpec string `protobuf:"bytes,2,opt,name=key_pair_spec,json=keyPairSpec,proto3" json:"key_pair_spec,omitempty"`
+	// As in EncryptRequest.
+	EncryptionContext map[string]string `protobuf:"bytes,3,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Checks permission and request without making a key pair. Default: false.
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in EncryptRequest.
+	GrantTokens   []string `protobuf:"bytes,5,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyPairRequest) Reset() {
+	*x = GenerateDataKeyPairRequest{}
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyPairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyPairRequest) ProtoMessage() {}
+
+func (x *GenerateDataKeyPairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyPairRequest.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyPairRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GenerateDataKeyPairRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairRequest) GetKeyPairSpec() string {
+	if x != nil {
+		return x.KeyPairSpec
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairRequest) GetEncryptionContext() map[string]string {
+	if x != nil {
+		return x.EncryptionContext
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *GenerateDataKeyPairRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
+}
+
+// GenerateDataKeyPairResponse holds a key pair.
+type GenerateDataKeyPairResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The private key encrypted; Decrypt opens it to what private_key_plaintext is.
+	PrivateKeyCiphertextBlob []byte `protobuf:"bytes,1,opt,name=private_key_ciphertext_blob,json=privateKeyCiphertextBlob,proto3" json:"private_key_ciphertext_blob,omitempty"`
+	// The private key in clear, PKCS #8 (RFC 5208) in DER. Use it, then forget it.
+	PrivateKeyPlaintext []byte `protobuf:"bytes,2,opt,name=private_key_plaintext,json=privateKeyPlaintext,proto3" json:"private_key_plaintext,omitempty"`
+	// The public key, a DER SubjectPublicKeyInfo (RFC 5280).
+	PublicKey []byte `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// ARN, in the serving Region, of the key that encrypted the private key.
+	KeyId string `protobuf:"bytes,4,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Kind of the key pair.
+	KeyPairSpec string `protobuf:"bytes,5,opt,name=key_pair_spec,json=keyPairSpec,proto3" json:"key_pair_spec,omitempty"`
+	// ID of the material that encrypted the private key.
+	KeyMaterialId string `protobuf:"bytes,6,opt,name=key_material_id,json=keyMaterialId,proto3" json:"key_material_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyPairResponse) Reset() {
+	*x = GenerateDataKeyPairResponse{}
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyPairResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyPairResponse) ProtoMessage() {}
+
+func (x *GenerateDataKeyPairResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyPairResponse.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyPairResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GenerateDataKeyPairResponse) GetPrivateKeyCiphertextBlob() []byte {
+	if x != nil {
+		return x.PrivateKeyCiphertextBlob
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairResponse) GetPrivateKeyPlaintext() []byte {
+	if x != nil {
+		return x.PrivateKeyPlaintext
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairResponse) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairResponse) GetKeyPairSpec() string {
+	if x != nil {
+		return x.KeyPairSpec
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairResponse) GetKeyMaterialId() string {
+	if x != nil {
+		return x.KeyMaterialId
+	}
+	return ""
+}
+
+// GenerateDataKeyPairWithoutPlaintextRequest says what key pair to make.
+type GenerateDataKeyPairWithoutPlaintextRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Symmetric key that encrypts the private key: key ID, key ARN, alias name or alias ARN.
+	// Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// As in GenerateDataKeyPairRequest. Required.
+	KeyPairSpec string `protobuf:"bytes,2,opt,name=key_pair_spec,json=keyPairSpec,proto3" json:"key_pair_spec,omitempty"`
+	// As in EncryptRequest.
+	EncryptionContext map[string]string `protobuf:"bytes,3,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Checks permission and request without making a key pair. Default: false.
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in EncryptRequest.
+	GrantTokens   []string `protobuf:"bytes,5,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) Reset() {
+	*x = GenerateDataKeyPairWithoutPlaintextRequest{}
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyPairWithoutPlaintextRequest) ProtoMessage() {}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyPairWithoutPlaintextRequest.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyPairWithoutPlaintextRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) GetKeyPairSpec() string {
+	if x != nil {
+		return x.KeyPairSpec
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) GetEncryptionContext() map[string]string {
+	if x != nil {
+		return x.EncryptionContext
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
+}
+
+// GenerateDataKeyPairWithoutPlaintextResponse holds a key pair whose private key is encrypted.
+type GenerateDataKeyPairWithoutPlaintextResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The private key encrypted; Decrypt opens it to PKCS #8 (RFC 5208) in DER.
+	PrivateKeyCiphertextBlob []byte `protobuf:"bytes,1,opt,name=private_key_ciphertext_blob,json=privateKeyCiphertextBlob,proto3" json:"private_key_ciphertext_blob,omitempty"`
+	// The public key, a DER SubjectPublicKeyInfo (RFC 5280).
+	PublicKey []byte `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// ARN, in the serving Region, of the key that encrypted the private key.
+	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Kind of the key pair.
+	KeyPairSpec string `protobuf:"bytes,4,opt,name=key_pair_spec,json=keyPairSpec,proto3" json:"key_pair_spec,omitempty"`
+	// ID of the material that encrypted the private key.
+	KeyMaterialId string `protobuf:"bytes,5,opt,name=key_material_id,json=keyMaterialId,proto3" json:"key_material_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) Reset() {
+	*x = GenerateDataKeyPairWithoutPlaintextResponse{}
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyPairWithoutPlaintextResponse) ProtoMessage() {}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyPairWithoutPlaintextResponse.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyPairWithoutPlaintextResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) GetPrivateKeyCiphertextBlob() []byte {
+	if x != nil {
+		return x.PrivateKeyCiphertextBlob
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) GetKeyPairSpec() string {
+	if x != nil {
+		return x.KeyPairSpec
+	}
+	return ""
+}
+
+func (x *GenerateDataKeyPairWithoutPlaintextResponse) GetKeyMaterialId() string {
+	if x != nil {
+		return x.KeyMaterialId
+	}
+	return ""
+}
+
 // GenerateMacRequest says what to authenticate.
 type GenerateMacRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -539,7 +1255,7 @@ type GenerateMacRequest struct {
 
 func (x *GenerateMacRequest) Reset() {
 	*x = GenerateMacRequest{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[6]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -551,7 +1267,7 @@ func (x *GenerateMacRequest) String() string {
 func (*GenerateMacRequest) ProtoMessage() {}
 
 func (x *GenerateMacRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[6]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -564,7 +1280,7 @@ func (x *GenerateMacRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateMacRequest.ProtoReflect.Descriptor instead.
 func (*GenerateMacRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{6}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GenerateMacRequest) GetKeyId() string {
@@ -617,7 +1333,7 @@ type GenerateMacResponse struct {
 
 func (x *GenerateMacResponse) Reset() {
 	*x = GenerateMacResponse{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[7]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +1345,7 @@ func (x *GenerateMacResponse) String() string {
 func (*GenerateMacResponse) ProtoMessage() {}
 
 func (x *GenerateMacResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[7]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +1358,7 @@ func (x *GenerateMacResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateMacResponse.ProtoReflect.Descriptor instead.
 func (*GenerateMacResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{7}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GenerateMacResponse) GetMac() []byte {
@@ -687,7 +1403,7 @@ type VerifyMacRequest struct {
 
 func (x *VerifyMacRequest) Reset() {
 	*x = VerifyMacRequest{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[8]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +1415,7 @@ func (x *VerifyMacRequest) String() string {
 func (*VerifyMacRequest) ProtoMessage() {}
 
 func (x *VerifyMacRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[8]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +1428,7 @@ func (x *VerifyMacRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMacRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMacRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{8}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VerifyMacRequest) GetKeyId() string {
@@ -772,7 +1488,7 @@ type VerifyMacResponse struct {
 
 func (x *VerifyMacResponse) Reset() {
 	*x = VerifyMacResponse{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[9]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +1500,7 @@ func (x *VerifyMacResponse) String() string {
 func (*VerifyMacResponse) ProtoMessage() {}
 
 func (x *VerifyMacResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[9]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +1513,7 @@ func (x *VerifyMacResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMacResponse.ProtoReflect.Descriptor instead.
 func (*VerifyMacResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{9}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *VerifyMacResponse) GetMacValid() bool {
@@ -842,7 +1558,7 @@ type SignRequest struct {
 
 func (x *SignRequest) Reset() {
 	*x = SignRequest{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[10]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1570,7 @@ func (x *SignRequest) String() string {
 func (*SignRequest) ProtoMessage() {}
 
 func (x *SignRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[10]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1583,7 @@ func (x *SignRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignRequest.ProtoReflect.Descriptor instead.
 func (*SignRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{10}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SignRequest) GetKeyId() string {
@@ -915,7 +1631,7 @@ func (x *SignRequest) GetGrantTokens() []string {
 // SignResponse holds a signature.
 type SignResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The signature: for ECDSA an ASN.1 DER sequence of r and s.
+	// The signature: for ECDSA an ASN.1 DER sequence of r and s, for RSA as long as the modulus.
 	Signature []byte `protobuf:"bytes,1,opt,name=signature,proto3" json:"signature,omitempty"`
 	// ARN, in the serving Region, of the key that signed.
 	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
@@ -927,7 +1643,7 @@ type SignResponse struct {
 
 func (x *SignResponse) Reset() {
 	*x = SignResponse{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[11]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1655,7 @@ func (x *SignResponse) String() string {
 func (*SignResponse) ProtoMessage() {}
 
 func (x *SignResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[11]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1668,7 @@ func (x *SignResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignResponse.ProtoReflect.Descriptor instead.
 func (*SignResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{11}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SignResponse) GetSignature() []byte {
@@ -999,7 +1715,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[12]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1727,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[12]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1740,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{12}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *VerifyRequest) GetKeyId() string {
@@ -1091,7 +1807,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[13]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1819,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[13]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1832,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{13}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VerifyResponse) GetSignatureValid() bool {
@@ -1153,7 +1869,7 @@ type GetPublicKeyRequest struct {
 
 func (x *GetPublicKeyRequest) Reset() {
 	*x = GetPublicKeyRequest{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[14]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1881,7 @@ func (x *GetPublicKeyRequest) String() string {
 func (*GetPublicKeyRequest) ProtoMessage() {}
 
 func (x *GetPublicKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[14]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1894,7 @@ func (x *GetPublicKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPublicKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetPublicKeyRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{14}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetPublicKeyRequest) GetKeyId() string {
@@ -1208,13 +1924,17 @@ type GetPublicKeyResponse struct {
 	KeyUsage string `protobuf:"bytes,4,opt,name=key_usage,json=keyUsage,proto3" json:"key_usage,omitempty"`
 	// Algorithms for Sign and Verify; empty unless key_usage is SIGN_VERIFY.
 	SigningAlgorithms []string `protobuf:"bytes,5,rep,name=signing_algorithms,json=signingAlgorithms,proto3" json:"signing_algorithms,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Algorithms for Encrypt and Decrypt; empty unless key_usage is ENCRYPT_DECRYPT.
+	EncryptionAlgorithms []string `protobuf:"bytes,6,rep,name=encryption_algorithms,json=encryptionAlgorithms,proto3" json:"encryption_algorithms,omitempty"`
+	// Algorithms for DeriveSharedSecret; empty unless key_usage is KEY_AGREEMENT.
+	KeyAgreementAlgorithms []string `protobuf:"bytes,7,rep,name=key_agreement_algorithms,json=keyAgreementAlgorithms,proto3" json:"key_agreement_algorithms,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *GetPublicKeyResponse) Reset() {
 	*x = GetPublicKeyResponse{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[15]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1946,7 @@ func (x *GetPublicKeyResponse) String() string {
 func (*GetPublicKeyResponse) ProtoMessage() {}
 
 func (x *GetPublicKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[15]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1959,7 @@ func (x *GetPublicKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPublicKeyResponse.ProtoReflect.Descriptor instead.
 func (*GetPublicKeyResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{15}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetPublicKeyResponse) GetPublicKey() []byte {
@@ -1277,6 +1997,176 @@ func (x *GetPublicKeyResponse) GetSigningAlgorithms() []string {
 	return nil
 }
 
+func (x *GetPublicKeyResponse) GetEncryptionAlgorithms() []string {
+	if x != nil {
+		return x.EncryptionAlgorithms
+	}
+	return nil
+}
+
+func (x *GetPublicKeyResponse) GetKeyAgreementAlgorithms() []string {
+	if x != nil {
+		return x.KeyAgreementAlgorithms
+	}
+	return nil
+}
+
+// DeriveSharedSecretRequest holds the other side's public key.
+type DeriveSharedSecretRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key with the usage KEY_AGREEMENT: key ID, key ARN, alias name or alias ARN. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// ECDH. Required.
+	KeyAgreementAlgorithm string `protobuf:"bytes,2,opt,name=key_agreement_algorithm,json=keyAgreementAlgorithm,proto3" json:"key_agreement_algorithm,omitempty"`
+	// The other side's public key on the same curve, a DER SubjectPublicKeyInfo (RFC 5280) of at
+	// most 8192 bytes. Required.
+	PublicKey []byte `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// Checks permission and request without deriving. Default: false.
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// As in EncryptRequest.
+	GrantTokens   []string `protobuf:"bytes,5,rep,name=grant_tokens,json=grantTokens,proto3" json:"grant_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeriveSharedSecretRequest) Reset() {
+	*x = DeriveSharedSecretRequest{}
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeriveSharedSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeriveSharedSecretRequest) ProtoMessage() {}
+
+func (x *DeriveSharedSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeriveSharedSecretRequest.ProtoReflect.Descriptor instead.
+func (*DeriveSharedSecretRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DeriveSharedSecretRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *DeriveSharedSecretRequest) GetKeyAgreementAlgorithm() string {
+	if x != nil {
+		return x.KeyAgreementAlgorithm
+	}
+	return ""
+}
+
+func (x *DeriveSharedSecretRequest) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+func (x *DeriveSharedSecretRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *DeriveSharedSecretRequest) GetGrantTokens() []string {
+	if x != nil {
+		return x.GrantTokens
+	}
+	return nil
+}
+
+// DeriveSharedSecretResponse holds a shared secret.
+type DeriveSharedSecretResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The x-coordinate of the shared point, as long as the curve's field.
+	SharedSecret []byte `protobuf:"bytes,1,opt,name=shared_secret,json=sharedSecret,proto3" json:"shared_secret,omitempty"`
+	// ARN, in the serving Region, of the key that was used.
+	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Algorithm that was used.
+	KeyAgreementAlgorithm string `protobuf:"bytes,3,opt,name=key_agreement_algorithm,json=keyAgreementAlgorithm,proto3" json:"key_agreement_algorithm,omitempty"`
+	// Where the key's material comes from: AWS_KMS or EXTERNAL.
+	KeyOrigin     string `protobuf:"bytes,4,opt,name=key_origin,json=keyOrigin,proto3" json:"key_origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeriveSharedSecretResponse) Reset() {
+	*x = DeriveSharedSecretResponse{}
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeriveSharedSecretResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeriveSharedSecretResponse) ProtoMessage() {}
+
+func (x *DeriveSharedSecretResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeriveSharedSecretResponse.ProtoReflect.Descriptor instead.
+func (*DeriveSharedSecretResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DeriveSharedSecretResponse) GetSharedSecret() []byte {
+	if x != nil {
+		return x.SharedSecret
+	}
+	return nil
+}
+
+func (x *DeriveSharedSecretResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *DeriveSharedSecretResponse) GetKeyAgreementAlgorithm() string {
+	if x != nil {
+		return x.KeyAgreementAlgorithm
+	}
+	return ""
+}
+
+func (x *DeriveSharedSecretResponse) GetKeyOrigin() string {
+	if x != nil {
+		return x.KeyOrigin
+	}
+	return ""
+}
+
 // GenerateRandomRequest says how many bytes to return.
 type GenerateRandomRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1288,7 +2178,7 @@ type GenerateRandomRequest struct {
 
 func (x *GenerateRandomRequest) Reset() {
 	*x = GenerateRandomRequest{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[16]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +2190,7 @@ func (x *GenerateRandomRequest) String() string {
 func (*GenerateRandomRequest) ProtoMessage() {}
 
 func (x *GenerateRandomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[16]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +2203,7 @@ func (x *GenerateRandomRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateRandomRequest.ProtoReflect.Descriptor instead.
 func (*GenerateRandomRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{16}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GenerateRandomRequest) GetNumberOfBytes() uint32 {
@@ -1334,7 +2224,7 @@ type GenerateRandomResponse struct {
 
 func (x *GenerateRandomResponse) Reset() {
 	*x = GenerateRandomResponse{}
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[17]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +2236,7 @@ func (x *GenerateRandomResponse) String() string {
 func (*GenerateRandomResponse) ProtoMessage() {}
 
 func (x *GenerateRandomResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[17]
+	mi := &file_keyferry_kms_v1_crypto_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +2249,7 @@ func (x *GenerateRandomResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateRandomResponse.ProtoReflect.Descriptor instead.
 func (*GenerateRandomResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{17}
+	return file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GenerateRandomResponse) GetPlaintext() []byte {
@@ -1403,7 +2293,31 @@ const file_keyferry_kms_v1_crypto_service_proto_rawDesc = "" +
 	"\tplaintext\x18\x01 \x01(\fR\tplaintext\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x121\n" +
 	"\x14encryption_algorithm\x18\x03 \x01(\tR\x13encryptionAlgorithm\x12&\n" +
-	"\x0fkey_material_id\x18\x04 \x01(\tR\rkeyMaterialId\"\xe3\x02\n" +
+	"\x0fkey_material_id\x18\x04 \x01(\tR\rkeyMaterialId\"\xf8\x05\n" +
+	"\x10ReEncryptRequest\x12'\n" +
+	"\x0fciphertext_blob\x18\x01 \x01(\fR\x0eciphertextBlob\x12\"\n" +
+	"\rsource_key_id\x18\x02 \x01(\tR\vsourceKeyId\x12z\n" +
+	"\x19source_encryption_context\x18\x03 \x03(\v2>.keyferry.kms.v1.ReEncryptRequest.SourceEncryptionContextEntryR\x17sourceEncryptionContext\x12>\n" +
+	"\x1bsource_encryption_algorithm\x18\x04 \x01(\tR\x19sourceEncryptionAlgorithm\x12,\n" +
+	"\x12destination_key_id\x18\x05 \x01(\tR\x10destinationKeyId\x12\x89\x01\n" +
+	"\x1edestination_encryption_context\x18\x06 \x03(\v2C.keyferry.kms.v1.ReEncryptRequest.DestinationEncryptionContextEntryR\x1cdestinationEncryptionContext\x12H\n" +
+	" destination_encryption_algorithm\x18\a \x01(\tR\x1edestinationEncryptionAlgorithm\x12\x17\n" +
+	"\adry_run\x18\b \x01(\bR\x06dryRun\x12!\n" +
+	"\fgrant_tokens\x18\t \x03(\tR\vgrantTokens\x1aJ\n" +
+	"\x1cSourceEncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aO\n" +
+	"!DestinationEncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf5\x02\n" +
+	"\x11ReEncryptResponse\x12'\n" +
+	"\x0fciphertext_blob\x18\x01 \x01(\fR\x0eciphertextBlob\x12\"\n" +
+	"\rsource_key_id\x18\x02 \x01(\tR\vsourceKeyId\x12\x15\n" +
+	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x12>\n" +
+	"\x1bsource_encryption_algorithm\x18\x04 \x01(\tR\x19sourceEncryptionAlgorithm\x12H\n" +
+	" destination_encryption_algorithm\x18\x05 \x01(\tR\x1edestinationEncryptionAlgorithm\x123\n" +
+	"\x16source_key_material_id\x18\x06 \x01(\tR\x13sourceKeyMaterialId\x12=\n" +
+	"\x1bdestination_key_material_id\x18\a \x01(\tR\x18destinationKeyMaterialId\"\xe3\x02\n" +
 	"\x16GenerateDataKeyRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x19\n" +
 	"\bkey_spec\x18\x02 \x01(\tR\akeySpec\x12&\n" +
@@ -1418,7 +2332,54 @@ const file_keyferry_kms_v1_crypto_service_proto_rawDesc = "" +
 	"\x0fciphertext_blob\x18\x01 \x01(\fR\x0eciphertextBlob\x12\x1c\n" +
 	"\tplaintext\x18\x02 \x01(\fR\tplaintext\x12\x15\n" +
 	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x12&\n" +
-	"\x0fkey_material_id\x18\x04 \x01(\tR\rkeyMaterialId\"\xa6\x01\n" +
+	"\x0fkey_material_id\x18\x04 \x01(\tR\rkeyMaterialId\"\x83\x03\n" +
+	"&GenerateDataKeyWithoutPlaintextRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x19\n" +
+	"\bkey_spec\x18\x02 \x01(\tR\akeySpec\x12&\n" +
+	"\x0fnumber_of_bytes\x18\x03 \x01(\rR\rnumberOfBytes\x12}\n" +
+	"\x12encryption_context\x18\x04 \x03(\v2N.keyferry.kms.v1.GenerateDataKeyWithoutPlaintextRequest.EncryptionContextEntryR\x11encryptionContext\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12!\n" +
+	"\fgrant_tokens\x18\x06 \x03(\tR\vgrantTokens\x1aD\n" +
+	"\x16EncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x91\x01\n" +
+	"'GenerateDataKeyWithoutPlaintextResponse\x12'\n" +
+	"\x0fciphertext_blob\x18\x01 \x01(\fR\x0eciphertextBlob\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12&\n" +
+	"\x0fkey_material_id\x18\x03 \x01(\tR\rkeyMaterialId\"\xcc\x02\n" +
+	"\x1aGenerateDataKeyPairRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\"\n" +
+	"\rkey_pair_spec\x18\x02 \x01(\tR\vkeyPairSpec\x12q\n" +
+	"\x12encryption_context\x18\x03 \x03(\v2B.keyferry.kms.v1.GenerateDataKeyPairRequest.EncryptionContextEntryR\x11encryptionContext\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12!\n" +
+	"\fgrant_tokens\x18\x05 \x03(\tR\vgrantTokens\x1aD\n" +
+	"\x16EncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x92\x02\n" +
+	"\x1bGenerateDataKeyPairResponse\x12=\n" +
+	"\x1bprivate_key_ciphertext_blob\x18\x01 \x01(\fR\x18privateKeyCiphertextBlob\x122\n" +
+	"\x15private_key_plaintext\x18\x02 \x01(\fR\x13privateKeyPlaintext\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x03 \x01(\fR\tpublicKey\x12\x15\n" +
+	"\x06key_id\x18\x04 \x01(\tR\x05keyId\x12\"\n" +
+	"\rkey_pair_spec\x18\x05 \x01(\tR\vkeyPairSpec\x12&\n" +
+	"\x0fkey_material_id\x18\x06 \x01(\tR\rkeyMaterialId\"\xed\x02\n" +
+	"*GenerateDataKeyPairWithoutPlaintextRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\"\n" +
+	"\rkey_pair_spec\x18\x02 \x01(\tR\vkeyPairSpec\x12\x81\x01\n" +
+	"\x12encryption_context\x18\x03 \x03(\v2R.keyferry.kms.v1.GenerateDataKeyPairWithoutPlaintextRequest.EncryptionContextEntryR\x11encryptionContext\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12!\n" +
+	"\fgrant_tokens\x18\x05 \x03(\tR\vgrantTokens\x1aD\n" +
+	"\x16EncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xee\x01\n" +
+	"+GenerateDataKeyPairWithoutPlaintextResponse\x12=\n" +
+	"\x1bprivate_key_ciphertext_blob\x18\x01 \x01(\fR\x18privateKeyCiphertextBlob\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x02 \x01(\fR\tpublicKey\x12\x15\n" +
+	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x12\"\n" +
+	"\rkey_pair_spec\x18\x04 \x01(\tR\vkeyPairSpec\x12&\n" +
+	"\x0fkey_material_id\x18\x05 \x01(\tR\rkeyMaterialId\"\xa6\x01\n" +
 	"\x12GenerateMacRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\fR\amessage\x12#\n" +
@@ -1465,28 +2426,48 @@ const file_keyferry_kms_v1_crypto_service_proto_rawDesc = "" +
 	"\x11signing_algorithm\x18\x03 \x01(\tR\x10signingAlgorithm\"O\n" +
 	"\x13GetPublicKeyRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12!\n" +
-	"\fgrant_tokens\x18\x02 \x03(\tR\vgrantTokens\"\xb3\x01\n" +
+	"\fgrant_tokens\x18\x02 \x03(\tR\vgrantTokens\"\xa2\x02\n" +
 	"\x14GetPublicKeyResponse\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fR\tpublicKey\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x19\n" +
 	"\bkey_spec\x18\x03 \x01(\tR\akeySpec\x12\x1b\n" +
 	"\tkey_usage\x18\x04 \x01(\tR\bkeyUsage\x12-\n" +
-	"\x12signing_algorithms\x18\x05 \x03(\tR\x11signingAlgorithms\"?\n" +
+	"\x12signing_algorithms\x18\x05 \x03(\tR\x11signingAlgorithms\x123\n" +
+	"\x15encryption_algorithms\x18\x06 \x03(\tR\x14encryptionAlgorithms\x128\n" +
+	"\x18key_agreement_algorithms\x18\a \x03(\tR\x16keyAgreementAlgorithms\"\xc5\x01\n" +
+	"\x19DeriveSharedSecretRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x126\n" +
+	"\x17key_agreement_algorithm\x18\x02 \x01(\tR\x15keyAgreementAlgorithm\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x03 \x01(\fR\tpublicKey\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12!\n" +
+	"\fgrant_tokens\x18\x05 \x03(\tR\vgrantTokens\"\xaf\x01\n" +
+	"\x1aDeriveSharedSecretResponse\x12#\n" +
+	"\rshared_secret\x18\x01 \x01(\fR\fsharedSecret\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x126\n" +
+	"\x17key_agreement_algorithm\x18\x03 \x01(\tR\x15keyAgreementAlgorithm\x12\x1d\n" +
+	"\n" +
+	"key_origin\x18\x04 \x01(\tR\tkeyOrigin\"?\n" +
 	"\x15GenerateRandomRequest\x12&\n" +
 	"\x0fnumber_of_bytes\x18\x01 \x01(\rR\rnumberOfBytes\"6\n" +
 	"\x16GenerateRandomResponse\x12\x1c\n" +
-	"\tplaintext\x18\x01 \x01(\fR\tplaintext2\x86\b\n" +
+	"\tplaintext\x18\x01 \x01(\fR\tplaintext2\xcb\x0e\n" +
 	"\rCryptoService\x12d\n" +
 	"\aEncrypt\x12\x1f.keyferry.kms.v1.EncryptRequest\x1a .keyferry.kms.v1.EncryptResponse\"\x16\x82\xd3\xe4\x93\x02\x10:\x01*\"\v/v1/encrypt\x12d\n" +
-	"\aDecrypt\x12\x1f.keyferry.kms.v1.DecryptRequest\x1a .keyferry.kms.v1.DecryptResponse\"\x16\x82\xd3\xe4\x93\x02\x10:\x01*\"\v/v1/decrypt\x12\x86\x01\n" +
-	"\x0fGenerateDataKey\x12'.keyferry.kms.v1.GenerateDataKeyRequest\x1a(.keyferry.kms.v1.GenerateDataKeyResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/generate-data-key\x12u\n" +
+	"\aDecrypt\x12\x1f.keyferry.kms.v1.DecryptRequest\x1a .keyferry.kms.v1.DecryptResponse\"\x16\x82\xd3\xe4\x93\x02\x10:\x01*\"\v/v1/decrypt\x12m\n" +
+	"\tReEncrypt\x12!.keyferry.kms.v1.ReEncryptRequest\x1a\".keyferry.kms.v1.ReEncryptResponse\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/v1/re-encrypt\x12\x86\x01\n" +
+	"\x0fGenerateDataKey\x12'.keyferry.kms.v1.GenerateDataKeyRequest\x1a(.keyferry.kms.v1.GenerateDataKeyResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/generate-data-key\x12\xc8\x01\n" +
+	"\x1fGenerateDataKeyWithoutPlaintext\x127.keyferry.kms.v1.GenerateDataKeyWithoutPlaintextRequest\x1a8.keyferry.kms.v1.GenerateDataKeyWithoutPlaintextResponse\"2\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/generate-data-key-without-plaintext\x12\x97\x01\n" +
+	"\x13GenerateDataKeyPair\x12+.keyferry.kms.v1.GenerateDataKeyPairRequest\x1a,.keyferry.kms.v1.GenerateDataKeyPairResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/generate-data-key-pair\x12\xd9\x01\n" +
+	"#GenerateDataKeyPairWithoutPlaintext\x12;.keyferry.kms.v1.GenerateDataKeyPairWithoutPlaintextRequest\x1a<.keyferry.kms.v1.GenerateDataKeyPairWithoutPlaintextResponse\"7\x82\xd3\xe4\x93\x021:\x01*\",/v1/generate-data-key-pair-without-plaintext\x12u\n" +
 	"\vGenerateMac\x12#.keyferry.kms.v1.GenerateMacRequest\x1a$.keyferry.kms.v1.GenerateMacResponse\"\x1b\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/generate-mac\x12m\n" +
 	"\tVerifyMac\x12!.keyferry.kms.v1.VerifyMacRequest\x1a\".keyferry.kms.v1.VerifyMacResponse\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/v1/verify-mac\x12X\n" +
 	"\x04Sign\x12\x1c.keyferry.kms.v1.SignRequest\x1a\x1d.keyferry.kms.v1.SignResponse\"\x13\x82\xd3\xe4\x93\x02\r:\x01*\"\b/v1/sign\x12`\n" +
 	"\x06Verify\x12\x1e.keyferry.kms.v1.VerifyRequest\x1a\x1f.keyferry.kms.v1.VerifyResponse\"\x15\x82\xd3\xe4\x93\x02\x0f:\x01*\"\n" +
 	"/v1/verify\x12z\n" +
-	"\fGetPublicKey\x12$.keyferry.kms.v1.GetPublicKeyRequest\x1a%.keyferry.kms.v1.GetPublicKeyResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/get-public-key\x12\x81\x01\n" +
+	"\fGetPublicKey\x12$.keyferry.kms.v1.GetPublicKeyRequest\x1a%.keyferry.kms.v1.GetPublicKeyResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/get-public-key\x12\x92\x01\n" +
+	"\x12DeriveSharedSecret\x12*.keyferry.kms.v1.DeriveSharedSecretRequest\x1a+.keyferry.kms.v1.DeriveSharedSecretResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/derive-shared-secret\x12\x81\x01\n" +
 	"\x0eGenerateRandom\x12&.keyferry.kms.v1.GenerateRandomRequest\x1a'.keyferry.kms.v1.GenerateRandomResponse\"\x1e\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/generate-randomB:Z8github.com/keyferry/keyferry/proto/keyferry/kms/v1;kmsv1b\x06proto3"
 
 var (
@@ -1501,57 +2482,87 @@ func file_keyferry_kms_v1_crypto_service_proto_rawDescGZIP() []byte {
 	return file_keyferry_kms_v1_crypto_service_proto_rawDescData
 }
 
-var file_keyferry_kms_v1_crypto_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_keyferry_kms_v1_crypto_service_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_keyferry_kms_v1_crypto_service_proto_goTypes = []any{
-	(*EncryptRequest)(nil),          // 0: keyferry.kms.v1.EncryptRequest
-	(*EncryptResponse)(nil),         // 1: keyferry.kms.v1.EncryptResponse
-	(*DecryptRequest)(nil),          // 2: keyferry.kms.v1.DecryptRequest
-	(*DecryptResponse)(nil),         // 3: keyferry.kms.v1.DecryptResponse
-	(*GenerateDataKeyRequest)(nil),  // 4: keyferry.kms.v1.GenerateDataKeyRequest
-	(*GenerateDataKeyResponse)(nil), // 5: keyferry.kms.v1.GenerateDataKeyResponse
-	(*GenerateMacRequest)(nil),      // 6: keyferry.kms.v1.GenerateMacRequest
-	(*GenerateMacResponse)(nil),     // 7: keyferry.kms.v1.GenerateMacResponse
-	(*VerifyMacRequest)(nil),        // 8: keyferry.kms.v1.VerifyMacRequest
-	(*VerifyMacResponse)(nil),       // 9: keyferry.kms.v1.VerifyMacResponse
-	(*SignRequest)(nil),             // 10: keyferry.kms.v1.SignRequest
-	(*SignResponse)(nil),            // 11: keyferry.kms.v1.SignResponse
-	(*VerifyRequest)(nil),           // 12: keyferry.kms.v1.VerifyRequest
-	(*VerifyResponse)(nil),          // 13: keyferry.kms.v1.VerifyResponse
-	(*GetPublicKeyRequest)(nil),     // 14: keyferry.kms.v1.GetPublicKeyRequest
-	(*GetPublicKeyResponse)(nil),    // 15: keyferry.kms.v1.GetPublicKeyResponse
-	(*GenerateRandomRequest)(nil),   // 16: keyferry.kms.v1.GenerateRandomRequest
-	(*GenerateRandomResponse)(nil),  // 17: keyferry.kms.v1.GenerateRandomResponse
-	nil,                             // 18: keyferry.kms.v1.EncryptRequest.EncryptionContextEntry
-	nil,                             // 19: keyferry.kms.v1.DecryptRequest.EncryptionContextEntry
-	nil,                             // 20: keyferry.kms.v1.GenerateDataKeyRequest.EncryptionContextEntry
+	(*EncryptRequest)(nil),                              // 0: keyferry.kms.v1.EncryptRequest
+	(*EncryptResponse)(nil),                             // 1: keyferry.kms.v1.EncryptResponse
+	(*DecryptRequest)(nil),                              // 2: keyferry.kms.v1.DecryptRequest
+	(*DecryptResponse)(nil),                             // 3: keyferry.kms.v1.DecryptResponse
+	(*ReEncryptRequest)(nil),                            // 4: keyferry.kms.v1.ReEncryptRequest
+	(*ReEncryptResponse)(nil),                           // 5: keyferry.kms.v1.ReEncryptResponse
+	(*GenerateDataKeyRequest)(nil),                      // 6: keyferry.kms.v1.GenerateDataKeyRequest
+	(*GenerateDataKeyResponse)(nil),                     // 7: keyferry.kms.v1.GenerateDataKeyResponse
+	(*GenerateDataKeyWithoutPlaintextRequest)(nil),      // 8: keyferry.kms.v1.GenerateDataKeyWithoutPlaintextRequest
+	(*GenerateDataKeyWithoutPlaintextResponse)(nil),     // 9: keyferry.kms.v1.GenerateDataKeyWithoutPlaintextResponse
+	(*GenerateDataKeyPairRequest)(nil),                  // 10: keyferry.kms.v1.GenerateDataKeyPairRequest
+	(*GenerateDataKeyPairResponse)(nil),                 // 11: keyferry.kms.v1.GenerateDataKeyPairResponse
+	(*GenerateDataKeyPairWithoutPlaintextRequest)(nil),  // 12: keyferry.kms.v1.GenerateDataKeyPairWithoutPlaintextRequest
+	(*GenerateDataKeyPairWithoutPlaintextResponse)(nil), // 13: keyferry.kms.v1.GenerateDataKeyPairWithoutPlaintextResponse
+	(*GenerateMacRequest)(nil),                          // 14: keyferry.kms.v1.GenerateMacRequest
+	(*GenerateMacResponse)(nil),                         // 15: keyferry.kms.v1.GenerateMacResponse
+	(*VerifyMacRequest)(nil),                            // 16: keyferry.kms.v1.VerifyMacRequest
+	(*VerifyMacResponse)(nil),                           // 17: keyferry.kms.v1.VerifyMacResponse
+	(*SignRequest)(nil),                                 // 18: keyferry.kms.v1.SignRequest
+	(*SignResponse)(nil),                                // 19: keyferry.kms.v1.SignResponse
+	(*VerifyRequest)(nil),                               // 20: keyferry.kms.v1.VerifyRequest
+	(*VerifyResponse)(nil),                              // 21: keyferry.kms.v1.VerifyResponse
+	(*GetPublicKeyRequest)(nil),                         // 22: keyferry.kms.v1.GetPublicKeyRequest
+	(*GetPublicKeyResponse)(nil),                        // 23: keyferry.kms.v1.GetPublicKeyResponse
+	(*DeriveSharedSecretRequest)(nil),                   // 24: keyferry.kms.v1.DeriveSharedSecretRequest
+	(*DeriveSharedSecretResponse)(nil),                  // 25: keyferry.kms.v1.DeriveSharedSecretResponse
+	(*GenerateRandomRequest)(nil),                       // 26: keyferry.kms.v1.GenerateRandomRequest
+	(*GenerateRandomResponse)(nil),                      // 27: keyferry.kms.v1.GenerateRandomResponse
+	nil,                                                 // 28: keyferry.kms.v1.EncryptRequest.EncryptionContextEntry
+	nil,                                                 // 29: keyferry.kms.v1.DecryptRequest.EncryptionContextEntry
+	nil,                                                 // 30: keyferry.kms.v1.ReEncryptRequest.SourceEncryptionContextEntry
+	nil,                                                 // 31: keyferry.kms.v1.ReEncryptRequest.DestinationEncryptionContextEntry
+	nil,                                                 // 32: keyferry.kms.v1.GenerateDataKeyRequest.EncryptionContextEntry
+	nil,                                                 // 33: keyferry.kms.v1.GenerateDataKeyWithoutPlaintextRequest.EncryptionContextEntry
+	nil,                                                 // 34: keyferry.kms.v1.GenerateDataKeyPairRequest.EncryptionContextEntry
+	nil,                                                 // 35: keyferry.kms.v1.GenerateDataKeyPairWithoutPlaintextRequest.EncryptionContextEntry
 }
 var file_keyferry_kms_v1_crypto_service_proto_depIdxs = []int32{
-	18, // 0: keyferry.kms.v1.EncryptRequest.encryption_context:type_name -> keyferry.kms.v1.EncryptRequest.EncryptionContextEntry
-	19, // 1: keyferry.kms.v1.DecryptRequest.encryption_context:type_name -> keyferry.kms.v1.DecryptRequest.EncryptionContextEntry
-	20, // 2: keyferry.kms.v1.GenerateDataKeyRequest.encryption_context:type_name -> keyferry.kms.v1.GenerateDataKeyRequest.EncryptionContextEntry
-	0,  // 3: keyferry.kms.v1.CryptoService.Encrypt:input_type -> keyferry.kms.v1.EncryptRequest
-	2,  // 4: keyferry.kms.v1.CryptoService.Decrypt:input_type -> keyferry.kms.v1.DecryptRequest
-	4,  // 5: keyferry.kms.v1.CryptoService.GenerateDataKey:input_type -> keyferry.kms.v1.GenerateDataKeyRequest
-	6,  // 6: keyferry.kms.v1.CryptoService.GenerateMac:input_type -> keyferry.kms.v1.GenerateMacRequest
-	8,  // 7: keyferry.kms.v1.CryptoService.VerifyMac:input_type -> keyferry.kms.v1.VerifyMacRequest
-	10, // 8: keyferry.kms.v1.CryptoService.Sign:input_type -> keyferry.kms.v1.SignRequest
-	12, // 9: keyferry.kms.v1.CryptoService.Verify:input_type -> keyferry.kms.v1.VerifyRequest
-	14, // 10: keyferry.kms.v1.CryptoService.GetPublicKey:input_type -> keyferry.kms.v1.GetPublicKeyRequest
-	16, // 11: keyferry.kms.v1.CryptoService.GenerateRandom:input_type -> keyferry.kms.v1.GenerateRandomRequest
-	1,  // 12: keyferry.kms.v1.CryptoService.Encrypt:output_type -> keyferry.kms.v1.EncryptResponse
-	3,  // 13: keyferry.kms.v1.CryptoService.Decrypt:output_type -> keyferry.kms.v1.DecryptResponse
-	5,  // 14: keyferry.kms.v1.CryptoService.GenerateDataKey:output_type -> keyferry.kms.v1.GenerateDataKeyResponse
-	7,  // 15: keyferry.kms.v1.CryptoService.GenerateMac:output_type -> keyferry.kms.v1.GenerateMacResponse
-	9,  // 16: keyferry.kms.v1.CryptoService.VerifyMac:output_type -> keyferry.kms.v1.VerifyMacResponse
-	11, // 17: keyferry.kms.v1.CryptoService.Sign:output_type -> keyferry.kms.v1.SignResponse
-	13, // 18: keyferry.kms.v1.CryptoService.Verify:output_type -> keyferry.kms.v1.VerifyResponse
-	15, // 19: keyferry.kms.v1.CryptoService.GetPublicKey:output_type -> keyferry.kms.v1.GetPublicKeyResponse
-	17, // 20: keyferry.kms.v1.CryptoService.GenerateRandom:output_type -> keyferry.kms.v1.GenerateRandomResponse
-	12, // [12:21] is the sub-list for method output_type
-	3,  // [3:12] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	28, // 0: keyferry.kms.v1.EncryptRequest.encryption_context:type_name -> keyferry.kms.v1.EncryptRequest.EncryptionContextEntry
+	29, // 1: keyferry.kms.v1.DecryptRequest.encryption_context:type_name -> keyferry.kms.v1.DecryptRequest.EncryptionContextEntry
+	30, // 2: keyferry.kms.v1.ReEncryptRequest.source_encryption_context:type_name -> keyferry.kms.v1.ReEncryptRequest.SourceEncryptionContextEntry
+	31, // 3: keyferry.kms.v1.ReEncryptRequest.destination_encryption_context:type_name -> keyferry.kms.v1.ReEncryptRequest.DestinationEncryptionContextEntry
+	32, // 4: keyferry.kms.v1.GenerateDataKeyRequest.encryption_context:type_name -> keyferry.kms.v1.GenerateDataKeyRequest.EncryptionContextEntry
+	33, // 5: keyferry.kms.v1.GenerateDataKeyWithoutPlaintextRequest.encryption_context:type_name -> keyferry.kms.v1.GenerateDataKeyWithoutPlaintextRequest.EncryptionContextEntry
+	34, // 6: keyferry.kms.v1.GenerateDataKeyPairRequest.encryption_context:type_name -> keyferry.kms.v1.GenerateDataKeyPairRequest.EncryptionContextEntry
+	35, // 7: keyferry.kms.v1.GenerateDataKeyPairWithoutPlaintextRequest.encryption_context:type_name -> keyferry.kms.v1.GenerateDataKeyPairWithoutPlaintextRequest.EncryptionContextEntry
+	0,  // 8: keyferry.kms.v1.CryptoService.Encrypt:input_type -> keyferry.kms.v1.EncryptRequest
+	2,  // 9: keyferry.kms.v1.CryptoService.Decrypt:input_type -> keyferry.kms.v1.DecryptRequest
+	4,  // 10: keyferry.kms.v1.CryptoService.ReEncrypt:input_type -> keyferry.kms.v1.ReEncryptRequest
+	6,  // 11: keyferry.kms.v1.CryptoService.GenerateDataKey:input_type -> keyferry.kms.v1.GenerateDataKeyRequest
+	8,  // 12: keyferry.kms.v1.CryptoService.GenerateDataKeyWithoutPlaintext:input_type -> keyferry.kms.v1.GenerateDataKeyWithoutPlaintextRequest
+	10, // 13: keyferry.kms.v1.CryptoService.GenerateDataKeyPair:input_type -> keyferry.kms.v1.GenerateDataKeyPairRequest
+	12, // 14: keyferry.kms.v1.CryptoService.GenerateDataKeyPairWithoutPlaintext:input_type -> keyferry.kms.v1.GenerateDataKeyPairWithoutPlaintextRequest
+	14, // 15: keyferry.kms.v1.CryptoService.GenerateMac:input_type -> keyferry.kms.v1.GenerateMacRequest
+	16, // 16: keyferry.kms.v1.CryptoService.VerifyMac:input_type -> keyferry.kms.v1.VerifyMacRequest
+	18, // 17: keyferry.kms.v1.CryptoService.Sign:input_type -> keyferry.kms.v1.SignRequest
+	20, // 18: keyferry.kms.v1.CryptoService.Verify:input_type -> keyferry.kms.v1.VerifyRequest
+	22, // 19: keyferry.kms.v1.CryptoService.GetPublicKey:input_type -> keyferry.kms.v1.GetPublicKeyRequest
+	24, // 20: keyferry.kms.v1.CryptoService.DeriveSharedSecret:input_type -> keyferry.kms.v1.DeriveSharedSecretRequest
+	26, // 21: keyferry.kms.v1.CryptoService.GenerateRandom:input_type -> keyferry.kms.v1.GenerateRandomRequest
+	1,  // 22: keyferry.kms.v1.CryptoService.Encrypt:output_type -> keyferry.kms.v1.EncryptResponse
+	3,  // 23: keyferry.kms.v1.CryptoService.Decrypt:output_type -> keyferry.kms.v1.DecryptResponse
+	5,  // 24: keyferry.kms.v1.CryptoService.ReEncrypt:output_type -> keyferry.kms.v1.ReEncryptResponse
+	7,  // 25: keyferry.kms.v1.CryptoService.GenerateDataKey:output_type -> keyferry.kms.v1.GenerateDataKeyResponse
+	9,  // 26: keyferry.kms.v1.CryptoService.GenerateDataKeyWithoutPlaintext:output_type -> keyferry.kms.v1.GenerateDataKeyWithoutPlaintextResponse
+	11, // 27: keyferry.kms.v1.CryptoService.GenerateDataKeyPair:output_type -> keyferry.kms.v1.GenerateDataKeyPairResponse
+	13, // 28: keyferry.kms.v1.CryptoService.GenerateDataKeyPairWithoutPlaintext:output_type -> keyferry.kms.v1.GenerateDataKeyPairWithoutPlaintextResponse
+	15, // 29: keyferry.kms.v1.CryptoService.GenerateMac:output_type -> keyferry.kms.v1.GenerateMacResponse
+	17, // 30: keyferry.kms.v1.CryptoService.VerifyMac:output_type -> keyferry.kms.v1.VerifyMacResponse
+	19, // 31: keyferry.kms.v1.CryptoService.Sign:output_type -> keyferry.kms.v1.SignResponse
+	21, // 32: keyferry.kms.v1.CryptoService.Verify:output_type -> keyferry.kms.v1.VerifyResponse
+	23, // 33: keyferry.kms.v1.CryptoService.GetPublicKey:output_type -> keyferry.kms.v1.GetPublicKeyResponse
+	25, // 34: keyferry.kms.v1.CryptoService.DeriveSharedSecret:output_type -> keyferry.kms.v1.DeriveSharedSecretResponse
+	27, // 35: keyferry.kms.v1.CryptoService.GenerateRandom:output_type -> keyferry.kms.v1.GenerateRandomResponse
+	22, // [22:36] is the sub-list for method output_type
+	8,  // [8:22] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_keyferry_kms_v1_crypto_service_proto_init() }
@@ -1565,7 +2576,7 @@ func file_keyferry_kms_v1_crypto_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyferry_kms_v1_crypto_service_proto_rawDesc), len(file_keyferry_kms_v1_crypto_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

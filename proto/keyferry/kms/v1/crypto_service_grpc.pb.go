@@ -21,15 +21,20 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	CryptoService_Encrypt_FullMethodName         = "/keyferry.kms.v1.CryptoService/Encrypt"
-	CryptoService_Decrypt_FullMethodName         = "/keyferry.kms.v1.CryptoService/Decrypt"
-	CryptoService_GenerateDataKey_FullMethodName = "/keyferry.kms.v1.CryptoService/GenerateDataKey"
-	CryptoService_GenerateMac_FullMethodName     = "/keyferry.kms.v1.CryptoService/GenerateMac"
-	CryptoService_VerifyMac_FullMethodName       = "/keyferry.kms.v1.CryptoService/VerifyMac"
-	CryptoService_Sign_FullMethodName            = "/keyferry.kms.v1.CryptoService/Sign"
-	CryptoService_Verify_FullMethodName          = "/keyferry.kms.v1.CryptoService/Verify"
-	CryptoService_GetPublicKey_FullMethodName    = "/keyferry.kms.v1.CryptoService/GetPublicKey"
-	CryptoService_GenerateRandom_FullMethodName  = "/keyferry.kms.v1.CryptoService/GenerateRandom"
+	CryptoService_Encrypt_FullMethodName                             = "/keyferry.kms.v1.CryptoService/Encrypt"
+	CryptoService_Decrypt_FullMethodName                             = "/keyferry.kms.v1.CryptoService/Decrypt"
+	CryptoService_ReEncrypt_FullMethodName                           = "/keyferry.kms.v1.CryptoService/ReEncrypt"
+	CryptoService_GenerateDataKey_FullMethodName                     = "/keyferry.kms.v1.CryptoService/GenerateDataKey"
+	CryptoService_GenerateDataKeyWithoutPlaintext_FullMethodName     = "/keyferry.kms.v1.CryptoService/GenerateDataKeyWithoutPlaintext"
+	CryptoService_GenerateDataKeyPair_FullMethodName                 = "/keyferry.kms.v1.CryptoService/GenerateDataKeyPair"
+	CryptoService_GenerateDataKeyPairWithoutPlaintext_FullMethodName = "/keyferry.kms.v1.CryptoService/GenerateDataKeyPairWithoutPlaintext"
+	CryptoService_GenerateMac_FullMethodName                         = "/keyferry.kms.v1.CryptoService/GenerateMac"
+	CryptoService_VerifyMac_FullMethodName                           = "/keyferry.kms.v1.CryptoService/VerifyMac"
+	CryptoService_Sign_FullMethodName                                = "/keyferry.kms.v1.CryptoService/Sign"
+	CryptoService_Verify_FullMethodName                              = "/keyferry.kms.v1.CryptoService/Verify"
+	CryptoService_GetPublicKey_FullMethodName                        = "/keyferry.kms.v1.CryptoService/GetPublicKey"
+	CryptoService_DeriveSharedSecret_FullMethodName                  = "/keyferry.kms.v1.CryptoService/DeriveSharedSecret"
+	CryptoService_GenerateRandom_FullMethodName                      = "/keyferry.kms.v1.CryptoService/GenerateRandom"
 )
 
 // CryptoServiceClient is the client API for CryptoService service.
@@ -43,11 +48,12 @@ const (
 // fail with NotFoundException, InvalidArnException, AccessDeniedException, DisabledException,
 // KMSInvalidStateException, KeyUnavailableException (this Region does not hold the material
 // yet; retry), InvalidKeyUsageException, InvalidGrantTokenException,
-// DependencyTimeoutException, ValidationException and KMSInternalException, and with DryRunOperationException if dry_run is set and the request
-// would have succeeded. A request is at most 64 KiB.
+// DependencyTimeoutException, ValidationException and KMSInternalException, and with
+// DryRunOperationException if dry_run is set and the request would have succeeded. A request
+// is at most 64 KiB.
 type CryptoServiceClient interface {
-	// Encrypt encrypts up to 4096 bytes. The ciphertext names its key and material, so that
-	// Decrypt finds both, in any Region that has the key.
+	// Encrypt encrypts up to 4096 bytes. The ciphertext of a symmetric key names its key and
+	// material, so that Decrypt finds both, in any Region that has the key.
 	Encrypt(ctx context.Context, in *EncryptRequest, opts ...grpc.CallOption) (*EncryptResponse, error)
 	// Decrypt opens a ciphertext made by Encrypt or GenerateDataKey in any Region that has the
 	// key.
@@ -55,8 +61,29 @@ type CryptoServiceClient interface {
 	// Errors besides: InvalidCiphertextException for everything that is wrong with the
 	// ciphertext or its encryption context, IncorrectKeyException (key_id is another key).
 	Decrypt(ctx context.Context, in *DecryptRequest, opts ...grpc.CallOption) (*DecryptResponse, error)
+	// ReEncrypt opens a ciphertext under one key and seals it under another, or under the same
+	// key with another encryption context or newer material. The plaintext does not leave the
+	// service. Needs kms:ReEncryptFrom on the source key and kms:ReEncryptTo on the destination
+	// key.
+	//
+	// Errors besides: InvalidCiphertextException, IncorrectKeyException (source_key_id is
+	// another key).
+	ReEncrypt(ctx context.Context, in *ReEncryptRequest, opts ...grpc.CallOption) (*ReEncryptResponse, error)
 	// GenerateDataKey makes random bytes in the token and returns them in clear and encrypted.
 	GenerateDataKey(ctx context.Context, in *GenerateDataKeyRequest, opts ...grpc.CallOption) (*GenerateDataKeyResponse, error)
+	// GenerateDataKeyWithoutPlaintext makes random bytes in the token and returns them encrypted
+	// only: for data keys that are stored now and decrypted when they are needed.
+	GenerateDataKeyWithoutPlaintext(ctx context.Context, in *GenerateDataKeyWithoutPlaintextRequest, opts ...grpc.CallOption) (*GenerateDataKeyWithoutPlaintextResponse, error)
+	// GenerateDataKeyPair makes a key pair for use outside, and returns its private key in clear
+	// and encrypted. The pair is made in the daemon's memory, not in the token.
+	//
+	// Errors besides: UnsupportedOperationException.
+	GenerateDataKeyPair(ctx context.Context, in *GenerateDataKeyPairRequest, opts ...grpc.CallOption) (*GenerateDataKeyPairResponse, error)
+	// GenerateDataKeyPairWithoutPlaintext makes a key pair for use outside, and returns its
+	// private key encrypted only.
+	//
+	// Errors besides: UnsupportedOperationException.
+	GenerateDataKeyPairWithoutPlaintext(ctx context.Context, in *GenerateDataKeyPairWithoutPlaintextRequest, opts ...grpc.CallOption) (*GenerateDataKeyPairWithoutPlaintextResponse, error)
 	// GenerateMac computes a message authentication code.
 	GenerateMac(ctx context.Context, in *GenerateMacRequest, opts ...grpc.CallOption) (*GenerateMacResponse, error)
 	// VerifyMac checks a message authentication code. Success means that it is valid.
@@ -71,6 +98,9 @@ type CryptoServiceClient interface {
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
 	// GetPublicKey returns the public half of a key pair.
 	GetPublicKey(ctx context.Context, in *GetPublicKeyRequest, opts ...grpc.CallOption) (*GetPublicKeyResponse, error)
+	// DeriveSharedSecret agrees on a secret with the owner of another key pair on the same
+	// curve (ECDH). Derive keys from the secret with a KDF; it is not itself a key.
+	DeriveSharedSecret(ctx context.Context, in *DeriveSharedSecretRequest, opts ...grpc.CallOption) (*DeriveSharedSecretResponse, error)
 	// GenerateRandom returns random bytes of the token.
 	GenerateRandom(ctx context.Context, in *GenerateRandomRequest, opts ...grpc.CallOption) (*GenerateRandomResponse, error)
 }
@@ -103,10 +133,50 @@ func (c *cryptoServiceClient) Decrypt(ctx context.Context, in *DecryptRequest, o
 	return out, nil
 }
 
+func (c *cryptoServiceClient) ReEncrypt(ctx context.Context, in *ReEncryptRequest, opts ...grpc.CallOption) (*ReEncryptResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReEncryptResponse)
+	err := c.cc.Invoke(ctx, CryptoService_ReEncrypt_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *cryptoServiceClient) GenerateDataKey(ctx context.Context, in *GenerateDataKeyRequest, opts ...grpc.CallOption) (*GenerateDataKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GenerateDataKeyResponse)
 	err := c.cc.Invoke(ctx, CryptoService_GenerateDataKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoServiceClient) GenerateDataKeyWithoutPlaintext(ctx context.Context, in *GenerateDataKeyWithoutPlaintextRequest, opts ...grpc.CallOption) (*GenerateDataKeyWithoutPlaintextResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GenerateDataKeyWithoutPlaintextResponse)
+	err := c.cc.Invoke(ctx, CryptoService_GenerateDataKeyWithoutPlaintext_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoServiceClient) GenerateDataKeyPair(ctx context.Context, in *GenerateDataKeyPairRequest, opts ...grpc.CallOption) (*GenerateDataKeyPairResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GenerateDataKeyPairResponse)
+	err := c.cc.Invoke(ctx, CryptoService_GenerateDataKeyPair_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoServiceClient) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, in *GenerateDataKeyPairWithoutPlaintextRequest, opts ...grpc.CallOption) (*GenerateDataKeyPairWithoutPlaintextResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GenerateDataKeyPairWithoutPlaintextResponse)
+	err := c.cc.Invoke(ctx, CryptoService_GenerateDataKeyPairWithoutPlaintext_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +233,16 @@ func (c *cryptoServiceClient) GetPublicKey(ctx context.Context, in *GetPublicKey
 	return out, nil
 }
 
+func (c *cryptoServiceClient) DeriveSharedSecret(ctx context.Context, in *DeriveSharedSecretRequest, opts ...grpc.CallOption) (*DeriveSharedSecretResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeriveSharedSecretResponse)
+	err := c.cc.Invoke(ctx, CryptoService_DeriveSharedSecret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *cryptoServiceClient) GenerateRandom(ctx context.Context, in *GenerateRandomRequest, opts ...grpc.CallOption) (*GenerateRandomResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GenerateRandomResponse)
@@ -184,11 +264,12 @@ func (c *cryptoServiceClient) GenerateRandom(ctx context.Context, in *GenerateRa
 // fail with NotFoundException, InvalidArnException, AccessDeniedException, DisabledException,
 // KMSInvalidStateException, KeyUnavailableException (this Region does not hold the material
 // yet; retry), InvalidKeyUsageException, InvalidGrantTokenException,
-// DependencyTimeoutException, ValidationException and KMSInternalException, and with DryRunOperationException if dry_run is set and the request
-// would have succeeded. A request is at most 64 KiB.
+// DependencyTimeoutException, ValidationException and KMSInternalException, and with
+// DryRunOperationException if dry_run is set and the request would have succeeded. A request
+// is at most 64 KiB.
 type CryptoServiceServer interface {
-	// Encrypt encrypts up to 4096 bytes. The ciphertext names its key and material, so that
-	// Decrypt finds both, in any Region that has the key.
+	// Encrypt encrypts up to 4096 bytes. The ciphertext of a symmetric key names its key and
+	// material, so that Decrypt finds both, in any Region that has the key.
 	Encrypt(context.Context, *EncryptRequest) (*EncryptResponse, error)
 	// Decrypt opens a ciphertext made by Encrypt or GenerateDataKey in any Region that has the
 	// key.
@@ -196,8 +277,29 @@ type CryptoServiceServer interface {
 	// Errors besides: InvalidCiphertextException for everything that is wrong with the
 	// ciphertext or its encryption context, IncorrectKeyException (key_id is another key).
 	Decrypt(context.Context, *DecryptRequest) (*DecryptResponse, error)
+	// ReEncrypt opens a ciphertext under one key and seals it under another, or under the same
+	// key with another encryption context or newer material. The plaintext does not leave the
+	// service. Needs kms:ReEncryptFrom on the source key and kms:ReEncryptTo on the destination
+	// key.
+	//
+	// Errors besides: InvalidCiphertextException, IncorrectKeyException (source_key_id is
+	// another key).
+	ReEncrypt(context.Context, *ReEncryptRequest) (*ReEncryptResponse, error)
 	// GenerateDataKey makes random bytes in the token and returns them in clear and encrypted.
 	GenerateDataKey(context.Context, *GenerateDataKeyRequest) (*GenerateDataKeyResponse, error)
+	// GenerateDataKeyWithoutPlaintext makes random bytes in the token and returns them encrypted
+	// only: for data keys that are stored now and decrypted when they are needed.
+	GenerateDataKeyWithoutPlaintext(context.Context, *GenerateDataKeyWithoutPlaintextRequest) (*GenerateDataKeyWithoutPlaintextResponse, error)
+	// GenerateDataKeyPair makes a key pair for use outside, and returns its private key in clear
+	// and encrypted. The pair is made in the daemon's memory, not in the token.
+	//
+	// Errors besides: UnsupportedOperationException.
+	GenerateDataKeyPair(context.Context, *GenerateDataKeyPairRequest) (*GenerateDataKeyPairResponse, error)
+	// GenerateDataKeyPairWithoutPlaintext makes a key pair for use outside, and returns its
+	// private key encrypted only.
+	//
+	// Errors besides: UnsupportedOperationException.
+	GenerateDataKeyPairWithoutPlaintext(context.Context, *GenerateDataKeyPairWithoutPlaintextRequest) (*GenerateDataKeyPairWithoutPlaintextResponse, error)
 	// GenerateMac computes a message authentication code.
 	GenerateMac(context.Context, *GenerateMacRequest) (*GenerateMacResponse, error)
 	// VerifyMac checks a message authentication code. Success means that it is valid.
@@ -212,6 +314,9 @@ type CryptoServiceServer interface {
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
 	// GetPublicKey returns the public half of a key pair.
 	GetPublicKey(context.Context, *GetPublicKeyRequest) (*GetPublicKeyResponse, error)
+	// DeriveSharedSecret agrees on a secret with the owner of another key pair on the same
+	// curve (ECDH). Derive keys from the secret with a KDF; it is not itself a key.
+	DeriveSharedSecret(context.Context, *DeriveSharedSecretRequest) (*DeriveSharedSecretResponse, error)
 	// GenerateRandom returns random bytes of the token.
 	GenerateRandom(context.Context, *GenerateRandomRequest) (*GenerateRandomResponse, error)
 	mustEmbedUnimplementedCryptoServiceServer()
@@ -230,8 +335,20 @@ func (UnimplementedCryptoServiceServer) Encrypt(context.Context, *EncryptRequest
 func (UnimplementedCryptoServiceServer) Decrypt(context.Context, *DecryptRequest) (*DecryptResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Decrypt not implemented")
 }
+func (UnimplementedCryptoServiceServer) ReEncrypt(context.Context, *ReEncryptRequest) (*ReEncryptResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReEncrypt not implemented")
+}
 func (UnimplementedCryptoServiceServer) GenerateDataKey(context.Context, *GenerateDataKeyRequest) (*GenerateDataKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GenerateDataKey not implemented")
+}
+func (UnimplementedCryptoServiceServer) GenerateDataKeyWithoutPlaintext(context.Context, *GenerateDataKeyWithoutPlaintextRequest) (*GenerateDataKeyWithoutPlaintextResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GenerateDataKeyWithoutPlaintext not implemented")
+}
+func (UnimplementedCryptoServiceServer) GenerateDataKeyPair(context.Context, *GenerateDataKeyPairRequest) (*GenerateDataKeyPairResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GenerateDataKeyPair not implemented")
+}
+func (UnimplementedCryptoServiceServer) GenerateDataKeyPairWithoutPlaintext(context.Context, *GenerateDataKeyPairWithoutPlaintextRequest) (*GenerateDataKeyPairWithoutPlaintextResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GenerateDataKeyPairWithoutPlaintext not implemented")
 }
 func (UnimplementedCryptoServiceServer) GenerateMac(context.Context, *GenerateMacRequest) (*GenerateMacResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GenerateMac not implemented")
@@ -247,6 +364,9 @@ func (UnimplementedCryptoServiceServer) Verify(context.Context, *VerifyRequest) 
 }
 func (UnimplementedCryptoServiceServer) GetPublicKey(context.Context, *GetPublicKeyRequest) (*GetPublicKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPublicKey not implemented")
+}
+func (UnimplementedCryptoServiceServer) DeriveSharedSecret(context.Context, *DeriveSharedSecretRequest) (*DeriveSharedSecretResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeriveSharedSecret not implemented")
 }
 func (UnimplementedCryptoServiceServer) GenerateRandom(context.Context, *GenerateRandomRequest) (*GenerateRandomResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GenerateRandom not implemented")
@@ -308,6 +428,24 @@ func _CryptoService_Decrypt_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CryptoService_ReEncrypt_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReEncryptRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServiceServer).ReEncrypt(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CryptoService_ReEncrypt_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServiceServer).ReEncrypt(ctx, req.(*ReEncryptRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _CryptoService_GenerateDataKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GenerateDataKeyRequest)
 	if err := dec(in); err != nil {
@@ -322,6 +460,60 @@ func _CryptoService_GenerateDataKey_Handler(srv interface{}, ctx context.Context
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(CryptoServiceServer).GenerateDataKey(ctx, req.(*GenerateDataKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CryptoService_GenerateDataKeyWithoutPlaintext_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GenerateDataKeyWithoutPlaintextRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServiceServer).GenerateDataKeyWithoutPlaintext(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CryptoService_GenerateDataKeyWithoutPlaintext_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServiceServer).GenerateDataKeyWithoutPlaintext(ctx, req.(*GenerateDataKeyWithoutPlaintextRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CryptoService_GenerateDataKeyPair_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GenerateDataKeyPairRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServiceServer).GenerateDataKeyPair(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CryptoService_GenerateDataKeyPair_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServiceServer).GenerateDataKeyPair(ctx, req.(*GenerateDataKeyPairRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CryptoService_GenerateDataKeyPairWithoutPlaintext_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GenerateDataKeyPairWithoutPlaintextRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServiceServer).GenerateDataKeyPairWithoutPlaintext(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CryptoService_GenerateDataKeyPairWithoutPlaintext_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServiceServer).GenerateDataKeyPairWithoutPlaintext(ctx, req.(*GenerateDataKeyPairWithoutPlaintextRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -416,6 +608,24 @@ func _CryptoService_GetPublicKey_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CryptoService_DeriveSharedSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeriveSharedSecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServiceServer).DeriveSharedSecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CryptoService_DeriveSharedSecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServiceServer).DeriveSharedSecret(ctx, req.(*DeriveSharedSecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _CryptoService_GenerateRandom_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GenerateRandomRequest)
 	if err := dec(in); err != nil {
@@ -450,8 +660,24 @@ var CryptoService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _CryptoService_Decrypt_Handler,
 		},
 		{
+			MethodName: "ReEncrypt",
+			Handler:    _CryptoService_ReEncrypt_Handler,
+		},
+		{
 			MethodName: "GenerateDataKey",
 			Handler:    _CryptoService_GenerateDataKey_Handler,
+		},
+		{
+			MethodName: "GenerateDataKeyWithoutPlaintext",
+			Handler:    _CryptoService_GenerateDataKeyWithoutPlaintext_Handler,
+		},
+		{
+			MethodName: "GenerateDataKeyPair",
+			Handler:    _CryptoService_GenerateDataKeyPair_Handler,
+		},
+		{
+			MethodName: "GenerateDataKeyPairWithoutPlaintext",
+			Handler:    _CryptoService_GenerateDataKeyPairWithoutPlaintext_Handler,
 		},
 		{
 			MethodName: "GenerateMac",
@@ -472,6 +698,10 @@ var CryptoService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetPublicKey",
 			Handler:    _CryptoService_GetPublicKey_Handler,
+		},
+		{
+			MethodName: "DeriveSharedSecret",
+			Handler:    _CryptoService_DeriveSharedSecret_Handler,
 		},
 		{
 			MethodName: "GenerateRandom",

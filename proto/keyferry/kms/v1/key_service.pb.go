@@ -32,12 +32,15 @@ type CreateKeyRequest struct {
 	Policy string `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	// Free text, at most 8192 characters. Default: empty.
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
-	// ENCRYPT_DECRYPT (the default for SYMMETRIC_DEFAULT), SIGN_VERIFY or GENERATE_VERIFY_MAC;
-	// required for every other key spec.
+	// ENCRYPT_DECRYPT (the default for SYMMETRIC_DEFAULT), SIGN_VERIFY, GENERATE_VERIFY_MAC or
+	// KEY_AGREEMENT; required for every other key spec, whose usages DescribeRegion lists.
 	KeyUsage string `protobuf:"bytes,3,opt,name=key_usage,json=keyUsage,proto3" json:"key_usage,omitempty"`
-	// SYMMETRIC_DEFAULT (the default), HMAC_256 or ECC_NIST_P256.
+	// SYMMETRIC_DEFAULT (the default); HMAC_224, HMAC_256, HMAC_384 or HMAC_512; RSA_2048,
+	// RSA_3072 or RSA_4096; ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521, ECC_SECG_P256K1 or
+	// ECC_NIST_EDWARDS25519, as far as the token can.
 	KeySpec string `protobuf:"bytes,4,opt,name=key_spec,json=keySpec,proto3" json:"key_spec,omitempty"`
-	// Where the material comes from: AWS_KMS (the default) makes it inside the token.
+	// Where the material comes from: AWS_KMS (the default) makes it inside the token; EXTERNAL
+	// leaves the key without, in state PendingImport, until ImportKeyMaterial brings it.
 	Origin string `protobuf:"bytes,5,opt,name=origin,proto3" json:"origin,omitempty"`
 	// Whether to make a multi-Region primary key, which can be replicated. It can never be
 	// changed afterwards. Default: false.

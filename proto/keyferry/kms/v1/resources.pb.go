@@ -424,6 +424,21 @@ type KeyMetadata struct {
 	CurrentKeyMaterialId string `protobuf:"bytes,17,opt,name=current_key_material_id,json=currentKeyMaterialId,proto3" json:"current_key_material_id,omitempty"`
 	// How the key's material can leave its token, as read back from the token.
 	Exportability Exportability `protobuf:"varint,18,opt,name=exportability,proto3,enum=keyferry.kms.v1.Exportability" json:"exportability,omitempty"`
+	// Algorithms for DeriveSharedSecret; empty unless key_usage is KEY_AGREEMENT.
+	KeyAgreementAlgorithms []string `protobuf:"bytes,19,rep,name=key_agreement_algorithms,json=keyAgreementAlgorithms,proto3" json:"key_agreement_algorithms,omitempty"`
+	// When the key will be deleted; absent unless key_state is PendingDeletion.
+	DeletionDate *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=deletion_date,json=deletionDate,proto3" json:"deletion_date,omitempty"`
+	// Waiting period of the deletion in days, which begins when the last replica key has been
+	// deleted; 0 unless key_state is PendingReplicaDeletion.
+	PendingDeletionWindowInDays uint32 `protobuf:"varint,21,opt,name=pending_deletion_window_in_days,json=pendingDeletionWindowInDays,proto3" json:"pending_deletion_window_in_days,omitempty"`
+	// When the current imported material expires; absent if it does not or there is none.
+	ValidTo *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=valid_to,json=validTo,proto3" json:"valid_to,omitempty"`
+	// KEY_MATERIAL_EXPIRES or KEY_MATERIAL_DOES_NOT_EXPIRE; empty unless there is imported
+	// material.
+	ExpirationModel string `protobuf:"bytes,23,opt,name=expiration_model,json=expirationModel,proto3" json:"expiration_model,omitempty"`
+	// Whether the current material has encrypted 2^31 times, over all Regions, so that it is time
+	// to rotate the key; at 2^32 it refuses to encrypt.
+	RotationDue   bool `protobuf:"varint,24,opt,name=rotation_due,json=rotationDue,proto3" json:"rotation_due,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -582,6 +597,48 @@ func (x *KeyMetadata) GetExportability() Exportability {
 		return x.Exportability
 	}
 	return Exportability_EXPORTABILITY_UNSPECIFIED
+}
+
+func (x *KeyMetadata) GetKeyAgreementAlgorithms() []string {
+	if x != nil {
+		return x.KeyAgreementAlgorithms
+	}
+	return nil
+}
+
+func (x *KeyMetadata) GetDeletionDate() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeletionDate
+	}
+	return nil
+}
+
+func (x *KeyMetadata) GetPendingDeletionWindowInDays() uint32 {
+	if x != nil {
+		return x.PendingDeletionWindowInDays
+	}
+	return 0
+}
+
+func (x *KeyMetadata) GetValidTo() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ValidTo
+	}
+	return nil
+}
+
+func (x *KeyMetadata) GetExpirationModel() string {
+	if x != nil {
+		return x.ExpirationModel
+	}
+	return ""
+}
+
+func (x *KeyMetadata) GetRotationDue() bool {
+	if x != nil {
+		return x.RotationDue
+	}
+	return false
 }
 
 // MultiRegionConfiguration names the related keys of a multi-Region key.
@@ -1842,7 +1899,7 @@ var File_keyferry_kms_v1_resources_proto protoreflect.FileDescriptor
 
 const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
 	"\n" +
-	"\x1fkeyferry/kms/v1/resources.proto\x12\x0fkeyferry.kms.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x05\n" +
+	"\x1fkeyferry/kms/v1/resources.proto\x12\x0fkeyferry.kms.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\b\n" +
 	"\vKeyMetadata\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x15\n" +
@@ -1864,7 +1921,13 @@ const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
 	"\fmulti_region\x18\x0f \x01(\bR\vmultiRegion\x12g\n" +
 	"\x1amulti_region_configuration\x18\x10 \x01(\v2).keyferry.kms.v1.MultiRegionConfigurationR\x18multiRegionConfiguration\x125\n" +
 	"\x17current_key_material_id\x18\x11 \x01(\tR\x14currentKeyMaterialId\x12D\n" +
-	"\rexportability\x18\x12 \x01(\x0e2\x1e.keyferry.kms.v1.ExportabilityR\rexportability\"\xd3\x01\n" +
+	"\rexportability\x18\x12 \x01(\x0e2\x1e.keyferry.kms.v1.ExportabilityR\rexportability\x128\n" +
+	"\x18key_agreement_algorithms\x18\x13 \x03(\tR\x16keyAgreementAlgorithms\x12?\n" +
+	"\rdeletion_date\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\fdeletionDate\x12D\n" +
+	"\x1fpending_deletion_window_in_days\x18\x15 \x01(\rR\x1bpendingDeletionWindowInDays\x125\n" +
+	"\bvalid_to\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\avalidTo\x12)\n" +
+	"\x10expiration_model\x18\x17 \x01(\tR\x0fexpirationModel\x12!\n" +
+	"\frotation_due\x18\x18 \x01(\bR\vrotationDue\"\xd3\x01\n" +
 	"\x18MultiRegionConfiguration\x121\n" +
 	"\x15multi_region_key_type\x18\x01 \x01(\tR\x12multiRegionKeyType\x12@\n" +
 	"\vprimary_key\x18\x02 \x01(\v2\x1f.keyferry.kms.v1.MultiRegionKeyR\n" +
@@ -2063,28 +2126,30 @@ var file_keyferry_kms_v1_resources_proto_depIdxs = []int32{
 	23, // 0: keyferry.kms.v1.KeyMetadata.creation_date:type_name -> google.protobuf.Timestamp
 	6,  // 1: keyferry.kms.v1.KeyMetadata.multi_region_configuration:type_name -> keyferry.kms.v1.MultiRegionConfiguration
 	0,  // 2: keyferry.kms.v1.KeyMetadata.exportability:type_name -> keyferry.kms.v1.Exportability
-	7,  // 3: keyferry.kms.v1.MultiRegionConfiguration.primary_key:type_name -> keyferry.kms.v1.MultiRegionKey
-	7,  // 4: keyferry.kms.v1.MultiRegionConfiguration.replica_keys:type_name -> keyferry.kms.v1.MultiRegionKey
-	23, // 5: keyferry.kms.v1.AliasListEntry.creation_date:type_name -> google.protobuf.Timestamp
-	23, // 6: keyferry.kms.v1.AliasListEntry.last_updated_date:type_name -> google.protobuf.Timestamp
-	1,  // 7: keyferry.kms.v1.Replica.status:type_name -> keyferry.kms.v1.ReplicationStatus
-	2,  // 8: keyferry.kms.v1.Replica.failure_cause:type_name -> keyferry.kms.v1.FailureCause
-	23, // 9: keyferry.kms.v1.Replica.next_attempt_time:type_name -> google.protobuf.Timestamp
-	24, // 10: keyferry.kms.v1.Replica.lag:type_name -> google.protobuf.Duration
-	23, // 11: keyferry.kms.v1.Replica.last_synchronized_time:type_name -> google.protobuf.Timestamp
-	23, // 12: keyferry.kms.v1.Peer.connected_time:type_name -> google.protobuf.Timestamp
-	23, // 13: keyferry.kms.v1.Peer.last_exchange_time:type_name -> google.protobuf.Timestamp
-	21, // 14: keyferry.kms.v1.GrantConstraints.encryption_context_subset:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextSubsetEntry
-	22, // 15: keyferry.kms.v1.GrantConstraints.encryption_context_equals:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextEqualsEntry
-	23, // 16: keyferry.kms.v1.GrantListEntry.creation_date:type_name -> google.protobuf.Timestamp
-	15, // 17: keyferry.kms.v1.GrantListEntry.constraints:type_name -> keyferry.kms.v1.GrantConstraints
-	19, // 18: keyferry.kms.v1.AccessDecision.considered:type_name -> keyferry.kms.v1.ConsideredStatement
-	20, // 19: keyferry.kms.v1.ConsideredStatement.elements:type_name -> keyferry.kms.v1.StatementElement
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	23, // 3: keyferry.kms.v1.KeyMetadata.deletion_date:type_name -> google.protobuf.Timestamp
+	23, // 4: keyferry.kms.v1.KeyMetadata.valid_to:type_name -> google.protobuf.Timestamp
+	7,  // 5: keyferry.kms.v1.MultiRegionConfiguration.primary_key:type_name -> keyferry.kms.v1.MultiRegionKey
+	7,  // 6: keyferry.kms.v1.MultiRegionConfiguration.replica_keys:type_name -> keyferry.kms.v1.MultiRegionKey
+	23, // 7: keyferry.kms.v1.AliasListEntry.creation_date:type_name -> google.protobuf.Timestamp
+	23, // 8: keyferry.kms.v1.AliasListEntry.last_updated_date:type_name -> google.protobuf.Timestamp
+	1,  // 9: keyferry.kms.v1.Replica.status:type_name -> keyferry.kms.v1.ReplicationStatus
+	2,  // 10: keyferry.kms.v1.Replica.failure_cause:type_name -> keyferry.kms.v1.FailureCause
+	23, // 11: keyferry.kms.v1.Replica.next_attempt_time:type_name -> google.protobuf.Timestamp
+	24, // 12: keyferry.kms.v1.Replica.lag:type_name -> google.protobuf.Duration
+	23, // 13: keyferry.kms.v1.Replica.last_synchronized_time:type_name -> google.protobuf.Timestamp
+	23, // 14: keyferry.kms.v1.Peer.connected_time:type_name -> google.protobuf.Timestamp
+	23, // 15: keyferry.kms.v1.Peer.last_exchange_time:type_name -> google.protobuf.Timestamp
+	21, // 16: keyferry.kms.v1.GrantConstraints.encryption_context_subset:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextSubsetEntry
+	22, // 17: keyferry.kms.v1.GrantConstraints.encryption_context_equals:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextEqualsEntry
+	23, // 18: keyferry.kms.v1.GrantListEntry.creation_date:type_name -> google.protobuf.Timestamp
+	15, // 19: keyferry.kms.v1.GrantListEntry.constraints:type_name -> keyferry.kms.v1.GrantConstraints
+	19, // 20: keyferry.kms.v1.AccessDecision.considered:type_name -> keyferry.kms.v1.ConsideredStatement
+	20, // 21: keyferry.kms.v1.ConsideredStatement.elements:type_name -> keyferry.kms.v1.StatementElement
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_keyferry_kms_v1_resources_proto_init() }
