@@ -13,8 +13,10 @@ import (
 	"github.com/keyferry/keyferry/hsm/hsmtest"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 	"github.com/keyferry/keyferry/keyops/transport"
 )
 
@@ -187,4 +189,13 @@ func (n *Network) Verify(name region.Name, instance region.InstanceID, s stateme
 		return fmt.Errorf("instance %s of Region %s is not pinned", instance, name)
 	}
 	return r.Descriptor.Verify(s)
+}
+
+// Roster makes a Network mrk.Electors that know every Region's first operators.
+func (n *Network) Roster(name region.Name, instance region.InstanceID, version uint64) (approval.Roster, uint64, error) {
+	r, _ := n.find(name)
+	if r == nil || r.Descriptor.Instance != instance || version != r.Descriptor.Operators.Version {
+		return approval.Roster{}, 0, fmt.Errorf("%w: version %d of Region %s", mrk.ErrRosterUnknown, version, name)
+	}
+	return r.Descriptor.Operators, version, nil
 }

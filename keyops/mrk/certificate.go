@@ -16,7 +16,8 @@ import (
 // its parent by hash and is signed by the parent's Region: to itself when that Region
 // renews its term (or takes it back after a refusal), to another one when it hands over,
 // and then the other Region's signature over the same payload is needed too. A certificate
-// that opens a later line carries operators' approvals instead of the parent's signature.
+// that opens a later line is signed by the Region that it names and carries the approvals of
+// that Region's operators in the place of the parent's signature.
 type Certificate struct {
 	Key      arn.KeyID
 	Epoch    Epoch
@@ -24,9 +25,9 @@ type Certificate struct {
 	Parent   Hash              // zero in the first certificate of a key
 	Final    Hash              // of the last state of the parent's epoch; zero unless handed over
 
-	signed    statement.Signed
-	counter   []byte
-	approvals [][]byte
+	signed  statement.Signed
+	counter []byte  // of a hand-over: the signature of the Region that took over
+	forced  *forced // of the first of a line, but for the line of the creation
 }
 
 // Hash names the certificate.
@@ -43,7 +44,7 @@ func (c Certificate) payload() []byte {
 	return w.Out()
 }
 
-func parseCertificate(signed statement.Signed, counter []byte, approvals [][]byte) (Certificate, error) {
+func parseCertificate(signed statement.Signed, counter []byte, f *forced) (Certificate, error) {
 	if signed.Purpose != statement.Certificate {
 		return Certificate{}, fmt.Errorf("%w: %s where a certificate belongs", wire.ErrMalformed, signed.Purpose)
 	}
@@ -55,7 +56,7 @@ func parseCertificate(signed statement.Signed, counter []byte, approvals [][]byt
 	if err := r.Done(); err != nil {
 		return Certificate{}, fmt.Errorf("parsing certificate: %w", err)
 	}
-	c.signed, c.counter, c.approvals = signed, counter, approvals
+	c.signed, c.counter, c.forced = signed, counter, f
 	return c, nil
 }
 
@@ -63,23 +64,17 @@ func parseCertificate(signed statement.Signed, counter []byte, approvals [][]byt
 func (c Certificate) encode(w *wire.Writer) {
 	w.Bytes(c.signed.Marshal())
 	w.Bytes(c.counter)
-	w.Count(len(c.approvals))
-	for _, a := range c.approvals {
-		w.Bytes(a)
-	}
+	c.forced.encode(w)
 }
 
 func decodeCertificate(r *wire.Reader) Certificate {
 	signed := decodeSigned(r)
 	counter := r.Bytes(maxSignature)
-	var approvals [][]byte
-	for range r.Count(maxApprovals) {
-		approvals = append(approvals, r.Bytes(maxApproval))
-	}
+	f := decodeForced(r)
 	if r.Err() != nil {
 		return Certificate{}
 	}
-	c, err := parseCertificate(signed, counter, approvals)
+	c, err := parseCertificate(signed, counter, f)
 	if err != nil {
 		r.Fail("%v", err)
 	}
@@ -105,7 +100,7 @@ func (c Certificate) verifyFirst(v Verifier) error {
 	switch {
 	case !c.Parent.IsZero() || !c.Final.IsZero() || e.Number != 0 || e.Line.Generation != 0:
 		return fmt.Errorf("%w: not the first of its key", ErrGap)
-	case e.Line.Region != e.Region || e.Line.Nonce != e.Nonce, len(c.counter) != 0, len(c.approvals) != 0:
+	case e.Line.Region != e.Region || e.Line.Nonce != e.Nonce, len(c.counter) != 0, c.forced != nil:
 		return ErrCertificate
 	}
 	return v.Verify(e.Region, c.Instance, c.signed)
@@ -117,8 +112,8 @@ func (c Certificate) verifyChild(v Verifier, p Certificate) error {
 	case c.Key != p.Key:
 		return ErrForeign
 	case c.Epoch.Line != p.Epoch.Line:
-		return fmt.Errorf("%w: another line without approvals that this version can check", ErrCertificate)
-	case len(c.approvals) != 0:
+		return fmt.Errorf("%w: another line without approvals", ErrCertificate)
+	case c.forced != nil:
 		return fmt.Errorf("%w: approvals inside a line", ErrCertificate)
 	}
 	if c.Epoch.Region == p.Epoch.Region {

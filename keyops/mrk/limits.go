@@ -31,8 +31,6 @@ const (
 	maxText        = 1024
 	maxWrapped     = 16 << 10
 	maxSignature   = 256
-	maxApprovals   = 64
-	maxApproval    = 64 << 10
 	maxStatement   = 512 << 10
 	maxFacts       = statement.MaxPayload
 )

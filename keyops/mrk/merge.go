@@ -15,8 +15,10 @@ import (
 type Result struct {
 	Changed bool      // the set is to be stored
 	Gap     bool      // a certificate or state hangs in the air: send from Head on
+	Rosters bool      // operators approved a promotion who are not known here: show the changes of that Region's roster
 	Epoch   bool      // a newer epoch is known; a Region that acted before does not any more
 	State   bool      // a newer state is known
+	Fenced  bool      // this Region acted, or had offered the key, and does not any more: a higher epoch is known
 	Reborn  bool      // the key here begins a higher incarnation than it knew of: it is Creating
 	Rolled  bool      // this Region met a fact of its own that it does not remember
 	Refused []Refusal // facts that were not taken, others of the same message may have been
@@ -38,6 +40,8 @@ func (r *Result) refuse(writer region.Name, err error) {
 		ref.Cause = CauseEquivocation
 	case errors.Is(err, ErrGap):
 		r.Gap = true
+	case errors.Is(err, ErrRosterUnknown):
+		r.Rosters = true
 	case errors.Is(err, statement.ErrSignature), errors.Is(err, ErrCertificate):
 		ref.Cause = CauseSignatureInvalid
 	}
@@ -57,10 +61,13 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 			res.refuse(m.Region, fmt.Errorf("merging member fact of %s: %w", m.Region, err))
 		}
 	}
+	var side []Certificate
 	for _, c := range f.Certificates {
-		if err := s.mergeCertificate(v, c, &res); err != nil {
+		if err := s.mergeCertificate(v, c, &side, &res); err != nil {
 			res.refuse(c.Epoch.Region, fmt.Errorf("merging certificate of epoch %s: %w", c.Epoch, err))
-			break // its children hang in the air
+			if !errors.Is(err, ErrEpochFork) {
+				break // its children hang in the air
+			}
 		}
 	}
 	if f.State != nil {
@@ -144,42 +151,6 @@ func (s *Set) recall(m *Member, res *Result) {
 	if m.Incarnation == s.incarnation {
 		s.floor = max(s.floor, m.Counter)
 	}
-}
-
-func (s *Set) mergeCertificate(v Verifier, c Certificate, res *Result) error {
-	hash := c.Hash()
-	if slices.ContainsFunc(s.chain, func(k Certificate) bool { return k.Hash() == hash }) {
-		return nil
-	}
-	if len(s.chain) == 0 {
-		if err := c.verifyFirst(v); err != nil {
-			return err
-		}
-	} else {
-		i := slices.IndexFunc(s.chain, func(k Certificate) bool { return k.Hash() == c.Parent })
-		if i < 0 {
-			return ErrGap
-		}
-		if err := c.verifyChild(v, s.chain[i]); err != nil {
-			return err
-		}
-		if i < len(s.chain)-1 {
-			s.freeze(Conflict{
-				Cause: CauseEpochFork, Writer: s.chain[i].Epoch.Region, Epoch: c.Epoch, Number: c.Epoch.Number, Evidence: c.signed.Marshal(),
-			}, res)
-			return fmt.Errorf("%w: %s", ErrEpochFork, s.chain[i].Epoch)
-		}
-		if len(s.chain) >= MaxCertificates {
-			return fmt.Errorf("%w: %d certificates", ErrFull, len(s.chain))
-		}
-		if slices.ContainsFunc(s.chain, func(k Certificate) bool { return k.Epoch.Nonce == c.Epoch.Nonce }) {
-			return fmt.Errorf("%w: nonce used before", ErrCertificate)
-		}
-	}
-	s.chain = append(slices.Clip(s.chain), c)
-	s.fence()
-	res.Changed, res.Epoch = true, true
-	return nil
 }
 
 func (s *Set) mergeState(v Verifier, st *State, res *Result) error {

@@ -83,7 +83,7 @@ func (s *Set) TakeOffer(v Verifier, o Offer) (changed bool, err error) {
 	}
 	parent := *s.head()
 	if c.Epoch.Line != parent.Epoch.Line || c.Epoch.Number != parent.Epoch.Number+1 || c.Epoch.Region == parent.Epoch.Region ||
-		len(c.approvals) != 0 || len(c.counter) != 0 || s.usedNonce(c.Epoch.Nonce) {
+		c.forced != nil || len(c.counter) != 0 || s.usedNonce(c.Epoch.Nonce) {
 		return false, fmt.Errorf("%w: epoch %s after %s", ErrOffer, c.Epoch, parent.Epoch)
 	}
 	if err := v.Verify(parent.Epoch.Region, parent.Instance, c.signed); err != nil {

@@ -233,7 +233,7 @@ func TestQuorum(t *testing.T) {
 	}{
 		"not configured": {approval.Quorum{}, nil},
 		"none":           {none, approval.Optional()},
-		"some":           {some, []approval.Operation{approval.DeletePrimaryKey, approval.Disassociate, approval.ForcePromotion}},
+		"some":           {some, []approval.Operation{approval.DeletePrimaryKey, approval.Disassociate, approval.EvictReplica, approval.ForcePromotion, approval.WriteOffMaterial}},
 	} {
 		for _, o := range always {
 			if !c.q.Needs(o) {

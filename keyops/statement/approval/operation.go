@@ -17,6 +17,8 @@ const (
 	ForcePromotion   Operation = "force-promotion"      // make a Region the primary Region without the one before
 	SuspendRegion    Operation = "suspend-region"       // go on without a Region that may be alive
 	Disassociate     Operation = "disassociate-replica" // end a synchronization for good
+	EvictReplica     Operation = "evict-replica"        // end a Region's membership of a multi-Region key
+	WriteOffMaterial Operation = "write-off-material"   // give up a material that is in no token any more
 	DeletePrimaryKey Operation = "delete-primary-key"   // schedule the deletion of a multi-Region primary key
 )
 
@@ -32,6 +34,8 @@ var operations = map[Operation]struct {
 	ForcePromotion:   {"make this Region the primary Region of the keys below without the consent of the one before", true},
 	SuspendRegion:    {"go on without the Region below, which may be alive and then falls behind", true},
 	Disassociate:     {"end the synchronization with the replica instance below, for good", true},
+	EvictReplica:     {"end the membership of the Region below, whose replica key is then disabled", true},
+	WriteOffMaterial: {"give up the key material below, which no token holds any more, and with it what was encrypted under it", true},
 	DeletePrimaryKey: {"schedule the deletion of the multi-Region primary key below, in the end for good", true},
 }
 
