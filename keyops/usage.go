@@ -17,6 +17,9 @@ const (
 	// writes nothing to disk but once in a million calls. After a crash the count goes on at
 	// the bound, never below what was done.
 	countStep = 1 << 20
+	// tellStep is how far ahead of that other Regions are told, so that a busy key writes a
+	// fact every few minutes rather than seconds, and a restart none.
+	tellStep = 1 << 24
 )
 
 // countEncryption counts one encryption under a material. The bound is on what all Regions
@@ -47,15 +50,17 @@ func (k *Key) rotationDue() bool {
 // counts reports whether there is a bound on how often the key's materials may be used.
 func (k *Key) counts() bool { return k.Spec == SymmetricDefault }
 
-// spent is what this Region tells the others. It is what they must reckon with, so it is
-// the bound and not the count.
+// told is the bound that other Regions reckon with.
+func (m *Material) told() uint64 { return (m.Reserved + tellStep - 1) / tellStep * tellStep }
+
+// spent is what this Region tells the others.
 func (k *Key) spent() mrk.Counts {
 	if !k.counts() {
 		return nil
 	}
 	c := mrk.Counts{}
-	for _, m := range k.Materials {
-		c[m.ID] = m.Reserved
+	for i := range k.Materials {
+		c[k.Materials[i].ID] = k.Materials[i].told()
 	}
 	return c
 }
@@ -66,7 +71,7 @@ func (k *Key) recount() {
 	for i := range k.Materials {
 		m := &k.Materials[i]
 		n := k.Set.Spent(m.ID)
-		if n <= m.Reserved || !k.counts() {
+		if n <= m.told() || !k.counts() {
 			continue
 		}
 		m.Reserved = n

@@ -16,8 +16,8 @@ func TestEncryptionsOfAllRegionsCount(t *testing.T) {
 	w.sync(t, k.KeyID)
 	here, there := k, k
 	there.ARN = "arn:aws:kms:ap-tokyo-1:111122223333:key/" + string(k.KeyID)
-	const step = 1 << 20
-	// Both Regions have reserved one step by holding the material.
+	// Each Region has told the other of one step by holding the material.
+	const step = 1 << 24
 	due := func(r *keyopstest.Region, arn string) bool {
 		out, err := r.DescribeKey(t.Context(), admin(), keyops.DescribeKeyInput{KeyID: arn})
 		if err != nil {
@@ -42,12 +42,12 @@ func TestEncryptionsOfAllRegionsCount(t *testing.T) {
 		t.Error("due in a Region that has not heard of it")
 	}
 	w.tell(t, k.KeyID, w.paris, w.tokyo)
-	_, reserved := w.paris.Encryptions(k.KeyID)
-	w.tokyo.SetEncryptions(k.KeyID, 1<<31-reserved)
+	told := spentBy(t, w.paris, k.KeyID)[k.CurrentKeyMaterialID]
+	w.tokyo.SetEncryptions(k.KeyID, max(1<<31, told)-told)
 	if !due(w.tokyo, there.ARN) {
 		t.Error("not due in a Region that has heard of it")
 	}
-	w.tokyo.SetEncryptions(k.KeyID, 1<<32-reserved-1)
+	w.tokyo.SetEncryptions(k.KeyID, 1<<32-told-1)
 	if _, err := encryptWith(w.tokyo, there); err != nil {
 		t.Fatal(explain(err))
 	}
