@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/base64"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -102,40 +101,52 @@ func (a *app) decrypt(use string) *cobra.Command {
 	return c
 }
 
-func (a *app) generateDataKey(use string) *cobra.Command {
-	var pairs []string
-	var spec string
-	var bytes uint32
-	u := &usage{}
+func (a *app) reEncrypt(use string) *cobra.Command {
+	var pairs, newPairs []string
+	var from string
+	var noContext bool
+	req, u := &kmsv1.ReEncryptRequest{}, &usage{}
 	c := &cobra.Command{
-		Use: use, Short: "Make a data key: base64 of the plaintext, then of its ciphertext, a line each", Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			ec, err := parseContext(pairs)
-			if err != nil {
+		Use: use, Short: "Encrypt what standard input encrypts under KEY instead, without seeing it", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if req.SourceEncryptionContext, err = parseContext(pairs); err != nil {
 				return err
 			}
-			req := &kmsv1.GenerateDataKeyRequest{
-				KeyId: keyRef(args[0]), EncryptionContext: ec, NumberOfBytes: bytes, GrantTokens: u.grantTokens, DryRun: u.dryRun,
+			if req.DestinationEncryptionContext, err = parseContext(newPairs); err != nil {
+				return err
 			}
-			if bytes == 0 || c.Flags().Changed("spec") {
-				req.KeySpec = spec
+			switch {
+			case noContext && len(newPairs) > 0:
+				return usagef("--no-context and --to-context contradict each other")
+			case !noContext && len(newPairs) == 0:
+				req.DestinationEncryptionContext = req.SourceEncryptionContext
 			}
+			if req.CiphertextBlob, err = readAll(a.In, maxCiphertext, "ciphertext", ""); err != nil {
+				return err
+			}
+			if from != "" {
+				req.SourceKeyId = keyRef(from)
+			}
+			req.DestinationKeyId, req.GrantTokens, req.DryRun = keyRef(args[0]), u.grantTokens, u.dryRun
 			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
-				out, err := cl.crypto.GenerateDataKey(ctx, req)
+				out, err := cl.crypto.ReEncrypt(ctx, req)
 				if err != nil {
 					return err
 				}
 				if a.json {
 					return a.print(out)
 				}
-				e := base64.StdEncoding
-				return a.write([]byte(e.EncodeToString(out.GetPlaintext()) + "\n" + e.EncodeToString(out.GetCiphertextBlob()) + "\n"))
+				return a.write(out.GetCiphertextBlob())
 			})
 		},
 	}
-	contextFlag(c, &pairs)
-	c.Flags().StringVar(&spec, "spec", "AES_256", "AES_256 or AES_128")
-	c.Flags().Uint32Var(&bytes, "bytes", 0, "length of the data key, 1 to 1024, instead of --spec")
+	f := c.Flags()
+	f.StringArrayVarP(&pairs, "context", "c", nil, "`KEY=VALUE` of the encryption context, repeated")
+	f.StringArrayVar(&newPairs, "to-context", nil, "`KEY=VALUE` of the new encryption context, repeated (default as it was)")
+	f.BoolVar(&noContext, "no-context", false, "no new encryption context")
+	f.StringVar(&from, "from", "", "`KEY` that must have encrypted; RSA ciphertexts need one")
+	f.StringVar(&req.SourceEncryptionAlgorithm, "from-algorithm", "", "encryption algorithm that was used (default SYMMETRIC_DEFAULT)")
+	f.StringVar(&req.DestinationEncryptionAlgorithm, "algorithm", "", "encryption algorithm to use (default SYMMETRIC_DEFAULT)")
 	u.flags(c)
 	return c
 }

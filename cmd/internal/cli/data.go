@@ -14,6 +14,7 @@ const (
 	maxMessage    = 4096
 	maxCiphertext = 6144
 	maxPolicy     = 32 << 10
+	maxPublicKey  = 12 << 10 // in PEM, which is longer than the API's 8192 bytes of DER
 )
 
 // readAll reads at most limit bytes and refuses more, with a word on what to do instead.

@@ -85,9 +85,10 @@ signature or MAC does not hold, 6 related keys differ between Regions (drift).`,
 	audit.AddCommand(a.auditVerify(), a.auditReconcile())
 
 	root.AddCommand(key, alias, policy, grant, reg, audit, a.approve(),
-		a.encrypt("encrypt KEY"), a.decrypt("decrypt [KEY]"), a.generateDataKey("generate-data-key KEY"),
+		a.encrypt("encrypt KEY"), a.decrypt("decrypt [KEY]"), a.reEncrypt("re-encrypt KEY"),
+		a.generateDataKey("generate-data-key KEY"), a.generateDataKeyPair("generate-data-key-pair KEY --spec SPEC"),
 		a.sign("sign KEY"), a.verify("verify KEY --signature FILE"), a.mac("mac KEY"), a.verifyMac("verify-mac KEY --mac FILE"),
-		a.random("random BYTES"), a.whoami("whoami"), a.drift("drift [KEY...]"))
+		a.deriveSharedSecret("derive-shared-secret KEY --peer FILE"), a.random("random BYTES"), a.whoami("whoami"), a.drift("drift [KEY...]"))
 	for _, c := range []*cobra.Command{key, alias, policy, grant, reg, audit} {
 		c.Args = cobra.NoArgs
 		c.RunE = needsCommand
@@ -109,6 +110,7 @@ func (a *app) addAWSVerbs(root *cobra.Command) {
 		a.grantCreate("create-grant KEY --to PRINCIPAL --operation OPERATION"), a.grantList("list-grants KEY"), a.grantRetirable("list-retirable-grants PRINCIPAL"),
 		a.grantRetire("retire-grant (TOKEN | KEY GRANT)"), a.grantRevoke("revoke-grant KEY GRANT"),
 		a.keyTag("tag-resource KEY NAME=VALUE..."), a.keyUntag("untag-resource KEY NAME..."), a.keyTags("list-resource-tags KEY"), a.keyDescribeAs("update-key-description KEY TEXT"),
+		a.generateDataKey("generate-data-key-without-plaintext KEY"), a.generateDataKeyPair("generate-data-key-pair-without-plaintext KEY --spec SPEC"),
 		a.mac("generate-mac KEY"), a.random("generate-random BYTES"), a.whoami("get-caller-identity"),
 	} {
 		c.Hidden = true
