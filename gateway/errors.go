@@ -29,6 +29,7 @@ var reasonCodes = map[keyops.Reason]codes.Code{
 	keyops.ErrAccessDenied:            codes.PermissionDenied,
 	keyops.ErrAlreadyExists:           codes.AlreadyExists,
 	keyops.ErrInvalidAliasName:        codes.InvalidArgument,
+	keyops.ErrConflict:                codes.Aborted,
 	keyops.ErrLimitExceeded:           codes.ResourceExhausted,
 	keyops.ErrInvalidMac:              codes.InvalidArgument,
 	keyops.ErrInvalidSignature:        codes.InvalidArgument,

@@ -106,6 +106,9 @@ func (s *Service) moveAlias(ctx context.Context, c *call, name string, from arn.
 	unlock := s.lockBoth(from, c.key.ID)
 	defer unlock()
 	old, now := s.view.key(from), s.view.key(c.key.ID)
+	if old == nil || now == nil {
+		return s.noAlias(c.key.Account, name) // one of them was deleted meanwhile
+	}
 	if err := s.still(c, now); err != nil {
 		return err
 	}
@@ -132,12 +135,16 @@ func (s *Service) lockBoth(a, b arn.KeyID) (unlock func()) {
 	ids := []arn.KeyID{a, b}
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
+	var locked []*entry
 	for _, id := range ids {
-		s.view.entry(id).change.Lock()
+		if e := s.view.entry(id); e != nil { // or the key was deleted meanwhile
+			e.change.Lock()
+			locked = append(locked, e)
+		}
 	}
 	return func() {
-		for _, id := range ids {
-			s.view.entry(id).change.Unlock()
+		for _, e := range locked {
+			e.change.Unlock()
 		}
 	}
 }

@@ -27,6 +27,15 @@ type Operations interface {
 	ReplicateKey(context.Context, Caller, ReplicateKeyInput) (ReplicateKeyOutput, error)
 	UpdateKeyDescription(context.Context, Caller, UpdateKeyDescriptionInput) (UpdateKeyDescriptionOutput, error)
 
+	ScheduleKeyDeletion(context.Context, Caller, ScheduleKeyDeletionInput) (ScheduleKeyDeletionOutput, error)
+	CancelKeyDeletion(context.Context, Caller, CancelKeyDeletionInput) (CancelKeyDeletionOutput, error)
+	EnableKeyRotation(context.Context, Caller, EnableKeyRotationInput) (EnableKeyRotationOutput, error)
+	DisableKeyRotation(context.Context, Caller, DisableKeyRotationInput) (DisableKeyRotationOutput, error)
+	GetKeyRotationStatus(context.Context, Caller, GetKeyRotationStatusInput) (GetKeyRotationStatusOutput, error)
+	RotateKeyOnDemand(context.Context, Caller, RotateKeyOnDemandInput) (RotateKeyOnDemandOutput, error)
+	ListKeyRotations(context.Context, Caller, ListKeyRotationsInput) (ListKeyRotationsOutput, error)
+	GetKeyLastUsage(context.Context, Caller, GetKeyLastUsageInput) (GetKeyLastUsageOutput, error)
+
 	TagResource(context.Context, Caller, TagResourceInput) (TagResourceOutput, error)
 	UntagResource(context.Context, Caller, UntagResourceInput) (UntagResourceOutput, error)
 	ListResourceTags(context.Context, Caller, ListResourceTagsInput) (ListResourceTagsOutput, error)

@@ -27,7 +27,7 @@ type CancelKeyDeletionOutput struct{ KeyID string } // the key's ARN in this Reg
 // EnableKeyRotationInput switches automatic rotation on, or changes its period.
 type EnableKeyRotationInput struct {
 	KeyID                string // key ID or key ARN
-	RotationPeriodInDays int    // 90 to 2560; 0 = the period as it is, at first 365
+	RotationPeriodInDays int    // 90 to 2560; 0 = 365
 }
 
 // EnableKeyRotationOutput is empty.

@@ -35,7 +35,11 @@ func (s *Service) change(ctx context.Context, id arn.KeyID, fn func(*Key) error,
 	}
 	e.change.Lock()
 	defer e.change.Unlock()
-	return s.changeLocked(ctx, e.key.Load(), fn, extra)
+	old := e.key.Load()
+	if old == nil {
+		return nil, fmt.Errorf("key %s: %w", id, ErrNotFound)
+	}
+	return s.changeLocked(ctx, old, fn, extra)
 }
 
 // changeLocked is change for who holds the key's lock.
@@ -170,6 +174,9 @@ func (s *Service) prepare(k *Key) error {
 		if k.Set != nil {
 			k.Materials[i].elsewhere = k.Set.SpentElsewhere(k.Materials[i].ID)
 		}
+	}
+	if k.used == nil {
+		k.used = &usage{}
 	}
 	k.indexGrants()
 	k.arn = s.keyARN(k.Account, k.ID)

@@ -57,6 +57,9 @@ func do[Out any](ctx context.Context, s *Service, caller Caller, name string, t 
 	if failure != nil {
 		return none, failure
 	}
+	if c.uses() {
+		s.touched(c, c.key)
+	}
 	return out, nil
 }
 

@@ -30,6 +30,8 @@ const (
 	ErrAlreadyExists Reason = "AlreadyExistsException"
 	// ErrInvalidAliasName: the alias name is malformed or reserved.
 	ErrInvalidAliasName Reason = "InvalidAliasNameException"
+	// ErrConflict: the key is being rotated, or soon will be; the call may be repeated.
+	ErrConflict Reason = "ConflictException"
 	// ErrLimitExceeded: a quota is used up.
 	ErrLimitExceeded Reason = "LimitExceededException"
 	// ErrInvalidMac: the MAC is not that of the message.
@@ -75,7 +77,7 @@ const (
 // Reasons lists every reason, for those who must map each of them.
 var Reasons = []Reason{
 	ErrNotFound, ErrDisabled, ErrInvalidState, ErrInvalidKeyUsage, ErrInvalidCiphertext, ErrIncorrectKey,
-	ErrAccessDenied, ErrAlreadyExists, ErrInvalidAliasName, ErrLimitExceeded, ErrInvalidMac,
+	ErrAccessDenied, ErrAlreadyExists, ErrInvalidAliasName, ErrConflict, ErrLimitExceeded, ErrInvalidMac,
 	ErrInvalidSignature, ErrInvalidGrantToken, ErrInvalidGrantID, ErrKeyUnavailable, ErrDependencyTimeout, ErrUnsupportedOperation, ErrInvalidArn,
 	ErrInvalidMarker, ErrMalformedPolicyDocument, ErrTag, ErrValidation, ErrDryRun, ErrThrottling, ErrInternal,
 	ErrIncorrectKeyMaterial, ErrExpiredImportToken, ErrInvalidImportToken,

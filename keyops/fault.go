@@ -44,6 +44,7 @@ var answers = []struct {
 	{store.ErrFull, ErrLimitExceeded, "this Region's store is full; the call can be repeated once its operator has made room"},
 	{store.ErrLeaseLost, ErrInternal, "this daemon is not the Region's writer any more; another one serves, or will"},
 	{audit.ErrUnavailable, ErrInternal, "the audit log takes no records now, so the call is refused; it can be repeated once the operator has made room for the log"},
+	{ErrNotFound, ErrNotFound, "the key was deleted meanwhile"},
 	{ErrPeerUnreachable, ErrDependencyTimeout, "the other Region did not answer; the call can be repeated"},
 }
 

@@ -50,6 +50,7 @@ type Key struct {
 	parsed   []byte
 	grantees map[string][]policy.Grant // Grants by grantee; nil if there are none, or they have just changed
 	arn      string                    // in this Region
+	used     *usage                    // when it was used last; copies of a Key share it
 }
 
 // Material is one generation of the key's secret, as this Region holds it.

@@ -45,6 +45,13 @@ func (s *Service) describeProperties(k *Key) KeyMetadata {
 	if k.Spec == SymmetricDefault && !k.Current.IsZero() {
 		md.CurrentKeyMaterialID = k.Current.String()
 	}
+	md.DeletionDate = k.DeletionDate
+	if k.State == keystate.PendingReplicaDeletion {
+		md.PendingDeletionWindowInDays = k.PendingDays
+	}
+	if m := k.Material(k.Current); m != nil && m.imports() {
+		md.ExpirationModel, md.ValidTo = m.Expiration, m.Expires
+	}
 	if k.Set != nil {
 		md.MultiRegionConfiguration = s.members(k)
 	}

@@ -17,6 +17,8 @@ const (
 	kindIntent    store.Kind = "intent"
 	kindTombstone store.Kind = "tombstone"
 	kindWitness   store.Kind = "witness"
+	kindClock     store.Kind = "clock"
+	kindUsage     store.Kind = "usage"
 )
 
 // tombstone is what stays of a deleted key: its ID, so that it is never used again, and the

@@ -29,6 +29,15 @@ var operations = map[string]operation{
 	"GetKeyPolicy": {scope: onKey},
 	"ReplicateKey": {scope: onKey, mutates: true},
 
+	"ScheduleKeyDeletion":  {scope: onKey, mutates: true},
+	"CancelKeyDeletion":    {scope: onKey, mutates: true},
+	"EnableKeyRotation":    {scope: onKey, mutates: true},
+	"DisableKeyRotation":   {scope: onKey, mutates: true},
+	"GetKeyRotationStatus": {scope: onKey, foreign: true},
+	"RotateKeyOnDemand":    {scope: onKey, mutates: true},
+	"ListKeyRotations":     {scope: onKey},
+	"GetKeyLastUsage":      {scope: onKey},
+
 	"PutKeyPolicy":    {scope: onKey, mutates: true},
 	"ListKeyPolicies": {scope: onKey},
 	"ExplainAccess":   {scope: anyone, aliases: true}, // explain.go decides who hears what

@@ -43,13 +43,14 @@ type origin string
 const (
 	byCreate  origin = "create"  // CreateKey: generated here
 	byInstall origin = "install" // replication: unwrapped here
+	byRotate  origin = "rotate"  // rotation: generated here
 )
 
 // Steps names every point of the write order at which a crash may happen, as Config.Step
 // is told them.
 func Steps() []string {
 	var names []string
-	for _, c := range []origin{byCreate, byInstall} {
+	for _, c := range []origin{byCreate, byInstall, byRotate} {
 		for _, step := range writeOrder {
 			names = append(names, string(c)+"."+step.name)
 		}
@@ -57,7 +58,7 @@ func Steps() []string {
 			names = append(names, string(c)+"."+step.name)
 		}
 	}
-	return append(names, "change.outcome")
+	return append(names, "change.outcome", "delete.tombstone", "delete.token")
 }
 
 // intent is the row that announces a write to the token.
@@ -95,7 +96,7 @@ func decodeIntent(id string, body []byte) (intent, error) {
 	i := intent{object: object, by: origin(r.String(32)), key: arn.KeyID(r.String(64))}
 	r.Fixed(i.want[:])
 	i.spki, i.begun = r.Bytes(maxSPKI), readTime(r)
-	if i.by != byCreate && i.by != byInstall {
+	if i.by != byCreate && i.by != byInstall && i.by != byRotate {
 		r.Fail("intent by %q", i.by)
 	}
 	if err := r.Done(); err != nil {
@@ -173,21 +174,25 @@ func (s *Service) writeOutcome(ctx context.Context, w *write) error {
 // undoTimeout bounds how long a call that failed goes on to clean up behind itself.
 const undoTimeout = 10 * time.Second
 
-func (s *Service) undo(ctx context.Context, w *write, why error) {
+// undo takes a failed write back, and reports whether it could. What it cannot undo is
+// tried again by the worker, and by the next start.
+func (s *Service) undo(ctx context.Context, w *write, why error) bool {
 	if !w.announced || errors.Is(why, store.ErrOutcomeUnknown) {
 		// The key may list the material by now: nothing is destroyed on a guess.
-		return
+		return false
 	}
 	// The caller's context may be what ended the write.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	for _, step := range undoOrder {
 		if err := step.do(s, ctx, w); err != nil {
-			s.log.WithError(err).WithField("object", w.object).Warn("unfinished token write left to the next start")
-			return
+			s.log.WithError(err).WithField("object", w.object).Warn("unfinished token write left to be undone later")
+			s.leftovers.add(w)
+			return false
 		}
 		s.step(w.by, step.name)
 	}
+	return true
 }
 
 var errStillUnknown = errors.New("the token may still carry out the write")

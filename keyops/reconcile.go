@@ -174,15 +174,16 @@ func (k *Key) doubt() {
 
 // orphans deals with objects that no row names.
 func (s *Service) orphans(ctx context.Context, objects map[hsm.ID]hsm.Object, tombstones map[arn.KeyID]tombstone) error {
-	known, dead := map[hsm.ID]bool{}, map[hsm.ID]bool{}
+	known, dead := map[hsm.ID]bool{}, map[hsm.ID]arn.KeyID{}
+	destroyed := map[arn.KeyID][]hsm.ID{}
 	for _, k := range s.view.all() {
 		for _, m := range k.Materials {
 			known[m.Object] = true
 		}
 	}
-	for _, t := range tombstones {
+	for key, t := range tombstones {
 		for _, id := range t.objects {
-			dead[id] = true
+			dead[id] = key
 		}
 	}
 	for _, o := range s.token.Objects() { // in a fixed order, and without what intents destroyed
@@ -193,11 +194,12 @@ func (s *Service) orphans(ctx context.Context, objects map[hsm.ID]hsm.Object, to
 			continue // its row is there, but cannot be believed
 		}
 		name := fmt.Sprintf("%s of %s", o.ID, o.Spec.Name)
-		if dead[o.ID] {
+		if key, ok := dead[o.ID]; ok {
 			if err := s.token.Destroy(ctx, o.ID); err != nil {
 				return fmt.Errorf("destroying object %s of a deleted key: %w", o.ID, err)
 			}
 			s.found.Destroyed = append(s.found.Destroyed, name)
+			destroyed[key] = append(destroyed[key], o.ID)
 			continue
 		}
 		switch err := s.takeBack(ctx, o); {
@@ -208,6 +210,11 @@ func (s *Service) orphans(ctx context.Context, objects map[hsm.ID]hsm.Object, to
 			s.log.WithError(err).WithField("object", o.ID).WithField("label", o.Spec.Name).Warn("token object that no key lists is left alone")
 		default:
 			return fmt.Errorf("taking back object %s: %w", o.ID, err)
+		}
+	}
+	for key, objects := range destroyed {
+		if err := s.buried(ctx, key, tombstones[key], objects); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -104,17 +104,13 @@ func (s *Service) addMember(ctx context.Context, c *call, to region.Descriptor, 
 		}
 		return k.Set.AddMember(ctx, s.Signer(), to.Region, to.Instance, req)
 	}, nil)
-	switch {
-	case errors.Is(err, mrk.ErrMember):
+	if errors.Is(err, mrk.ErrMember) {
 		return nil, refuse(ErrAlreadyExists, "Key %s exists in Region %s already.", c.key.ID, to.Region)
-	case errors.Is(err, mrk.ErrNotPrimary):
-		return nil, &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("%s does not act as the primary key until Region %s has heard from the other Regions.", c.key.arn, s.self.Region), cause: err}
-	case errors.Is(err, mrk.ErrFrozen):
-		return nil, &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("The management of %s is frozen because of contradictory messages; its operators have to look at it.", c.key.arn), cause: err}
-	case errors.Is(err, mrk.ErrFull):
-		return nil, refuse(ErrLimitExceeded, "%s has as many replicas as it may.", c.key.arn)
 	}
-	return now, err
+	if err != nil {
+		return nil, s.unmanaged(c.key, err)
+	}
+	return now, nil
 }
 
 // describeReplica returns the metadata of a replica that is about to be made.

@@ -39,10 +39,13 @@ type Config struct {
 	Identities func() *policy.Identities // asked for every call; nil = nobody has an identity policy
 	Peers      Peers                     // nil in a deployment of one Region
 
-	KeyQuota  int                // keys per account; 0 = 100,000
-	Clock     func() time.Time   // nil = time.Now
-	Freshness time.Duration      // how old the last exchange with a primary Region may be before an unknown material is taken for late; 0 = 60 s
-	Log       logrus.FieldLogger // nil = discard
+	KeyQuota  int              // keys per account; 0 = 100,000
+	Clock     func() time.Time // nil = time.Now
+	Freshness time.Duration    // how old the last exchange with a primary Region may be before an unknown material is taken for late; 0 = 60 s
+	// Elapsed measures time that passes, whoever sets the clock; nil = by the monotonic
+	// reading of what Clock returns, if that has one.
+	Elapsed func() time.Duration
+	Log     logrus.FieldLogger // nil = discard
 	// Step, if not nil, is called after each point of the write order with its name. Tests
 	// crash there.
 	Step func(name string)
@@ -83,6 +86,7 @@ type Service struct {
 	peers       Peers
 	quota       int
 	clock       func() time.Time
+	elapsed     func() time.Duration
 	freshness   time.Duration
 	log         logrus.FieldLogger
 	onStep      func(string)
@@ -93,6 +97,12 @@ type Service struct {
 	found   Reconciliation
 	pairs   chan struct{} // room for those who make RSA key pairs
 	commits sync.Mutex    // held from the beginning of a key's transaction to its publication
+
+	worker    worker
+	guard     clockGuard
+	grave     grave
+	leftovers leftovers
+	usages    usages
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -113,7 +123,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		self: cfg.Self.Descriptor, fingerprint: cfg.Self.Fingerprint(), partition: cfg.Self.Partition,
 		accounts: slices.Clone(cfg.Accounts), token: cfg.Token, boundary: cfg.Boundary, signing: cfg.Signing,
 		transport: cfg.Transport, store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers,
-		quota: cfg.KeyQuota, clock: cfg.Clock, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
+		quota: cfg.KeyQuota, clock: cfg.Clock, elapsed: cfg.Elapsed, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
 		view: newView(), marks: newMarks(), failed: make(chan struct{}),
 		pairs: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
@@ -140,6 +150,15 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	if err := s.reconcile(ctx); err != nil {
 		return nil, fmt.Errorf("reconciling store and token: %w", err)
+	}
+	if err := s.openClock(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openUsage(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.retime(ctx); err != nil {
+		return nil, err
 	}
 	s.audit.CoverStore(func() audit.StoreHead { return audit.StoreHead(book.Head()) })
 	return s, nil
@@ -169,6 +188,10 @@ func (s *Service) complete() error {
 	}
 	if s.clock == nil {
 		s.clock = time.Now
+	}
+	if s.elapsed == nil {
+		begun := s.clock()
+		s.elapsed = func() time.Duration { return s.clock().Sub(begun) }
 	}
 	if s.transport == nil {
 		s.transport = &transport.Set{}

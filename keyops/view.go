@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/keyferry/keyferry/keyops/arn"
 )
@@ -20,13 +21,14 @@ type view struct {
 	names   map[arn.Account][]string    // alias names, ordered
 	retires map[string][]grantRef       // by the retiring principal's ARN, ordered
 	refused map[arn.KeyID]error         // rows that cannot be believed, and why
+	due     map[arn.KeyID]time.Time     // when the worker has to look at the key
 }
 
 // entry is the place of one key.
 type entry struct {
-	change  sync.Mutex // held by the one who changes the key, from the copy to the publication
-	install sync.Mutex // held by the one who unwraps a material of the key; taken before change
-	key     atomic.Pointer[Key]
+	change  sync.Mutex          // held by the one who changes the key, from the copy to the publication
+	install sync.Mutex          // held by the one who unwraps a material of the key; taken before change
+	key     atomic.Pointer[Key] // nil once the key is deleted
 }
 
 type aliasName struct {
@@ -42,6 +44,7 @@ func newView() *view {
 		names:   map[arn.Account][]string{},
 		retires: map[string][]grantRef{},
 		refused: map[arn.KeyID]error{},
+		due:     map[arn.KeyID]time.Time{},
 	}
 }
 
@@ -116,18 +119,58 @@ func (v *view) publishLocked(k *Key) {
 	old := e.key.Swap(k)
 	v.indexRetirable(old, k)
 	if old != nil {
-		for _, a := range old.Aliases {
-			name := aliasName{k.Account, a.Name}
-			if v.aliases[name] == k.ID { // it may point to another key by now
-				delete(v.aliases, name)
-				v.names[k.Account] = remove(v.names[k.Account], a.Name)
-			}
-		}
+		v.takeAliases(old)
+	}
+	if next := k.nextDue(); next.IsZero() {
+		delete(v.due, k.ID)
+	} else {
+		v.due[k.ID] = next
 	}
 	for _, a := range k.Aliases {
 		v.aliases[aliasName{k.Account, a.Name}] = k.ID
 		v.names[k.Account] = insert(v.names[k.Account], a.Name)
 	}
+}
+
+// takeAliases forgets the aliases of a key, but for those that point to another by now.
+func (v *view) takeAliases(k *Key) {
+	for _, a := range k.Aliases {
+		name := aliasName{k.Account, a.Name}
+		if v.aliases[name] == k.ID {
+			delete(v.aliases, name)
+			v.names[k.Account] = remove(v.names[k.Account], a.Name)
+		}
+	}
+}
+
+// remove forgets a deleted key. Who waits for its lock finds that it has gone.
+func (v *view) remove(k *Key) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	e := v.entries[k.ID]
+	if e == nil {
+		return
+	}
+	e.key.Store(nil)
+	v.indexRetirable(k, &Key{ID: k.ID})
+	v.takeAliases(k)
+	delete(v.entries, k.ID)
+	delete(v.due, k.ID)
+	v.keys[k.Account] = remove(v.keys[k.Account], k.ID)
+}
+
+// dueAt returns the keys that the worker has to look at by now, in order.
+func (v *view) dueAt(now time.Time) []arn.KeyID {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	var ids []arn.KeyID
+	for id, next := range v.due {
+		if !now.Before(next) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // grantRef names a grant of a key: <key ID>/<grant ID>.

@@ -1,0 +1,246 @@
+package keyops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/policy"
+	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/store"
+)
+
+// Waiting periods of deletions, in days.
+const (
+	minWindow     = 7
+	maxWindow     = 30
+	defaultWindow = 30
+)
+
+const day = 24 * time.Hour
+
+// ScheduleKeyDeletion switches a key off and sets the date at which it is deleted.
+func (s *Service) ScheduleKeyDeletion(ctx context.Context, caller Caller, in ScheduleKeyDeletionInput) (ScheduleKeyDeletionOutput, error) {
+	if in.PendingWindowInDays == 0 {
+		in.PendingWindowInDays = defaultWindow
+	}
+	days := strconv.Itoa(in.PendingWindowInDays)
+	t := target{
+		ref: in.KeyID, says: []say{{policy.ScheduleKeyDeletionPendingWindowInDays, days}},
+		details: map[string]string{"pendingWindowInDays": days},
+	}
+	if in.PendingWindowInDays < minWindow || in.PendingWindowInDays > maxWindow {
+		t.invalid = invalid("pendingWindowInDays", "have value between %d and %d", minWindow, maxWindow)
+	}
+	return do(ctx, s, caller, "ScheduleKeyDeletion", t, func(ctx context.Context, c *call) (ScheduleKeyDeletionOutput, error) {
+		now, err := s.change(ctx, c.key.ID, func(k *Key) error {
+			if err := s.still(c, k); err != nil {
+				return err
+			}
+			if err := deletable(k); err != nil {
+				return err
+			}
+			if err := keystate.Transition(k.State, keystate.PendingDeletion); err != nil {
+				return refuse(ErrInvalidState, "%s cannot be deleted now.", k.arn)
+			}
+			k.State, k.PendingDays = keystate.PendingDeletion, in.PendingWindowInDays
+			k.DeletionDate = s.now().Add(time.Duration(in.PendingWindowInDays) * day)
+			return nil
+		}, nil)
+		if err != nil {
+			return ScheduleKeyDeletionOutput{}, err
+		}
+		c.record.detail("deletionDate", now.DeletionDate.Format(time.RFC3339))
+		return ScheduleKeyDeletionOutput{
+			KeyID: now.arn, KeyState: string(now.State), DeletionDate: now.DeletionDate, PendingWindowInDays: now.PendingDays,
+		}, nil
+	})
+}
+
+// deletable refuses a shared key while other Regions have it: the rules by which a replica
+// key and a primary key with replica keys are deleted (22 to 24) ask other Regions, so that
+// nothing destroys the last copy of a material.
+func deletable(k *Key) error {
+	if k.Set == nil {
+		return nil
+	}
+	if !k.Set.Acting() {
+		return refuse(ErrUnsupportedOperation, "%s cannot be deleted: it does not act as the primary key of its multi-Region key, and replica keys cannot be deleted yet. Disable it instead.", k.arn)
+	}
+	for _, m := range k.Set.Members() {
+		if m.Region != k.Set.Primary() {
+			return refuse(ErrUnsupportedOperation, "%s cannot be deleted: it has a replica key in Region %s, and multi-Region keys with replica keys cannot be deleted yet. Disable it instead.", k.arn, m.Region)
+		}
+	}
+	return nil
+}
+
+// CancelKeyDeletion takes a scheduled deletion back. The key stays Disabled.
+func (s *Service) CancelKeyDeletion(ctx context.Context, caller Caller, in CancelKeyDeletionInput) (CancelKeyDeletionOutput, error) {
+	return do(ctx, s, caller, "CancelKeyDeletion", target{ref: in.KeyID}, func(ctx context.Context, c *call) (CancelKeyDeletionOutput, error) {
+		_, err := s.change(ctx, c.key.ID, func(k *Key) error {
+			if err := s.still(c, k); err != nil {
+				return err
+			}
+			if k.Set != nil && k.Set.Told() {
+				return refuse(ErrInvalidState, "%s was deleted before: other Regions know that, so it cannot be kept.", k.arn)
+			}
+			to := keystate.Disabled
+			if k.Current.IsZero() && k.Origin == OriginToken {
+				to = keystate.Creating // a replica key that never had its materials
+			}
+			if err := keystate.Transition(k.State, to); err != nil {
+				return refuse(ErrInvalidState, "%s cannot be kept now.", k.arn)
+			}
+			k.State = to
+			k.unschedule()
+			return nil
+		}, nil)
+		return CancelKeyDeletionOutput{KeyID: c.key.arn}, err
+	})
+}
+
+// EventDeleteKey is the audit event of a deletion that came due.
+const EventDeleteKey = "DeleteKey"
+
+// deletionDue returns when the key is to be deleted, or the zero time.
+func (k *Key) deletionDue() time.Time {
+	if k.State != keystate.PendingDeletion {
+		return time.Time{}
+	}
+	return k.DeletionDate
+}
+
+// deleteDue deletes a key whose date has come: a tombstone takes the place of its row in
+// one transaction, and from then on nothing brings it back; then the objects that the
+// tombstone names are destroyed. What a crash leaves of them the next start destroys, and
+// what the token refuses is tried again.
+func (s *Service) deleteDue(ctx context.Context, id arn.KeyID) error {
+	k := s.view.key(id)
+	if k == nil || k.deletionDue().IsZero() || deletable(k) != nil {
+		return nil
+	}
+	cause := Cause{Event: EventDeleteKey}
+	details := map[string]string{"deletionDate": k.DeletionDate.Format(time.RFC3339)}
+	if err := s.auditBegun(ctx, cause, k.Account, id, details); err != nil {
+		return err
+	}
+	t, err := s.entomb(ctx, id)
+	if errors.Is(err, ErrUnchanged) {
+		return nil // it was cancelled meanwhile
+	}
+	if err != nil {
+		return s.auditEvent(ctx, cause, k.Account, id, details, err)
+	}
+	s.step("delete", "tombstone")
+	s.grave.add(id, t)
+	return s.bury(ctx, id)
+}
+
+// entomb puts a tombstone in the place of the key's row. Aliases, grants, marks and what is
+// known of its use go with it.
+func (s *Service) entomb(ctx context.Context, id arn.KeyID) (tombstone, error) {
+	e := s.view.entry(id)
+	if e == nil {
+		return tombstone{}, ErrUnchanged
+	}
+	e.install.Lock() // no material arrives that the tombstone does not name
+	defer e.install.Unlock()
+	e.change.Lock()
+	defer e.change.Unlock()
+	k := e.key.Load()
+	if k == nil || k.deletionDue().IsZero() || s.now().Before(k.deletionDue()) {
+		return tombstone{}, ErrUnchanged
+	}
+	if err := deletable(k); err != nil {
+		return tombstone{}, err
+	}
+	t := tombstone{account: k.Account}
+	for _, m := range k.Materials {
+		t.objects = append(t.objects, m.Object) // of lost ones, too: they may come back
+	}
+	if k.Set != nil {
+		set := k.Set.Clone()
+		final := mrk.OwnFacts{Used: k.Used, KeyState: string(k.State), Deleted: true}
+		if _, err := set.Reissue(ctx, s.Signer(), final); err != nil {
+			return tombstone{}, fmt.Errorf("signing that key %s is deleted: %w", id, err)
+		}
+		t.incarnation, t.set = set.Incarnation(), set.Marshal()
+	}
+	s.commits.Lock()
+	defer s.commits.Unlock()
+	marks := s.marks.of(id)
+	err := s.update(ctx, func(tx *seal.Tx) error {
+		for _, m := range marks {
+			if err := tx.Delete(store.KindMark, m.row()); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+		}
+		if err := tx.Delete(kindUsage, string(id)); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if err := tx.Put(kindTombstone, string(id), t.encode()); err != nil {
+			return err
+		}
+		return tx.Delete(kindKey, string(id))
+	})
+	if err != nil {
+		return tombstone{}, fmt.Errorf("storing the tombstone of key %s: %w", id, err)
+	}
+	s.view.remove(k)
+	for _, m := range marks {
+		s.marks.clear(m.Key, m.Peer)
+	}
+	return t, nil
+}
+
+// grave has the tombstones whose objects may still be in the token. It belongs to the
+// worker.
+type grave struct{ open map[arn.KeyID]tombstone }
+
+func (g *grave) add(id arn.KeyID, t tombstone) {
+	if g.open == nil {
+		g.open = map[arn.KeyID]tombstone{}
+	}
+	g.open[id] = t
+}
+
+// bury destroys the objects of a deleted key, and records that they are gone.
+func (s *Service) bury(ctx context.Context, id arn.KeyID) error {
+	t, ok := s.grave.open[id]
+	if !ok {
+		return nil
+	}
+	for _, object := range t.objects {
+		if err := s.token.Destroy(ctx, object); err != nil {
+			return fmt.Errorf("destroying object %s of deleted key %s: %w", object, id, err)
+		}
+		s.step("delete", "token")
+	}
+	delete(s.grave.open, id)
+	details := map[string]string{"objectsDestroyed": strconv.Itoa(len(t.objects))}
+	s.log.WithField("key", id).WithField("objects", len(t.objects)).Info("key deleted, and its material destroyed")
+	return s.auditEvent(ctx, Cause{Event: EventDeleteKey}, t.account, id, details, nil)
+}
+
+// buried records what the start has destroyed of a key that was deleted before.
+func (s *Service) buried(ctx context.Context, id arn.KeyID, t tombstone, destroyed []hsm.ID) error {
+	n := 0
+	for _, object := range t.objects {
+		if slices.Contains(destroyed, object) {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	details := map[string]string{"objectsDestroyed": strconv.Itoa(n), "at": "start"}
+	return s.auditEvent(ctx, Cause{Event: EventDeleteKey}, t.account, id, details, nil)
+}
