@@ -60,6 +60,8 @@ type RotationProgress struct {
 	Started       time.Time
 	Holding       []string // Regions that have reported that they hold the material
 	Awaited       []string // Regions that have not
+	Out           []string // members that are not waited for: joining, or suspended
+	Alone         bool     // nobody else is waited for, so the material would exist in one token only
 }
 
 // RotateKeyOnDemandInput names a key by key ID or key ARN.

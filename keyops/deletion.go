@@ -64,9 +64,9 @@ func (s *Service) ScheduleKeyDeletion(ctx context.Context, caller Caller, in Sch
 	})
 }
 
-// deletable refuses a shared key while other Regions have it: the rules by which a replica
-// key and a primary key with replica keys are deleted (22 to 24) ask other Regions, so that
-// nothing destroys the last copy of a material.
+// deletable refuses a shared key that other Regions have, or had: the rules by which a
+// replica key and a primary key with replica keys are deleted (22 to 24) ask those Regions
+// first, so that nothing destroys the last copy of a material.
 func deletable(k *Key) error {
 	if k.Set == nil {
 		return nil
@@ -74,10 +74,8 @@ func deletable(k *Key) error {
 	if !k.Set.Acting() {
 		return refuse(ErrUnsupportedOperation, "%s cannot be deleted: it does not act as the primary key of its multi-Region key, and replica keys cannot be deleted yet. Disable it instead.", k.arn)
 	}
-	for _, m := range k.Set.Members() {
-		if m.Region != k.Set.Primary() {
-			return refuse(ErrUnsupportedOperation, "%s cannot be deleted: it has a replica key in Region %s, and multi-Region keys with replica keys cannot be deleted yet. Disable it instead.", k.arn, m.Region)
-		}
+	if others := k.Set.Audience(); len(others) > 0 {
+		return refuse(ErrUnsupportedOperation, "%s cannot be deleted: it was replicated to Region %s, and such keys cannot be deleted yet. Disable it instead.", k.arn, others[0])
 	}
 	return nil
 }
@@ -168,6 +166,9 @@ func (s *Service) entomb(ctx context.Context, id arn.KeyID) (tombstone, error) {
 	}
 	if k.Set != nil {
 		set := k.Set.Clone()
+		if err := set.BeginSetDestruction(mrk.Contact{}, mrk.Nonce{}, nil); err != nil {
+			return tombstone{}, fmt.Errorf("deciding the destruction of key %s: %w", id, err)
+		}
 		final := mrk.OwnFacts{Used: k.Used, KeyState: string(k.State), Deleted: true}
 		if _, err := set.Reissue(ctx, s.Signer(), final); err != nil {
 			return tombstone{}, fmt.Errorf("signing that key %s is deleted: %w", id, err)

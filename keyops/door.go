@@ -59,6 +59,9 @@ func do[Out any](ctx context.Context, s *Service, caller Caller, name string, t 
 	}
 	if c.uses() {
 		s.touched(c, c.key)
+		if c.source != nil {
+			s.touched(c, c.source)
+		}
 	}
 	return out, nil
 }

@@ -76,6 +76,30 @@ var onAKey = []attempt{
 	{"DisableKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
 		return second(r.DisableKey(ctx, c, keyops.DisableKeyInput{KeyID: key}))
 	}},
+	{"ScheduleKeyDeletion", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.ScheduleKeyDeletion(ctx, c, keyops.ScheduleKeyDeletionInput{KeyID: key, PendingWindowInDays: 7}))
+	}},
+	{"CancelKeyDeletion", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.CancelKeyDeletion(ctx, c, keyops.CancelKeyDeletionInput{KeyID: key}))
+	}},
+	{"EnableKeyRotation", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.EnableKeyRotation(ctx, c, keyops.EnableKeyRotationInput{KeyID: key, RotationPeriodInDays: 90}))
+	}},
+	{"DisableKeyRotation", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.DisableKeyRotation(ctx, c, keyops.DisableKeyRotationInput{KeyID: key}))
+	}},
+	{"GetKeyRotationStatus", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.GetKeyRotationStatus(ctx, c, keyops.GetKeyRotationStatusInput{KeyID: key}))
+	}},
+	{"RotateKeyOnDemand", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.RotateKeyOnDemand(ctx, c, keyops.RotateKeyOnDemandInput{KeyID: key}))
+	}},
+	{"ListKeyRotations", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.ListKeyRotations(ctx, c, keyops.ListKeyRotationsInput{KeyID: key}))
+	}},
+	{"GetKeyLastUsage", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.GetKeyLastUsage(ctx, c, keyops.GetKeyLastUsageInput{KeyID: key}))
+	}},
 	{"GetKeyPolicy", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
 		return second(r.GetKeyPolicy(ctx, c, keyops.GetKeyPolicyInput{KeyID: key}))
 	}},
@@ -166,7 +190,7 @@ var noGrant = strings.Repeat("0", 64)
 const byAlias = "DescribeKey Encrypt Decrypt ReEncrypt GenerateDataKey GenerateDataKeyWithoutPlaintext GenerateDataKeyPair GenerateDataKeyPairWithoutPlaintext GenerateMac VerifyMac Sign Verify GetPublicKey DeriveSharedSecret"
 
 // changes are the operations that change something.
-const changes = "CreateKey EnableKey DisableKey ReplicateKey CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription"
+const changes = "CreateKey ScheduleKeyDeletion CancelKeyDeletion EnableKeyRotation DisableKeyRotation RotateKeyOnDemand EnableKey DisableKey ReplicateKey CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription"
 
 func among(names, name string) bool { return slices.Contains(strings.Fields(names), name) }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/hsm/hsmtest"
@@ -42,6 +43,26 @@ func createScenario(name string, in keyops.CreateKeyInput) scenario {
 		},
 		func(t *testing.T, r *keyopstest.Region) bool { return keyCount(t, r) == 1 },
 	}
+}
+
+// theKey returns the ID of a Region's only key.
+func theKey(t *testing.T, r *keyopstest.Region) string {
+	t.Helper()
+	out, err := r.ListKeys(context.Background(), admin(), keyops.ListKeysInput{})
+	if err != nil || len(out.Keys) != 1 {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	return string(out.Keys[0].KeyID)
+}
+
+// rotations returns how often a key was rotated.
+func rotations(t *testing.T, r *keyopstest.Region, id string) int {
+	t.Helper()
+	out, err := r.ListKeyRotations(context.Background(), admin(), keyops.ListKeyRotationsInput{KeyID: id})
+	if err != nil {
+		t.Fatal(explain(err))
+	}
+	return len(out.Rotations)
 }
 
 var scenarios = []scenario{
@@ -84,6 +105,62 @@ var scenarios = []scenario{
 		}
 		return out.KeyMetadata.Description == "second"
 	}},
+	{"rotate", func(t *testing.T) (*keyopstest.Region, func() error) {
+		r := keyopstest.New(t, keyopstest.Options{})
+		k := create(t, r, keyops.CreateKeyInput{})
+		return r, func() error {
+			return second(r.RotateKeyOnDemand(context.Background(), admin(), keyops.RotateKeyOnDemandInput{KeyID: k.ARN}))
+		}
+	}, func(t *testing.T, r *keyopstest.Region) bool {
+		return rotations(t, r, theKey(t, r)) == 1
+	}},
+	{"rotate multi-Region", func(t *testing.T) (*keyopstest.Region, func() error) {
+		r := keyopstest.New(t, keyopstest.Options{})
+		k := create(t, r, keyops.CreateKeyInput{MultiRegion: true})
+		return r, func() error {
+			return second(r.RotateKeyOnDemand(context.Background(), admin(), keyops.RotateKeyOnDemandInput{KeyID: k.ARN}))
+		}
+	}, func(t *testing.T, r *keyopstest.Region) bool {
+		k, err := r.SharedKey(r.SharedKeys()[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(k.Held()) != len(k.Set.Listed()) || k.Current != k.Set.Current() {
+			t.Errorf("the key holds %v, its state lists %v", k.Held(), k.Set.Listed())
+		}
+		return rotations(t, r, string(k.ID)) == 1
+	}},
+	{"schedule deletion", func(t *testing.T) (*keyopstest.Region, func() error) {
+		r := keyopstest.New(t, keyopstest.Options{})
+		k := create(t, r, keyops.CreateKeyInput{})
+		return r, func() error {
+			return second(r.ScheduleKeyDeletion(context.Background(), admin(), keyops.ScheduleKeyDeletionInput{KeyID: k.ARN}))
+		}
+	}, func(t *testing.T, r *keyopstest.Region) bool {
+		out, err := r.DescribeKey(context.Background(), admin(), keyops.DescribeKeyInput{KeyID: theKey(t, r)})
+		if err != nil {
+			t.Fatal(explain(err))
+		}
+		pending := out.KeyMetadata.KeyState == "PendingDeletion"
+		if pending == out.KeyMetadata.DeletionDate.IsZero() {
+			t.Errorf("a key that is %s has the deletion date %s", out.KeyMetadata.KeyState, out.KeyMetadata.DeletionDate)
+		}
+		return pending
+	}},
+	{"delete", func(t *testing.T) (*keyopstest.Region, func() error) {
+		clock := newClock()
+		r := keyopstest.New(t, keyopstest.Options{Clock: clock.now})
+		k := create(t, r, keyops.CreateKeyInput{})
+		if _, err := r.ScheduleKeyDeletion(context.Background(), admin(), keyops.ScheduleKeyDeletionInput{KeyID: k.ARN, PendingWindowInDays: 7}); err != nil {
+			t.Fatal(explain(err))
+		}
+		return r, func() error {
+			clock.advance(8 * 24 * time.Hour)
+			return r.Work(context.Background())
+		}
+	}, func(t *testing.T, r *keyopstest.Region) bool {
+		return keyCount(t, r) == 0
+	}},
 	{"install", func(t *testing.T) (*keyopstest.Region, func() error) {
 		w := newTwo(t)
 		k := w.replicate(t, keyops.CreateKeyInput{})
@@ -114,7 +191,7 @@ var scenarios = []scenario{
 // every key works, and the next start finds nothing to do.
 func sound(t *testing.T, r *keyopstest.Region) {
 	t.Helper()
-	if o := r.Reconciliation(); len(o.Orphans)+len(o.Lost)+len(o.TakenBack)+len(o.Destroyed) != 0 {
+	if o := r.Reconciliation(); len(o.Orphans)+len(o.Lost)+len(o.TakenBack) != 0 {
 		t.Errorf("the start found %+v", o)
 	}
 	r.Restart(t)
@@ -146,6 +223,13 @@ func sound(t *testing.T, r *keyopstest.Region) {
 			continue
 		}
 		listed++
+		if md.KeyMetadata.KeySpec == keyops.SymmetricDefault {
+			all, err := r.ListKeyRotations(context.Background(), admin(), keyops.ListKeyRotationsInput{KeyID: e.KeyARN, IncludeKeyMaterial: keyops.AllKeyMaterial})
+			if err != nil {
+				t.Fatal(explain(err))
+			}
+			listed += len(all.Rotations) - 1
+		}
 		if !md.KeyMetadata.Enabled {
 			continue
 		}

@@ -8,8 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -169,11 +171,18 @@ func killAt(t *testing.T, w two, step string, spec keyops.KeySpec) {
 		}
 	}
 	w.paris.Options.Step, w.tokyo.Options.Step = hook, hook
+	var ahead atomic.Int64
+	w.paris.Options.Clock = func() time.Time { return time.Now().Round(0).Add(time.Duration(ahead.Load())) }
 	start(t, w.paris)
 	start(t, w.tokyo)
 	by, _, _ := strings.Cut(step, ".")
 	k := keyops.KeyMetadata{KeyID: "none"}
-	if by != "create" {
+	single := keyops.KeyMetadata{}
+	switch by {
+	case "create":
+	case "rotate", "delete":
+		single = create(t, w.paris, keyops.CreateKeyInput{})
+	default:
 		k = w.replicate(t, keyops.CreateKeyInput{KeySpec: spec, KeyUsage: map[keyops.KeySpec]keyops.KeyUsage{
 			keyops.HMAC256: keyops.GenerateVerifyMac, keyops.ECCNISTP256: keyops.SignVerify,
 		}[spec]})
@@ -200,6 +209,18 @@ func killAt(t *testing.T, w two, step string, spec keyops.KeySpec) {
 		}
 		armed = true
 		w.tokyo.InstallMaterial(ctx, k.KeyID, blob)
+	case "rotate":
+		armed = true
+		w.paris.RotateKeyOnDemand(ctx, admin(), keyops.RotateKeyOnDemandInput{KeyID: single.ARN})
+	case "delete":
+		if _, err := w.paris.ScheduleKeyDeletion(ctx, admin(), keyops.ScheduleKeyDeletionInput{KeyID: single.ARN, PendingWindowInDays: 7}); err != nil {
+			t.Fatal(explain(err))
+		}
+		ahead.Store(int64(8 * 24 * time.Hour))
+		armed = true
+		if err := w.paris.Work(ctx); err != nil {
+			t.Fatal(err)
+		}
 	case "change":
 		armed = true
 		w.paris.DisableKey(ctx, admin(), keyops.DisableKeyInput{KeyID: k.ARN})
@@ -222,7 +243,7 @@ func killCheck(t *testing.T, w two, step string) {
 	start(t, w.paris)
 	start(t, w.tokyo)
 	here, there := w.paris.Reconciliation(), w.tokyo.Reconciliation()
-	type finding struct{ finished, undone, made int }
+	type finding struct{ finished, undone, destroyed, made int }
 	want := map[string]finding{
 		"create.intent":       {undone: 1},
 		"create.token":        {undone: 1},
@@ -236,15 +257,26 @@ func killCheck(t *testing.T, w two, step string) {
 		"install.outcome":     {},
 		"install.undo-token":  {undone: 1},
 		"install.undo-intent": {},
+		"rotate.intent":       {undone: 1},
+		"rotate.token":        {undone: 1},
+		"rotate.check":        {undone: 1},
+		"rotate.outcome":      {},
+		"rotate.undo-token":   {undone: 1},
+		"rotate.undo-intent":  {},
 		"change.outcome":      {},
+		"delete.tombstone":    {destroyed: 1, made: -1},
+		"delete.token":        {made: -1},
 		// SoftHSM makes an object first and gives it its value in a second write.
 		"half-written": {undone: 1},
 	}[step]
 	got := finding{
-		len(here.Finished) + len(there.Finished), len(here.Undone) + len(there.Undone), keyCount(t, w.paris) - before,
+		len(here.Finished) + len(there.Finished), len(here.Undone) + len(there.Undone), len(here.Destroyed), keyCount(t, w.paris) - before,
 	}
 	if got != want {
 		t.Errorf("after a death at %s: %+v, want %+v (%+v, %+v)", step, got, want, here, there)
+	}
+	if want.destroyed > 0 {
+		w.paris.Restart(t) // which finds nothing any more
 	}
 	sound(t, w.paris)
 	sound(t, w.tokyo)

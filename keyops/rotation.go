@@ -227,6 +227,10 @@ func (s *Service) unmanaged(k *Key, err error) error {
 		return rotating(k)
 	case errors.Is(err, mrk.ErrNotPrimary):
 		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("%s does not act as the primary key until Region %s has heard from the other Regions.", k.arn, s.self.Region), cause: err}
+	case errors.Is(err, mrk.ErrNotEnabled):
+		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("%s is not enabled.", k.arn), cause: err}
+	case errors.Is(err, mrk.ErrAlone):
+		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("No replica key of %s is up to date now, so its new key material would exist in one token only; repeat the call once one is.", k.arn), cause: err}
 	case errors.Is(err, mrk.ErrFrozen):
 		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("The management of %s is frozen because of contradictory messages; its operators have to look at it.", k.arn), cause: err}
 	case errors.Is(err, mrk.ErrFull):

@@ -9,6 +9,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/keystate"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/policy"
+	"github.com/keyferry/keyferry/keyops/region"
 )
 
 // Periods of automatic rotation, in days.
@@ -171,23 +172,26 @@ func progress(k *Key) *RotationProgress {
 	if k.Set == nil || k.Set.Pending().IsZero() {
 		return nil
 	}
-	pending := k.Set.Pending()
-	p := &RotationProgress{KeyMaterialID: pending.String(), Type: RotationAutomatic, Holding: []string{}, Awaited: []string{}}
-	if m, ok := k.Set.Known(pending); ok {
+	now, _ := k.Set.Progress()
+	p := &RotationProgress{
+		KeyMaterialID: now.Pending.String(), Type: RotationAutomatic,
+		Holding: names(now.Holding), Awaited: names(now.Awaited), Out: names(now.Out), Alone: now.Alone,
+	}
+	if m, ok := k.Set.Known(now.Pending); ok {
 		p.Started = time.Unix(m.Created, 0).UTC()
 		if m.Reason == mrk.ReasonOnDemand {
 			p.Type = RotationOnDemand
 		}
 	}
-	for _, m := range k.Set.Members() {
-		switch {
-		case m.Fact != nil && m.Fact.Holds(pending) && m.Fact.Joined == k.Set.Epoch():
-			p.Holding = append(p.Holding, string(m.Region))
-		case m.Status.Awaited():
-			p.Awaited = append(p.Awaited, string(m.Region))
-		}
-	}
 	return p
+}
+
+func names(regions []region.Name) []string {
+	list := make([]string, len(regions))
+	for i, r := range regions {
+		list[i] = string(r)
+	}
+	return list
 }
 
 // pendingImport returns the imported material that waits for a rotation, or nil.
