@@ -75,15 +75,15 @@ func (s *Service) mayRotate(k *Key) error {
 	if r.OnDemand >= maxOnDemand {
 		return refuse(ErrLimitExceeded, "The on-demand rotations limit has been reached for the given keyId. No more on-demand rotations can be performed for this key: %s", k.arn)
 	}
-	if due := k.rotationDue(); !due.IsZero() && due.Sub(s.now()) < rotationNear {
+	if due := k.nextRotation(); !due.IsZero() && due.Sub(s.now()) < rotationNear {
 		return refuse(ErrConflict, "%s is rotated automatically within %d minutes; rotate it on demand afterwards, if you still want to.", k.arn, rotationNear/time.Minute)
 	}
 	return nil
 }
 
-// rotationDue returns when the key is to be rotated automatically, or the zero time. A key
+// nextRotation returns when the key is to be rotated automatically, or the zero time. A key
 // that is not enabled is rotated when it is enabled again, at once if its time has passed.
-func (k *Key) rotationDue() time.Time {
+func (k *Key) nextRotation() time.Time {
 	if k.State != keystate.Enabled || k.Set != nil && (!k.Set.Acting() || !k.Set.Pending().IsZero()) {
 		return time.Time{}
 	}
@@ -97,7 +97,7 @@ func (s *Service) rotateDue(ctx context.Context, id arn.KeyID) error {
 		return nil
 	}
 	still := func(k *Key) error {
-		if due := k.rotationDue(); due.IsZero() || s.now().Before(due) {
+		if due := k.nextRotation(); due.IsZero() || s.now().Before(due) {
 			return ErrUnchanged
 		}
 		return s.rotatable(k)

@@ -127,7 +127,7 @@ func (s *Service) retime(ctx context.Context) error {
 	now := s.now()
 	for _, k := range s.view.all() {
 		r := k.rotation()
-		if k.rotationDue().IsZero() || !r.Next.After(now.Add(time.Duration(r.Days)*day)) {
+		if k.nextRotation().IsZero() || !r.Next.After(now.Add(time.Duration(r.Days)*day)) {
 			continue
 		}
 		_, err := s.change(ctx, k.ID, func(k *Key) error {

@@ -22,7 +22,7 @@ type dueWork struct {
 func dueWorks() []dueWork {
 	return []dueWork{
 		{"deletion", true, (*Key).deletionDue, (*Service).deleteDue},
-		{"rotation", false, (*Key).rotationDue, (*Service).rotateDue},
+		{"rotation", false, (*Key).nextRotation, (*Service).rotateDue},
 	}
 }
 
