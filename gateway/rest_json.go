@@ -169,6 +169,11 @@ func kindOf(f protoreflect.FieldDescriptor) string {
 		return "true or false"
 	case protoreflect.StringKind:
 		return "a string of valid UTF-8"
+	case protoreflect.MessageKind:
+		if f.Message().FullName() == "google.protobuf.Timestamp" {
+			return "a time such as 2026-01-31T12:00:00Z"
+		}
+		return "an object of the documented fields"
 	}
 	return "a number in its range"
 }

@@ -56,3 +56,16 @@ func (a *app) policyPut(use string) *cobra.Command {
 	c.Flags().BoolVar(&req.BypassPolicyLockoutSafetyCheck, "bypass-lockout-check", false, "accept a policy that does not let the caller change it again")
 	return c
 }
+
+func (a *app) policyList(use string) *cobra.Command {
+	return a.onKeyWith(use, "List the names of a key's policies, of which there is one", cobra.ExactArgs(1), func(ctx context.Context, cl *client, id string, _ []string) error {
+		out, err := cl.keys.ListKeyPolicies(ctx, &kmsv1.ListKeyPoliciesRequest{KeyId: id})
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.print(out)
+		}
+		return a.write([]byte(strings.Join(out.GetPolicyNames(), "\n") + "\n"))
+	})
+}

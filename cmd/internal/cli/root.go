@@ -106,7 +106,7 @@ func (a *app) addAWSVerbs(root *cobra.Command) {
 		a.keyCreate("create-key"), a.keyShow("describe-key KEY"), a.keyList("list-keys"),
 		a.keyReplicate("replicate-key KEY --to REGION"), a.keyEnable("enable-key KEY"), a.keyDisable("disable-key KEY"),
 		a.keyPublic("get-public-key KEY"), a.aliasSet("create-alias NAME KEY"), a.aliasSet("update-alias NAME KEY"),
-		a.aliasList("list-aliases"), a.aliasDelete("delete-alias NAME"), a.policyGet("get-key-policy KEY"), a.policyPut("put-key-policy KEY FILE"),
+		a.aliasList("list-aliases"), a.aliasDelete("delete-alias NAME"), a.policyGet("get-key-policy KEY"), a.policyPut("put-key-policy KEY FILE"), a.policyList("list-key-policies KEY"),
 		a.grantCreate("create-grant KEY --to PRINCIPAL --operation OPERATION"), a.grantList("list-grants KEY"), a.grantRetirable("list-retirable-grants PRINCIPAL"),
 		a.grantRetire("retire-grant (TOKEN | KEY GRANT)"), a.grantRevoke("revoke-grant KEY GRANT"),
 		a.keyTag("tag-resource KEY NAME=VALUE..."), a.keyUntag("untag-resource KEY NAME..."), a.keyTags("list-resource-tags KEY"), a.keyDescribeAs("update-key-description KEY TEXT"),
