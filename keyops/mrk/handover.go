@@ -78,8 +78,11 @@ func (s *Set) Offered() (Offer, bool) {
 	if s.sealed == nil {
 		return Offer{}, false
 	}
-	return Offer{Certificate: *s.sealed, Requests: s.outstanding()}, true
+	return Offer{Certificate: *s.sealed, Requests: s.outstanding(), By: s.by}, true
 }
+
+// OfferedBy notes on whose behalf OfferTo was called, for the Region that decides.
+func (s *Set) OfferedBy(c Claim) { s.by = c }
 
 // Considering returns the offer that this Region has to accept or refuse, or false.
 func (s *Set) Considering() (Offer, bool) {

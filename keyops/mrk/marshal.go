@@ -53,6 +53,7 @@ func (s *Set) Marshal() []byte {
 	w.Bool(s.sealed != nil)
 	if s.sealed != nil {
 		s.sealed.encode(&w)
+		s.by.encode(&w)
 	}
 	w.Bool(s.offer != nil)
 	if s.offer != nil {
@@ -98,6 +99,7 @@ func Unmarshal(b []byte) (*Set, error) {
 		if c := decodeCertificate(r); r.Err() == nil {
 			s.sealed = &c
 		}
+		s.by = decodeClaim(r)
 	}
 	if r.Bool() {
 		s.offer = decodeOffer(r)

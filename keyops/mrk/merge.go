@@ -180,7 +180,10 @@ func (s *Set) mergeState(v Verifier, st *State, res *Result) error {
 			return fmt.Errorf("%w: state %d", ErrEquivocation, st.Seq)
 		}
 		if s.permit == (Nonce{}) {
-			return nil // known already; the renewal supersedes both
+			// The renewal supersedes both. Whom this one lists must not be forgotten by it: they
+			// were admitted by this Region before it was rolled back.
+			res.Changed = s.remember(st) || res.Changed
+			return nil
 		}
 	}
 	if mine {

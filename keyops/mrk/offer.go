@@ -3,6 +3,7 @@ package mrk
 import (
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
@@ -15,6 +16,13 @@ import (
 type Offer struct {
 	Certificate Certificate
 	Requests    []CreateRequest
+	By          Claim
+}
+
+// Claim says on whose behalf a Region acts, as that Region says: the other one bounds it.
+type Claim struct {
+	Principal     string // ARN
+	CorrelationID string // of the call, the same in the audit logs of both Regions
 }
 
 // maxOfferRequests bounds the create requests of an offer in bytes, so that an offer fits
@@ -31,7 +39,21 @@ func (o Offer) Marshal() []byte {
 	for _, r := range o.Requests {
 		w.Bytes(r.signed.Marshal())
 	}
+	o.By.encode(&w)
 	return w.Out()
+}
+
+func (c Claim) encode(w *wire.Writer) {
+	w.String(c.Principal)
+	w.String(c.CorrelationID)
+}
+
+func decodeClaim(r *wire.Reader) Claim {
+	c := Claim{Principal: r.String(maxPrincipal), CorrelationID: r.String(maxID)}
+	if r.Err() == nil && !utf8.ValidString(c.CorrelationID) {
+		r.Fail("text that is not UTF-8")
+	}
+	return c
 }
 
 // ParseOffer reads what Marshal wrote. It verifies nothing: TakeOffer does.
@@ -49,6 +71,7 @@ func ParseOffer(b []byte) (Offer, error) {
 		}
 		o.Requests = append(o.Requests, *req)
 	}
+	o.By = decodeClaim(r)
 	if err := r.Done(); err != nil {
 		return Offer{}, fmt.Errorf("parsing offer: %w", err)
 	}

@@ -54,6 +54,7 @@ type Set struct {
 	frozen      *Conflict
 
 	sealed     *Certificate // offered to another Region and not decided: this Region does not act
+	by         Claim        // on whose behalf
 	offer      *Offer       // made to this Region and not decided
 	refused    Nonce        // of the newest epoch that was offered to this Region and that it refused
 	refusedFor string
