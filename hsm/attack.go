@@ -76,6 +76,7 @@ type victim struct {
 	name string
 	spec Spec
 	h    pkcs11.ObjectHandle
+	spki []byte // of stand-ins that are pairs
 }
 
 // loot is what anybody with the user PIN can make: keys with every usage, one of them of

@@ -138,10 +138,12 @@ func (m rawMechanism) flat() (_ []*pkcs11.Mechanism, free func()) {
 	return []*pkcs11.Mechanism{pkcs11.NewMechanism(m.code, m.param)}, func() {}
 }
 
-// oaepMechanism returns RSA-OAEP with the profile's one hash and no label.
-func (p Profile) oaepMechanism() rawMechanism {
+// oaepMechanism returns RSA-OAEP with the hash of transport keys and no label.
+func (p Profile) oaepMechanism() rawMechanism { return oaepMechanism(p.OAEP) }
+
+func oaepMechanism(h OAEPHash) rawMechanism {
 	hash, mgf := uint(pkcs11.CKM_SHA_1), uint(pkcs11.CKG_MGF1_SHA1)
-	if p.OAEP == OAEPSHA256 {
+	if h == OAEPSHA256 {
 		hash, mgf = pkcs11.CKM_SHA256, pkcs11.CKG_MGF1_SHA256
 	}
 	return rawMechanism{code: pkcs11.CKM_RSA_PKCS_OAEP, param: words(hash, mgf, pkcs11.CKZ_DATA_SPECIFIED, 0, 0)}

@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 )
@@ -67,15 +68,31 @@ func capabilities(p Profile, o offers) Capabilities {
 			}
 		}
 		c.Keys = append(c.Keys, k)
+		if row.usage == UsageDecrypt && o.lacks(row.generate, row.generateFlag(), row.keyBits) == "" {
+			c.ImportKeys = append(c.ImportKeys, row.algorithm)
+		}
+	}
+	for _, scheme := range ImportSchemes {
+		if o.canImport(p, scheme) {
+			c.ImportSchemes = append(c.ImportSchemes, scheme)
+		}
 	}
 	return c
+}
+
+// canImport reports whether the token opens what is wrapped by the scheme.
+func (o offers) canImport(p Profile, scheme ImportScheme) bool {
+	if !p.takesOAEP(scheme.Hash()) || o.lacks(p.importMechanism(scheme).code, pkcs11.CKF_UNWRAP, 0) != "" {
+		return false
+	}
+	return !p.twoSteps(scheme) || o.lacks(p.wrapMechanism(), pkcs11.CKF_UNWRAP, 0) == ""
 }
 
 // Capabilities says what this token can do. Until a self-test has run, the boundary is
 // [BoundaryNone].
 func (t *Token) Capabilities() Capabilities {
 	c := t.known
-	c.Keys = append([]Capability(nil), c.Keys...)
+	c.Keys, c.ImportSchemes, c.ImportKeys = slices.Clone(c.Keys), slices.Clone(c.ImportSchemes), slices.Clone(c.ImportKeys)
 	c.Boundary = BoundaryNone
 	if b := t.boundary.Load(); b != nil {
 		c.Boundary = *b

@@ -2,12 +2,9 @@ package hsm
 
 import (
 	"context"
-	"crypto/elliptic"
 	"crypto/rand"
-	"encoding/asn1"
 	"errors"
 	"fmt"
-	"math/big"
 
 	"github.com/miekg/pkcs11"
 )
@@ -145,43 +142,14 @@ func (t *Token) EncryptBlocks(ctx context.Context, id ID, blocks []byte) ([]byte
 	})
 }
 
-// MAC returns the HMAC-SHA-256 of the message, 32 bytes.
+// MAC returns the HMAC of the message, by the hash of the key's algorithm.
 func (t *Token) MAC(ctx context.Context, id ID, message []byte) ([]byte, error) {
 	return use(ctx, t, "MAC", id, UseMAC, func(s pkcs11.SessionHandle, e entry) ([]byte, error) {
-		mac, err := t.driver.Sign(s, pkcs11.CKM_SHA256_HMAC, e.handle, message)
-		if err == nil && len(mac) != 32 {
+		k := secretKeys[e.Spec.Algorithm]
+		mac, err := t.driver.Sign(s, pkcs11.NewMechanism(k.mac, nil), e.handle, message)
+		if err == nil && len(mac) != k.hash.Size() {
 			return nil, fmt.Errorf("MAC of %d bytes: %w", len(mac), ErrModuleBroken)
 		}
 		return mac, err
 	})
-}
-
-// Sign signs a digest, made by the hash of [DigestOf], with ECDSA and returns an ASN.1
-// signature.
-func (t *Token) Sign(ctx context.Context, id ID, digest []byte) ([]byte, error) {
-	return use(ctx, t, "Sign", id, UseSign, func(s pkcs11.SessionHandle, e entry) ([]byte, error) {
-		hash, err := DigestOf(e.Spec.Algorithm)
-		if err != nil {
-			return nil, err
-		}
-		if len(digest) != hash.Size() {
-			return nil, fmt.Errorf("digest of %d bytes, want %d: %w", len(digest), hash.Size(), ErrCaller)
-		}
-		raw, err := t.driver.Sign(s, pkcs11.CKM_ECDSA, e.handle, digest)
-		if err != nil {
-			return nil, err
-		}
-		return signatureASN1(raw, goCurves[e.Spec.Algorithm])
-	})
-}
-
-var goCurves = map[Algorithm]elliptic.Curve{ECP256: elliptic.P256(), ECP384: elliptic.P384()}
-
-// signatureASN1 turns the token's r ‖ s into the form that everybody else uses.
-func signatureASN1(raw []byte, curve elliptic.Curve) ([]byte, error) {
-	n := (curve.Params().BitSize + 7) / 8
-	if len(raw) != 2*n {
-		return nil, fmt.Errorf("signature of %d bytes, want %d: %w", len(raw), 2*n, ErrModuleBroken)
-	}
-	return asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:n]), new(big.Int).SetBytes(raw[n:])})
 }

@@ -23,14 +23,17 @@ type driver interface {
 	AttributeTemplate(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, typ uint) ([]Attribute, error)
 	GenerateKey(s pkcs11.SessionHandle, mechanism uint, t []Attribute) (pkcs11.ObjectHandle, error)
 	GenerateKeyPair(s pkcs11.SessionHandle, mechanism uint, public, private []Attribute) (pub, priv pkcs11.ObjectHandle, err error)
-	UnwrapKey(s pkcs11.SessionHandle, mechanism uint, key pkcs11.ObjectHandle, wrapped []byte, t []Attribute) (pkcs11.ObjectHandle, error)
+	UnwrapKey(s pkcs11.SessionHandle, m rawMechanism, key pkcs11.ObjectHandle, wrapped []byte, t []Attribute) (pkcs11.ObjectHandle, error)
 	DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) error
+	DeriveKey(s pkcs11.SessionHandle, m rawMechanism, base pkcs11.ObjectHandle, t []Attribute) (pkcs11.ObjectHandle, error)
 
 	WrapKey(s pkcs11.SessionHandle, mechanism uint, wrapping, key pkcs11.ObjectHandle) ([]byte, error)
 	Encrypt(s pkcs11.SessionHandle, m *pkcs11.Mechanism, key pkcs11.ObjectHandle, data []byte) ([]byte, error)
 	Decrypt(s pkcs11.SessionHandle, m *pkcs11.Mechanism, key pkcs11.ObjectHandle, data []byte) ([]byte, error)
-	Sign(s pkcs11.SessionHandle, mechanism uint, key pkcs11.ObjectHandle, data []byte) ([]byte, error)
+	Sign(s pkcs11.SessionHandle, m *pkcs11.Mechanism, key pkcs11.ObjectHandle, data []byte) ([]byte, error)
 	GenerateRandom(s pkcs11.SessionHandle, n int) ([]byte, error)
+	// DigestKey hashes the value of a key and, if there is any, what comes after it.
+	DigestKey(s pkcs11.SessionHandle, mechanism uint, key pkcs11.ObjectHandle, after []byte) ([]byte, error)
 }
 
 // cryptoki is the driver of the loaded module. It counts the calls of each function.
@@ -49,7 +52,7 @@ func newCounts() *counts {
 	for _, f := range []string{
 		"C_OpenSession", "C_CloseSession", "C_Login", "C_GetTokenInfo", "C_FindObjects", "C_GetAttributeValue",
 		"C_GenerateKey", "C_GenerateKeyPair", "C_UnwrapKey", "C_DestroyObject", "C_WrapKey",
-		"C_Encrypt", "C_Decrypt", "C_Sign", "C_GenerateRandom",
+		"C_Encrypt", "C_Decrypt", "C_Sign", "C_GenerateRandom", "C_DeriveKey", "C_DigestKey",
 	} {
 		c[f] = new(atomic.Uint64)
 	}
@@ -170,10 +173,34 @@ func (d cryptoki) GenerateKeyPair(s pkcs11.SessionHandle, mechanism uint, public
 	return pub, priv, wrapError("C_GenerateKeyPair", err)
 }
 
-func (d cryptoki) UnwrapKey(s pkcs11.SessionHandle, mechanism uint, key pkcs11.ObjectHandle, wrapped []byte, t []Attribute) (pkcs11.ObjectHandle, error) {
+func (d cryptoki) UnwrapKey(s pkcs11.SessionHandle, m rawMechanism, key pkcs11.ObjectHandle, wrapped []byte, t []Attribute) (pkcs11.ObjectHandle, error) {
 	d.counts.add("C_UnwrapKey")
-	o, err := d.list.unwrapKey(s, rawMechanism{code: mechanism}, key, wrapped, t)
+	o, err := d.list.unwrapKey(s, m, key, wrapped, t)
 	return o, wrapError("C_UnwrapKey", err)
+}
+
+func (d cryptoki) DeriveKey(s pkcs11.SessionHandle, m rawMechanism, base pkcs11.ObjectHandle, t []Attribute) (pkcs11.ObjectHandle, error) {
+	d.counts.add("C_DeriveKey")
+	o, err := d.list.deriveKey(s, m, base, t)
+	return o, wrapError("C_DeriveKey", err)
+}
+
+func (d cryptoki) DigestKey(s pkcs11.SessionHandle, mechanism uint, key pkcs11.ObjectHandle, after []byte) ([]byte, error) {
+	d.counts.add("C_DigestKey")
+	if err := d.ctx.DigestInit(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}); err != nil {
+		return nil, wrapError("C_DigestInit", err)
+	}
+	if err := d.ctx.DigestKey(s, key); err != nil {
+		_, _ = d.ctx.DigestFinal(s) // some modules leave the operation active
+		return nil, wrapError("C_DigestKey", err)
+	}
+	if len(after) > 0 {
+		if err := d.ctx.DigestUpdate(s, after); err != nil {
+			return nil, wrapError("C_DigestUpdate", err)
+		}
+	}
+	b, err := d.ctx.DigestFinal(s)
+	return b, wrapError("C_DigestFinal", err)
 }
 
 func (d cryptoki) DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) error {
@@ -205,9 +232,9 @@ func (d cryptoki) Decrypt(s pkcs11.SessionHandle, m *pkcs11.Mechanism, key pkcs1
 	return b, wrapError("C_Decrypt", err)
 }
 
-func (d cryptoki) Sign(s pkcs11.SessionHandle, mechanism uint, key pkcs11.ObjectHandle, data []byte) ([]byte, error) {
+func (d cryptoki) Sign(s pkcs11.SessionHandle, m *pkcs11.Mechanism, key pkcs11.ObjectHandle, data []byte) ([]byte, error) {
 	d.counts.add("C_Sign")
-	if err := d.ctx.SignInit(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}, key); err != nil {
+	if err := d.ctx.SignInit(s, []*pkcs11.Mechanism{m}, key); err != nil {
 		return nil, wrapError("C_SignInit", err)
 	}
 	b, err := d.ctx.Sign(s, data)

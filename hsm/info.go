@@ -42,9 +42,13 @@ type Capability struct {
 
 // Capabilities is what the token can do, from its list of mechanisms and its profile.
 type Capabilities struct {
-	Keys        []Capability
-	MaxGCMBytes int // largest plaintext of one EncryptGCM; 0 for no limit of the token's own
-	Boundary    Boundary
+	Keys []Capability
+	// ImportSchemes are the ways in which a customer may wrap what is imported, and ImportKeys
+	// the algorithms of the keys to wrap it under.
+	ImportSchemes []ImportScheme
+	ImportKeys    []Algorithm
+	MaxGCMBytes   int // largest plaintext of one EncryptGCM; 0 for no limit of the token's own
+	Boundary      Boundary
 }
 
 // Of returns the capability for a key of this algorithm and usage.

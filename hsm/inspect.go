@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 
 	"github.com/miekg/pkcs11"
@@ -12,6 +13,10 @@ import (
 
 // errNotOurs means that an object is not what its label says, or has none of ours.
 var errNotOurs = errors.New("not ours")
+
+// errShape means that the key inside is of another curve or length than its label says. It
+// is an errNotOurs: what a customer or a peer wrapped was another key than was announced.
+var errShape = fmt.Errorf("%w: another curve or length", errNotOurs)
 
 // inspect reads an object back and compares every attribute with its role's template. The
 // error is errNotOurs for an object to quarantine; other errors are the token's.
@@ -49,6 +54,9 @@ func (t *Token) inspect(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, rawID, la
 		return entry{}, err
 	}
 	for _, typ := range types {
+		if typ == pkcs11.CKA_EC_PARAMS && !bytes.Equal(got[typ], want[typ]) {
+			return entry{}, errShape
+		}
 		if !sameAttribute(typ, got[typ], want[typ]) {
 			return entry{}, fmt.Errorf("%w: attribute %s is not that of role %q", errNotOurs, attributeName(typ), spec.Role)
 		}
@@ -62,11 +70,30 @@ func (t *Token) inspect(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, rawID, la
 			return entry{}, fmt.Errorf("%w: %s is not that of role %q", errNotOurs, attributeName(typ), spec.Role)
 		}
 	}
+	if err := t.checkModulus(s, h, spec.Algorithm); err != nil {
+		return entry{}, err
+	}
 	transport := spec.Role == RoleTransportSource || spec.Role == RoleTransportDestination
 	if transport && t.cfg.KnownTransport != nil && !t.cfg.KnownTransport(e.ID) {
 		return entry{}, fmt.Errorf("%w: transport key that no transcript names", errNotOurs)
 	}
 	return e, nil
+}
+
+// checkModulus compares an RSA key's length with its label. Nothing else of an unwrapped
+// private key says it.
+func (t *Token) checkModulus(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, a Algorithm) error {
+	if rsaBits[a] == 0 {
+		return nil
+	}
+	got, err := t.driver.Attributes(s, h, []uint{pkcs11.CKA_MODULUS})
+	if err != nil {
+		return err
+	}
+	if n := new(big.Int).SetBytes(got[pkcs11.CKA_MODULUS]).BitLen(); n != a.ModulusBits() {
+		return fmt.Errorf("%w: modulus of %d bits", errShape, n)
+	}
+	return nil
 }
 
 // expected returns what an object must show, by attribute, and what its templates must be.
@@ -93,10 +120,10 @@ func (t *Token) expected(o Object) (want map[uint][]byte, templates map[uint][]A
 			want[a.Type] = a.Value
 		}
 	}
-	if want[pkcs11.CKA_TRUSTED] == nil && o.Spec.Algorithm.secret() {
+	if want[pkcs11.CKA_TRUSTED] == nil && o.Spec.Algorithm.Secret() {
 		want[pkcs11.CKA_TRUSTED] = []byte{0}
 	}
-	if params, ok := curves[o.Spec.Algorithm]; ok {
+	if params := ecKeys[o.Spec.Algorithm].params; params != nil {
 		want[pkcs11.CKA_EC_PARAMS] = params
 	}
 	delete(want, pkcs11.CKA_VALUE_LEN)   // after C_UnwrapKey SoftHSM shows 0

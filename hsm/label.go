@@ -9,7 +9,7 @@ import (
 //
 //	keyferry-1 ROLE ALGORITHM USAGE CLASS NAME
 //
-// An empty word is written "-". The first word is the format's version: a label of another
+// An empty word is written "-". Of an import wrapping key the fifth word is its purpose. The first word is the format's version: a label of another
 // version is not ours, and its object is quarantined rather than guessed at.
 const (
 	labelFormat = "keyferry-1"
@@ -18,7 +18,7 @@ const (
 
 // Label returns the CKA_LABEL of an object made to this spec, which must pass Check.
 func (s Spec) Label() string {
-	words := []string{labelFormat, string(s.Role), string(s.Algorithm), string(s.Usage), string(s.Class), s.Name}
+	words := []string{labelFormat, string(s.Role), string(s.Algorithm), string(s.Usage), string(s.Class) + s.Import.word(), s.Name}
 	for i, w := range words {
 		if w == "" {
 			words[i] = absent
@@ -47,6 +47,13 @@ func ParseLabel(label string) (Spec, error) {
 		Usage:     Usage(words[3]),
 		Class:     Class(words[4]),
 		Name:      words[5],
+	}
+	if s.Role == RoleImportWrapping {
+		var err error
+		if s.Import, err = parsePurpose(words[4]); err != nil {
+			return Spec{}, fmt.Errorf("label: %w", err)
+		}
+		s.Class = ""
 	}
 	if err := s.Check(); err != nil {
 		return Spec{}, fmt.Errorf("label: %w", err)

@@ -2,22 +2,23 @@ package hsm
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 	"math/big"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/keyferry/keyferry/hsm/spki"
 )
 
 // Generate makes a token object in the role, algorithm and usage of spec under id, which
 // the caller has written down before. For key pairs it returns the public key as SPKI (DER),
 // which is read now and never again. Without an error the object is durable in the token.
 //
-// Transport and establishment keys are made in ceremonies, not here.
+// Transport and establishment keys are made in ceremonies, import wrapping keys by
+// [Token.GenerateImportKey].
 func (t *Token) Generate(ctx context.Context, spec Spec, id ID) (spki []byte, err error) {
 	if err := spec.Check(); err != nil {
 		return nil, err
@@ -25,7 +26,7 @@ func (t *Token) Generate(ctx context.Context, spec Spec, id ID) (spki []byte, er
 	switch spec.Role {
 	case RoleMaterial, RoleSharedMaterial, RoleRegionSigning, RoleSeal:
 	default:
-		return nil, fmt.Errorf("generating: role %q is made in ceremonies: %w", spec.Role, ErrCaller)
+		return nil, fmt.Errorf("generating: role %q is made in ceremonies or for an import: %w", spec.Role, ErrCaller)
 	}
 	row, err := t.cfg.Profile.mechanismsOf(spec)
 	if err != nil {
@@ -34,14 +35,23 @@ func (t *Token) Generate(ctx context.Context, spec Spec, id ID) (spki []byte, er
 	if k := t.known.Of(spec.Algorithm, spec.Usage); !k.Generate || !k.Use || spec.Role == RoleSharedMaterial && !k.Wrap {
 		return nil, fmt.Errorf("generating %s for role %q: %s: %w", spec.Algorithm, spec.Role, k.Limit, ErrNotSupported)
 	}
-	private, err := Template(spec, id, t.cfg.Profile, HowGenerate)
+	if row.pair {
+		return t.generatePair(ctx, "Generate", row.generate, spec, id)
+	}
+	template, err := Template(spec, id, t.cfg.Profile, HowGenerate)
 	if err != nil {
 		return nil, err
 	}
-	if !row.pair {
-		return nil, t.make(ctx, "Generate", spec, id, func(_ *connection, s pkcs11.SessionHandle) (pkcs11.ObjectHandle, error) {
-			return t.driver.GenerateKey(s, row.generate, private)
-		})
+	return nil, t.make(ctx, "Generate", spec, id, func(_ *connection, s pkcs11.SessionHandle) (pkcs11.ObjectHandle, error) {
+		return t.driver.GenerateKey(s, row.generate, template)
+	})
+}
+
+// generatePair makes a key pair and reads its public half, which is gone afterwards.
+func (t *Token) generatePair(ctx context.Context, op string, mechanism uint, spec Spec, id ID) ([]byte, error) {
+	private, err := Template(spec, id, t.cfg.Profile, HowGenerate)
+	if err != nil {
+		return nil, err
 	}
 	public, err := Template(spec, id, t.cfg.Profile, HowPublicHalf)
 	if err != nil {
@@ -49,8 +59,8 @@ func (t *Token) Generate(ctx context.Context, spec Spec, id ID) (spki []byte, er
 	}
 	// Buffered: a caller that left does not read it.
 	result := make(chan []byte, 1)
-	err = t.make(ctx, "Generate", spec, id, func(_ *connection, s pkcs11.SessionHandle) (pkcs11.ObjectHandle, error) {
-		pub, priv, err := t.driver.GenerateKeyPair(s, row.generate, public, private)
+	err = t.make(ctx, op, spec, id, func(_ *connection, s pkcs11.SessionHandle) (pkcs11.ObjectHandle, error) {
+		pub, priv, err := t.driver.GenerateKeyPair(s, mechanism, public, private)
 		if err != nil {
 			return 0, err
 		}
@@ -86,6 +96,9 @@ func (t *Token) make(ctx context.Context, op string, spec Spec, id ID, create fu
 			return nil, err
 		}
 		e, err := t.inspect(s, h, string(id[:]), spec.Label())
+		if errors.Is(err, errShape) {
+			return nil, t.undo(s, h, fmt.Errorf("object %s: %w: %w", id, ErrDataInvalid, err))
+		}
 		if err != nil {
 			return nil, t.undo(s, h, fmt.Errorf("reading back object %s: %w: %w", id, ErrModuleBroken, err))
 		}
@@ -110,10 +123,10 @@ func publicSPKI(a Algorithm, read func(typ uint) ([]byte, error)) ([]byte, error
 		if err != nil {
 			return nil, err
 		}
-		return x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537}) // as publicHalf asks
+		return spki.Marshal(&rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537}) // as publicHalf asks
 	}
-	curve, ok := goCurves[a]
-	if !ok {
+	curve := a.Curve()
+	if curve == nil {
 		return nil, fmt.Errorf("public half of %s: %w", a, ErrNotSupported)
 	}
 	point, err := read(pkcs11.CKA_EC_POINT)
@@ -125,11 +138,11 @@ func publicSPKI(a Algorithm, read func(typ uint) ([]byte, error)) ([]byte, error
 	if rest, err := asn1.Unmarshal(point, &inner); err == nil && len(rest) == 0 {
 		point = inner
 	}
-	public, err := ecdsa.ParseUncompressedPublicKey(curve, point)
+	public, err := spki.ParsePoint(curve, point)
 	if err != nil {
 		return nil, fmt.Errorf("parsing point of %s: %w: %w", a, ErrModuleBroken, err)
 	}
-	return x509.MarshalPKIXPublicKey(public)
+	return spki.Marshal(public)
 }
 
 // Destroy removes an object from the token for good. It succeeds if there is none, and

@@ -1,12 +1,7 @@
 package hsm
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/rand"
-	"crypto/x509"
 	"fmt"
-	"math/big"
 
 	"github.com/miekg/pkcs11"
 )
@@ -16,7 +11,7 @@ import (
 // at both ends and never holds anything.
 type Proof struct {
 	Wrapped []byte
-	Answer  []byte // AES: two encrypted blocks; HMAC: a MAC; key pairs: the SPKI
+	Answer  []byte // AES: two encrypted blocks; HMAC: a MAC; key pairs: the SPKI (DER)
 }
 
 // proofText is what throwaway keys are asked; 32 bytes, so that it is two AES blocks.
@@ -36,11 +31,9 @@ func (c *Ceremony) MakeProof(class Class, id ID) (Proof, error) {
 	if err != nil {
 		return Proof{}, fmt.Errorf("wrapping throwaway key of class %q: %w", class, wrapError("C_WrapKey", err))
 	}
-	answer := spki
-	if class != ClassPrivate {
-		if answer, err = ask(c.raw, class, key, proofText); err != nil {
-			return Proof{}, err
-		}
+	answer, err := answerOf(c.raw, carried[class], key, spki)
+	if err != nil {
+		return Proof{}, err
 	}
 	return Proof{Wrapped: wrapped, Answer: answer}, wrapError("C_DestroyObject", c.raw.destroy(key))
 }
@@ -59,51 +52,14 @@ func (c *Ceremony) CheckProof(class Class, id ID, p Proof) error {
 	if err != nil {
 		return fmt.Errorf("unwrapping throwaway key of class %q: %w", class, wrapError("C_UnwrapKey", err))
 	}
-	question := proofText
-	if class == ClassPrivate { // an SPKI is the sender's word: the key must sign something new
-		question = make([]byte, 32)
-		rand.Read(question)
-	}
-	answer, err := ask(c.raw, class, key, question)
+	same, err := isKey(c.raw, c.profile, carried[class], key, p.Answer)
 	if err != nil {
 		return err
 	}
-	if !sameAnswer(class, question, answer, p.Answer) {
+	if !same {
 		return fmt.Errorf("throwaway key of class %q answers differently here: %w", class, ErrDataInvalid)
 	}
 	return wrapError("C_DestroyObject", c.raw.destroy(key))
-}
-
-// ask uses a key of one class for what it is for.
-func ask(c calls, class Class, key pkcs11.ObjectHandle, question []byte) ([]byte, error) {
-	switch class {
-	case ClassAES:
-		b, err := c.encrypt(rawMechanism{code: pkcs11.CKM_AES_ECB}, key, question)
-		return b, wrapError("C_Encrypt", err)
-	case ClassMAC:
-		b, err := c.sign(rawMechanism{code: pkcs11.CKM_SHA256_HMAC}, key, question)
-		return b, wrapError("C_Sign", err)
-	}
-	b, err := c.sign(rawMechanism{code: pkcs11.CKM_ECDSA}, key, question)
-	return b, wrapError("C_Sign", err)
-}
-
-// sameAnswer compares an answer with what the source said: the same bytes for secret keys,
-// a signature under the SPKI for key pairs.
-func sameAnswer(class Class, question, answer, said []byte) bool {
-	if class != ClassPrivate {
-		return bytes.Equal(answer, said)
-	}
-	pub, err := x509.ParsePKIXPublicKey(said)
-	if err != nil {
-		return false
-	}
-	key, ok := pub.(*ecdsa.PublicKey)
-	if !ok || len(answer) == 0 || len(answer)%2 != 0 {
-		return false
-	}
-	n := len(answer) / 2
-	return ecdsa.Verify(key, question, new(big.Int).SetBytes(answer[:n]), new(big.Int).SetBytes(answer[n:]))
 }
 
 // standIn makes a key as spec says, except that it dies with the session, and returns the
@@ -118,18 +74,17 @@ func standIn(c calls, spec Spec, p Profile) (pkcs11.ObjectHandle, []byte, error)
 
 // generate makes a key of spec's kind from a template that may differ from the role's.
 func generate(c calls, spec Spec, p Profile, t []Attribute) (pkcs11.ObjectHandle, []byte, error) {
-	switch spec.Algorithm {
-	case AES256, HMACSHA256:
-		code := uint(pkcs11.CKM_AES_KEY_GEN)
-		if spec.Algorithm == HMACSHA256 {
-			code = pkcs11.CKM_GENERIC_SECRET_KEY_GEN
-		}
+	row, err := p.mechanismsOf(spec)
+	code := row.generate
+	if rsaBits[spec.Algorithm] != 0 { // import wrapping and establishment keys have no row
+		code, err = pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, nil
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	if spec.Algorithm.Secret() {
 		h, err := c.generateKey(rawMechanism{code: code}, t)
 		return h, nil, wrapError("C_GenerateKey", err)
-	}
-	code := uint(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN)
-	if curves[spec.Algorithm] != nil {
-		code = pkcs11.CKM_EC_KEY_PAIR_GEN
 	}
 	public, err := Template(spec, NewID(), p, HowPublicHalf)
 	if err != nil {

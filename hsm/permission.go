@@ -10,32 +10,42 @@ type Use string
 
 // Uses of objects.
 const (
-	UseGCM    Use = "AES-GCM"
-	UseBlocks Use = "AES-ECB"
-	UseMAC    Use = "HMAC"
-	UseSign   Use = "signing"
-	UseWrap   Use = "wrapping"
-	UseUnwrap Use = "unwrapping"
+	UseGCM     Use = "AES-GCM"
+	UseBlocks  Use = "AES-ECB"
+	UseMAC     Use = "HMAC"
+	UseSign    Use = "signing"
+	UseDecrypt Use = "RSA-OAEP decryption"
+	UseAgree   Use = "key agreement"
+	UseWrap    Use = "wrapping"
+	UseUnwrap  Use = "unwrapping"
+	UseImport  Use = "unwrapping an import"
 )
 
 // permissions says which roles have which use, by algorithm. The token enforces the same
 // through usage flags; here it is checked first, so that a mix-up of IDs is refused before
 // any key is touched, on every token and in the fake alike.
 var permissions = map[Use]map[Algorithm][]Role{
-	UseGCM:    {AES256: {RoleMaterial, RoleSharedMaterial}},
-	UseBlocks: {AES256: {RoleMaterial, RoleSharedMaterial}},
-	UseMAC:    {HMACSHA256: {RoleMaterial, RoleSharedMaterial, RoleSeal}},
-	UseSign: {
-		ECP256: {RoleMaterial, RoleSharedMaterial},
-		ECP384: {RoleMaterial, RoleSharedMaterial, RoleRegionSigning},
-	},
-	UseWrap:   {AES256: {RoleTransportSource}},
-	UseUnwrap: {AES256: {RoleTransportDestination}},
+	UseGCM:    {AES256: material},
+	UseBlocks: {AES256: material},
+	UseMAC: {HMACSHA224: material, HMACSHA384: material, HMACSHA512: material,
+		HMACSHA256: {RoleMaterial, RoleSharedMaterial, RoleSeal}},
+	UseSign: {ECP256: material, ECP521: material, ECSecp256k1: material, RSA2048: material, RSA3072: material, RSA4096: material,
+		ECP384: {RoleMaterial, RoleSharedMaterial, RoleRegionSigning}},
+	UseDecrypt: {RSA2048: material, RSA3072: material, RSA4096: material},
+	UseAgree:   {ECP256: material, ECP384: material, ECP521: material},
+	UseWrap:    {AES256: {RoleTransportSource}},
+	UseUnwrap:  {AES256: {RoleTransportDestination}},
+	UseImport:  {RSA2048: {RoleImportWrapping}, RSA3072: {RoleImportWrapping}, RSA4096: {RoleImportWrapping}},
 }
+
+var material = []Role{RoleMaterial, RoleSharedMaterial}
+
+// usageOf is what a private key must be for to have a use; other uses say nothing about it.
+var usageOf = map[Use]Usage{UseSign: UsageSign, UseDecrypt: UsageDecrypt, UseAgree: UsageAgree}
 
 // CheckUse reports whether an object of this spec has the use; if not, the error is [ErrCaller].
 func CheckUse(s Spec, u Use) error {
-	if !slices.Contains(permissions[u][s.Algorithm], s.Role) || u == UseSign && s.Usage != UsageSign {
+	if !slices.Contains(permissions[u][s.Algorithm], s.Role) || s.Usage != usageOf[u] {
 		return fmt.Errorf("%s with a key of role %q, algorithm %q, usage %q: %w", u, s.Role, s.Algorithm, s.Usage, ErrCaller)
 	}
 	return nil
@@ -60,7 +70,7 @@ func CheckUnwrap(transport, material Spec, wrapped []byte) error {
 	// RFC 5649 adds eight bytes to the padded length. For secret keys the exact length is the
 	// only proof of theirs: after C_UnwrapKey SoftHSM shows CKA_VALUE_LEN 0 and uses 16 bytes
 	// as a silent AES-128.
-	if n := len(wrapped); n < 16 || n > maxWrapped || n%8 != 0 || transport.Class != ClassPrivate && n != 32+8 {
+	if n := len(wrapped); n < 16 || n > maxWrapped || n%8 != 0 || material.Algorithm.Secret() && n != material.Algorithm.SecretBytes()+8 {
 		return fmt.Errorf("wrapped %s of %d bytes: %w", material.Algorithm, n, ErrDataInvalid)
 	}
 	return nil

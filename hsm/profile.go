@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"bytes"
+	"crypto"
 	"embed"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/miekg/pkcs11"
@@ -25,8 +27,15 @@ type Profile struct {
 	GCM GCM `yaml:"gcm"`
 	// Wrap says how key material is wrapped from token to token.
 	Wrap Wrap `yaml:"wrap"`
-	// OAEP is the one hash of RSA-OAEP, for OAEP and MGF1 alike, that the module takes.
+	// OAEP is the hash, for OAEP and MGF1 alike, under which transport keys travel.
 	OAEP OAEPHash `yaml:"oaep"`
+	// OAEPHashes are the hashes that its RSA-OAEP takes, OAEP among them. What a customer
+	// wraps for import is opened inside the token, so it must take the customer's hash.
+	OAEPHashes []OAEPHash `yaml:"oaep_hashes"`
+	// Agree says how key agreement is called.
+	Agree AgreeCall `yaml:"agree"`
+	// RSAAESWrap says how imports by RSA_AES_KEY_WRAP are opened.
+	RSAAESWrap RSAAESWrap `yaml:"rsa_aes_wrap"`
 	// Templates holds what the module cannot take in a template.
 	Templates Templates `yaml:"templates"`
 	// TrustedBy says who can make a key with CKA_TRUSTED.
@@ -98,6 +107,35 @@ type OAEPHash string
 const (
 	OAEPSHA1   OAEPHash = "sha1"
 	OAEPSHA256 OAEPHash = "sha256"
+)
+
+// AgreeCall is a profile's section on CKM_ECDH1_DERIVE.
+type AgreeCall struct {
+	// Point says how the peer's point is encoded.
+	Point PointForm `yaml:"point"`
+}
+
+// PointForm is how a point is passed to the module.
+type PointForm string
+
+// Forms of points.
+const (
+	// PointRaw passes the uncompressed point as it is, as the standard says.
+	PointRaw PointForm = "raw"
+	// PointDER passes it in a DER OCTET STRING. SoftHSM takes both and guesses, wrongly for
+	// some raw points.
+	PointDER PointForm = "der"
+)
+
+// RSAAESWrap says how the module opens what is wrapped by RSA-OAEP and RFC 5649 together.
+type RSAAESWrap string
+
+// Ways to open it.
+const (
+	// RSAAESNative is CKM_RSA_AES_KEY_WRAP: the AES key never is an object.
+	RSAAESNative RSAAESWrap = "native"
+	// RSAAESTwoSteps unwraps the AES key into the session and then the material with it.
+	RSAAESTwoSteps RSAAESWrap = "two-steps"
 )
 
 // TrustedBy says who can make a key with CKA_TRUSTED.
@@ -223,6 +261,8 @@ func (p Profile) Check() error {
 		oneOf("gcm.iv", string(p.GCM.IV), string(IVFromCaller), string(IVAppended), string(IVInPlace)),
 		oneOf("wrap.value_len", string(p.Wrap.ValueLen), string(ValueLenOmit), string(ValueLenRequire)),
 		oneOf("oaep", string(p.OAEP), string(OAEPSHA1), string(OAEPSHA256)),
+		oneOf("agree.point", string(p.Agree.Point), string(PointRaw), string(PointDER)),
+		oneOf("rsa_aes_wrap", string(p.RSAAESWrap), string(RSAAESNative), string(RSAAESTwoSteps)),
 		oneOf("trusted_by", string(p.TrustedBy), string(TrustedBySO), string(TrustedByVendorTool), string(TrustedByNobody)),
 		oneOf("login", string(p.Login), string(LoginUser), string(LoginCryptoUser)),
 		oneOf("layout", string(p.Layout), string(LayoutOneToken), string(LayoutTwoTokens)),
@@ -230,6 +270,14 @@ func (p Profile) Check() error {
 		if err != nil {
 			return err
 		}
+	}
+	for _, h := range p.OAEPHashes {
+		if err := oneOf("oaep_hashes", string(h), string(OAEPSHA1), string(OAEPSHA256)); err != nil {
+			return err
+		}
+	}
+	if !slices.Contains(p.OAEPHashes, p.OAEP) {
+		return fmt.Errorf("oaep_hashes: %v lacks %q, which oaep names: %w", p.OAEPHashes, p.OAEP, ErrCaller)
 	}
 	// A 16-byte IV is hashed into GCM's counter block, which shortens its birthday bound; it
 	// is taken only from tokens that leave no choice.
@@ -264,3 +312,33 @@ func (p Profile) wrapMechanism() uint { return p.Wrap.Mechanism }
 
 // gcmMechanism returns the code of AES-GCM.
 func (p Profile) gcmMechanism() uint { return p.GCM.Mechanism }
+
+// takesOAEP reports whether the module's RSA-OAEP takes the hash.
+func (p Profile) takesOAEP(hash crypto.Hash) bool {
+	return hash == crypto.SHA1 && slices.Contains(p.OAEPHashes, OAEPSHA1) || hash == crypto.SHA256 && slices.Contains(p.OAEPHashes, OAEPSHA256)
+}
+
+// decryptMechanisms are the mechanisms of keys that decrypt: RSA-OAEP and, where that does
+// not take every hash, RSA alone. The holder of the PIN gains nothing by the second: it
+// computes what the first computes, and more of it was never promised.
+func (p Profile) decryptMechanisms() []uint {
+	if p.takesOAEP(crypto.SHA1) && p.takesOAEP(crypto.SHA256) {
+		return []uint{pkcs11.CKM_RSA_PKCS_OAEP}
+	}
+	return []uint{pkcs11.CKM_RSA_PKCS_OAEP, pkcs11.CKM_RSA_X_509}
+}
+
+// twoSteps reports whether an import by this scheme is opened in two steps.
+func (p Profile) twoSteps(s ImportScheme) bool {
+	return s.KeyWrap() && p.RSAAESWrap == RSAAESTwoSteps
+}
+
+// importMechanism is what an import wrapping key does.
+func (p Profile) importMechanism(s ImportScheme) rawMechanism {
+	m := oaepMechanism(importSchemes[s].hash)
+	if !s.KeyWrap() || p.twoSteps(s) {
+		return m
+	}
+	// CK_RSA_AES_KEY_WRAP_PARAMS: the AES key's bits and the place of the OAEP parameters.
+	return rawMechanism{code: pkcs11.CKM_RSA_AES_KEY_WRAP, param: words(256, 0), refs: []ref{{at: 8, data: m.param}}}
+}

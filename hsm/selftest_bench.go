@@ -1,7 +1,6 @@
 package hsm
 
 import (
-	"crypto/sha256"
 	"fmt"
 
 	"github.com/miekg/pkcs11"
@@ -33,19 +32,30 @@ func (b *bench) keep(h pkcs11.ObjectHandle, err error) (pkcs11.ObjectHandle, err
 	return h, err
 }
 
-// standInSpecs are made from their templates as they are. RSA-2048 stands in for the
-// establishment key's RSA-3072, which takes a second to make; nothing else differs.
-var standInSpecs = []Spec{
-	{Role: RoleMaterial, Algorithm: AES256, Name: "stand-in"},
-	{Role: RoleMaterial, Algorithm: HMACSHA256, Name: "stand-in"},
-	{Role: RoleMaterial, Algorithm: ECP256, Usage: UsageSign, Name: "stand-in"},
-	{Role: RoleSharedMaterial, Algorithm: AES256, Name: "stand-in"},
-	{Role: RoleSharedMaterial, Algorithm: HMACSHA256, Name: "stand-in"},
-	{Role: RoleSharedMaterial, Algorithm: ECP256, Usage: UsageSign, Name: "stand-in"},
-	{Role: RoleRegionSigning, Algorithm: ECP384, Usage: UsageSign, Name: "stand-in"},
-	{Role: RoleSeal, Algorithm: HMACSHA256, Name: "stand-in"},
-	{Role: RoleImportWrapping, Algorithm: RSA2048, Name: "stand-in"},
-	{Role: RoleEstablishment, Algorithm: RSA3072, Name: "stand-in"},
+// standInSpecs are made from their templates as they are. RSA-2048 stands in for every
+// length, since it takes a tenth of the time; nothing else differs. Single-Region RSA keys are
+// left out for the same reason: their templates differ from the multi-Region ones as those
+// of the other keys do.
+var standInSpecs = standIns()
+
+func standIns() (all []Spec) {
+	for _, class := range Classes {
+		spec := carried[class]
+		spec.Name = "stand-in"
+		all = append(all, spec)
+		if spec.Role = RoleMaterial; rsaBits[spec.Algorithm] == 0 {
+			all = append(all, spec)
+		}
+	}
+	importFor := func(scheme ImportScheme) ImportFor {
+		return ImportFor{Scheme: scheme, Role: RoleMaterial, Algorithm: AES256}
+	}
+	return append(all,
+		Spec{Role: RoleRegionSigning, Algorithm: ECP384, Usage: UsageSign, Name: "stand-in"},
+		Spec{Role: RoleSeal, Algorithm: HMACSHA256, Name: "stand-in"},
+		Spec{Role: RoleImportWrapping, Algorithm: RSA2048, Import: importFor(OAEPSHA1Import), Name: "stand-in"},
+		Spec{Role: RoleEstablishment, Algorithm: RSA3072, Name: "stand-in"},
+	)
 }
 
 // build makes the scene: every role, a transport key per class at both ends, and a
@@ -55,18 +65,19 @@ func (b *bench) build() (scene, error) {
 	var pub, opener pkcs11.ObjectHandle
 	for _, spec := range standInSpecs {
 		var h pkcs11.ObjectHandle
+		var spki []byte
 		var err error
 		if spec.Role == RoleEstablishment {
 			pub, h, err = b.establishmentPair(spec)
 			opener = h
 		} else {
-			h, _, err = standIn(b.c, spec, b.p)
+			h, spki, err = standIn(b.c, spec, b.p)
 			_, err = b.keep(h, err)
 		}
 		if err != nil {
 			return s, fmt.Errorf("making stand-in for %s: %w", nameOf(spec), err)
 		}
-		s.victims = append(s.victims, victim{name: nameOf(spec), spec: spec, h: h})
+		s.victims = append(s.victims, victim{name: nameOf(spec), spec: spec, h: h, spki: spki})
 	}
 	for _, class := range Classes {
 		if err := b.transportPair(&s, class, pub, opener); err != nil {
@@ -115,7 +126,7 @@ func (b *bench) transportPair(s *scene, class Class, pub, opener pkcs11.ObjectHa
 	if err != nil {
 		return wrapError("C_CopyObject", err)
 	}
-	s.victims = append(s.victims, victim{nameOf(source), source, h})
+	s.victims = append(s.victims, victim{name: nameOf(source), spec: source, h: h})
 
 	// An untrusted key wraps nothing that is protected, so the recorded blob is wrapped under
 	// another key, which has no wrap template, and holds material that demands no trust.
@@ -137,7 +148,7 @@ func (b *bench) transportPair(s *scene, class Class, pub, opener pkcs11.ObjectHa
 	if err != nil {
 		return wrapError("C_UnwrapKey", err)
 	}
-	s.victims = append(s.victims, victim{nameOf(destination), destination, d})
+	s.victims = append(s.victims, victim{name: nameOf(destination), spec: destination, h: d})
 	s.blobs[blobOf(source, class)], err = b.carry(class, loose, d)
 	return err
 }
@@ -162,17 +173,15 @@ func (b *bench) carry(class Class, source, destination pkcs11.ObjectHandle) (blo
 	if err != nil {
 		return nil, wrapError("C_UnwrapKey", err)
 	}
-	want := spki
-	if class != ClassPrivate {
-		if want, err = ask(b.c, class, key, proofText); err != nil {
-			return nil, err
-		}
-	}
-	got, err := ask(b.c, class, arrived, proofText)
+	want, err := answerOf(b.c, carried[class], key, spki)
 	if err != nil {
 		return nil, err
 	}
-	if !sameAnswer(class, proofText, got, want) {
+	same, err := isKey(b.c, b.p, carried[class], arrived, want)
+	if err != nil {
+		return nil, err
+	}
+	if !same {
 		b.fail("material of class %s is another key after wrapping and unwrapping", class)
 	}
 	return blob, nil
@@ -180,19 +189,20 @@ func (b *bench) carry(class Class, source, destination pkcs11.ObjectHandle) (blo
 
 // rehearse uses each stand-in for what it is for.
 func (b *bench) rehearse(s scene, gcm func(pkcs11.ObjectHandle) error) {
-	digest := sha256.Sum256(proofText)
 	for _, v := range s.victims {
-		var err error
+		same, err := true, error(nil)
 		switch {
 		case CheckUse(v.spec, UseGCM) == nil:
 			err = gcm(v.h)
 		case CheckUse(v.spec, UseMAC) == nil:
-			_, err = ask(b.c, ClassMAC, v.h, proofText)
-		case CheckUse(v.spec, UseSign) == nil:
-			_, err = ask(b.c, ClassPrivate, v.h, digest[:])
+			_, err = answerOf(b.c, v.spec, v.h, nil)
+		case v.spec.Usage != UsageNone:
+			same, err = isKey(b.c, b.p, v.spec, v.h, v.spki)
 		}
 		if err != nil {
 			b.fail("%s does not work: %v", v.name, err)
+		} else if !same {
+			b.fail("%s does not fit its public key", v.name)
 		}
 	}
 }

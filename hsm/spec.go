@@ -31,37 +31,26 @@ func ParseID(s string) (ID, error) {
 	return ID(b), nil
 }
 
-// Algorithm names what a key is. Names, never mechanism codes, are stored and sent, since
-// codes differ between vendors.
-type Algorithm string
-
-// Algorithms of keys.
-const (
-	AES256     Algorithm = "AES_256"
-	HMACSHA256 Algorithm = "HMAC_SHA_256"
-	ECP256     Algorithm = "EC_P256"
-	ECP384     Algorithm = "EC_P384"
-	RSA2048    Algorithm = "RSA_2048"
-	RSA3072    Algorithm = "RSA_3072"
-	RSA4096    Algorithm = "RSA_4096"
-)
-
-// secret reports whether keys of this algorithm are secret keys rather than key pairs.
-func (a Algorithm) secret() bool { return a == AES256 || a == HMACSHA256 }
-
-// Class is the class of material that one transport key carries. There is one transport
-// key per class, because a token's unwrap template can name one object class and key type.
+// Class is the class of material that one transport key carries: one exact shape, because
+// a token compares what it unwraps with one list of flags and mechanisms.
 type Class string
 
 // Classes of material.
 const (
-	ClassAES     Class = "aes"
-	ClassMAC     Class = "mac"
-	ClassPrivate Class = "private"
+	ClassAES        Class = "aes"
+	ClassMAC224     Class = "mac-224"
+	ClassMAC256     Class = "mac-256"
+	ClassMAC384     Class = "mac-384"
+	ClassMAC512     Class = "mac-512"
+	ClassECSign     Class = "ec-sign"
+	ClassECAgree    Class = "ec-agree"
+	ClassRSASign    Class = "rsa-sign"
+	ClassRSADecrypt Class = "rsa-decrypt"
 )
 
 // Classes lists every class, in the order in which ceremonies make their keys.
-var Classes = []Class{ClassAES, ClassMAC, ClassPrivate}
+var Classes = []Class{ClassAES, ClassMAC224, ClassMAC256, ClassMAC384, ClassMAC512,
+	ClassECSign, ClassECAgree, ClassRSASign, ClassRSADecrypt}
 
 // Usage is what a key pair's private key does. Secret keys have the one usage that their
 // algorithm has, and leave it empty.
@@ -88,6 +77,7 @@ const (
 	RoleRegionSigning        Role = "region-signing"        // EC P-384, signs in the Region's name
 	RoleSeal                 Role = "seal"                  // HMAC-SHA-256 over store rows
 	RoleImportWrapping       Role = "import-wrapping"       // RSA, unwraps what a customer imports
+	RoleImportStep           Role = "import-step"           // AES session object between those two, for one call
 )
 
 // Spec says what to make. It is written into the object's label, and read back from there,
@@ -95,9 +85,10 @@ const (
 type Spec struct {
 	Role      Role
 	Algorithm Algorithm
-	Usage     Usage  // private keys only
-	Class     Class  // transport keys only
-	Name      string // what the object is called within its role, at most 160 bytes of printable ASCII without spaces
+	Usage     Usage     // private keys only
+	Class     Class     // transport keys only
+	Import    ImportFor // import wrapping keys and steps only
+	Name      string    // what the object is called within its role, at most 160 bytes of printable ASCII without spaces
 }
 
 // roles says which algorithms each role has, and for each algorithm which usages. A spec
@@ -111,16 +102,22 @@ var roles = map[Role]map[Algorithm][]Usage{
 	RoleRegionSigning:        {ECP384: {UsageSign}},
 	RoleSeal:                 {HMACSHA256: {UsageNone}},
 	RoleImportWrapping:       {RSA2048: {UsageNone}, RSA3072: {UsageNone}, RSA4096: {UsageNone}},
+	RoleImportStep:           {AES256: {UsageNone}},
 }
 
 var materials = map[Algorithm][]Usage{
-	AES256:     {UsageNone},
-	HMACSHA256: {UsageNone},
-	ECP256:     {UsageSign, UsageAgree},
-	ECP384:     {UsageSign, UsageAgree},
-	RSA2048:    {UsageSign, UsageDecrypt},
-	RSA3072:    {UsageSign, UsageDecrypt},
-	RSA4096:    {UsageSign, UsageDecrypt},
+	AES256:      {UsageNone},
+	HMACSHA224:  {UsageNone},
+	HMACSHA256:  {UsageNone},
+	HMACSHA384:  {UsageNone},
+	HMACSHA512:  {UsageNone},
+	ECP256:      {UsageSign, UsageAgree},
+	ECP384:      {UsageSign, UsageAgree},
+	ECP521:      {UsageSign, UsageAgree},
+	ECSecp256k1: {UsageSign}, // AWS agrees on no keys over this curve
+	RSA2048:     {UsageSign, UsageDecrypt},
+	RSA3072:     {UsageSign, UsageDecrypt},
+	RSA4096:     {UsageSign, UsageDecrypt},
 }
 
 const maxName = 160
@@ -137,6 +134,13 @@ func (s Spec) Check() error {
 	transport := s.Role == RoleTransportSource || s.Role == RoleTransportDestination
 	if transport != slices.Contains(Classes, s.Class) || !transport && s.Class != "" {
 		return fmt.Errorf("role %q with class %q: %w", s.Role, s.Class, ErrCaller)
+	}
+	if s.Role == RoleImportWrapping {
+		if err := s.Import.check(s.Algorithm); err != nil {
+			return err
+		}
+	} else if s.Import != (ImportFor{}) && s.Role != RoleImportStep {
+		return fmt.Errorf("role %q with a purpose of import: %w", s.Role, ErrCaller)
 	}
 	if len(s.Name) > maxName || s.Name == absent {
 		return fmt.Errorf("name of %d bytes: want at most %d, and not %q: %w", len(s.Name), maxName, absent, ErrCaller)

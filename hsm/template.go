@@ -1,7 +1,6 @@
 package hsm
 
 import (
-	"encoding/asn1"
 	"fmt"
 	"slices"
 
@@ -60,6 +59,7 @@ func init() { // a literal would refer to itself: source templates contain desti
 		RoleRegionSigning:        {HowGenerate: generatedLocal, HowPublicHalf: publicHalf},
 		RoleSeal:                 {HowGenerate: generatedLocal},
 		RoleImportWrapping:       {HowGenerate: importWrapping, HowPublicHalf: publicHalf},
+		RoleImportStep:           {HowUnwrap: importStep},
 	}
 }
 
@@ -127,20 +127,24 @@ func establishment(_ Spec, p Profile, s shape, named []Attribute) []Attribute {
 		nested: []Attribute{nested(pkcs11.CKA_UNWRAP_TEMPLATE, destinationDemand(p))}})
 }
 
-// importWrapping makes the RSA key under which a customer wraps material for import. What
-// it opens can be neither read nor used to open or make other keys.
-func importWrapping(_ Spec, _ Profile, s shape, named []Attribute) []Attribute {
-	demand := []Attribute{
-		number(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
-		flag(pkcs11.CKA_PRIVATE, true),
-		flag(pkcs11.CKA_SENSITIVE, true),
-		flag(pkcs11.CKA_EXTRACTABLE, false),
-		flag(pkcs11.CKA_WRAP, false),
-		flag(pkcs11.CKA_UNWRAP, false),
-		flag(pkcs11.CKA_DERIVE, false),
+// importWrapping makes the RSA key under which a customer wraps material for import. It
+// opens what it was made for and nothing else: the demand is the material's template, or
+// that of the AES key between.
+func importWrapping(spec Spec, p Profile, s shape, named []Attribute) []Attribute {
+	demand := demandOf(spec.Import.Material(), p)
+	if p.twoSteps(spec.Import.Scheme) {
+		demand = stepDemand(p)
 	}
 	return s.key(named, fate{token: true, made: true, unique: true,
 		nested: []Attribute{nested(pkcs11.CKA_UNWRAP_TEMPLATE, demand)}})
+}
+
+// importStep makes the AES key between a customer's RSA and the material, where the token
+// does both steps apart. It lives for one call and opens what the import is for.
+func importStep(spec Spec, p Profile, s shape, named []Attribute) []Attribute {
+	s.usage = []uint{pkcs11.CKA_UNWRAP}
+	return s.key(named, fate{unique: true,
+		nested: []Attribute{nested(pkcs11.CKA_UNWRAP_TEMPLATE, demandOf(spec.Import.Material(), p))}})
 }
 
 // publicHalf makes the public half of a pair for as long as it takes to read it. It is
@@ -215,8 +219,7 @@ type shape struct {
 
 // shapeOf returns the shape of what spec describes, which must have passed [Spec.Check].
 func shapeOf(spec Spec, p Profile) shape {
-	wrapping := spec.Role == RoleTransportSource || spec.Role == RoleTransportDestination
-	unwrapping := spec.Role == RoleEstablishment || spec.Role == RoleImportWrapping
+	wrapping := spec.Role == RoleTransportSource || spec.Role == RoleTransportDestination || spec.Role == RoleImportStep
 	switch spec.Algorithm {
 	case AES256:
 		s := shape{class: pkcs11.CKO_SECRET_KEY, keyType: pkcs11.CKK_AES, valueLen: 32, tellLen: p.Wrap.ValueLen == ValueLenRequire,
@@ -228,12 +231,13 @@ func shapeOf(spec Spec, p Profile) shape {
 			s.usage, s.allowed = []uint{pkcs11.CKA_WRAP}, []uint{p.wrapMechanism()}
 		}
 		return s
-	case HMACSHA256:
-		return shape{class: pkcs11.CKO_SECRET_KEY, keyType: pkcs11.CKK_GENERIC_SECRET, valueLen: 32, tellLen: p.Wrap.ValueLen == ValueLenRequire,
+	case HMACSHA224, HMACSHA256, HMACSHA384, HMACSHA512:
+		k := secretKeys[spec.Algorithm]
+		return shape{class: pkcs11.CKO_SECRET_KEY, keyType: pkcs11.CKK_GENERIC_SECRET, valueLen: uint(k.bytes), tellLen: p.Wrap.ValueLen == ValueLenRequire,
 			usage:   []uint{pkcs11.CKA_SIGN, pkcs11.CKA_VERIFY},
-			allowed: []uint{pkcs11.CKM_SHA256_HMAC}}
-	case ECP256, ECP384:
-		s := shape{class: pkcs11.CKO_PRIVATE_KEY, keyType: pkcs11.CKK_EC, public: []Attribute{octets(pkcs11.CKA_EC_PARAMS, curves[spec.Algorithm])}}
+			allowed: []uint{k.mac}}
+	case ECP256, ECP384, ECP521, ECSecp256k1:
+		s := shape{class: pkcs11.CKO_PRIVATE_KEY, keyType: pkcs11.CKK_EC, public: []Attribute{octets(pkcs11.CKA_EC_PARAMS, ecKeys[spec.Algorithm].params)}}
 		switch spec.Usage {
 		case UsageSign:
 			s.usage, s.publicUsage, s.allowed = []uint{pkcs11.CKA_SIGN}, []uint{pkcs11.CKA_VERIFY}, []uint{pkcs11.CKM_ECDSA}
@@ -247,34 +251,21 @@ func shapeOf(spec Spec, p Profile) shape {
 			number(pkcs11.CKA_MODULUS_BITS, rsaBits[spec.Algorithm]),
 			octets(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})}}
 		switch {
-		case unwrapping:
+		case spec.Role == RoleImportWrapping:
+			s.usage, s.publicUsage, s.allowed = []uint{pkcs11.CKA_UNWRAP}, []uint{pkcs11.CKA_WRAP}, []uint{p.importMechanism(spec.Import.Scheme).code}
+			return s
+		case spec.Role == RoleEstablishment:
 			s.usage, s.publicUsage, s.allowed = []uint{pkcs11.CKA_UNWRAP}, []uint{pkcs11.CKA_WRAP}, []uint{pkcs11.CKM_RSA_PKCS_OAEP}
 			return s
 		case spec.Usage == UsageSign:
 			s.usage, s.publicUsage, s.allowed = []uint{pkcs11.CKA_SIGN}, []uint{pkcs11.CKA_VERIFY}, []uint{pkcs11.CKM_RSA_PKCS, pkcs11.CKM_RSA_PKCS_PSS}
 			return s
 		case spec.Usage == UsageDecrypt:
-			s.usage, s.publicUsage, s.allowed = []uint{pkcs11.CKA_DECRYPT}, []uint{pkcs11.CKA_ENCRYPT}, []uint{pkcs11.CKM_RSA_PKCS_OAEP}
+			s.usage, s.publicUsage, s.allowed = []uint{pkcs11.CKA_DECRYPT}, []uint{pkcs11.CKA_ENCRYPT}, p.decryptMechanisms()
 			return s
 		}
 	}
 	return shape{}
-}
-
-var rsaBits = map[Algorithm]uint{RSA2048: 2048, RSA3072: 3072, RSA4096: 4096}
-
-// curves holds CKA_EC_PARAMS: the DER object identifier of the named curve.
-var curves = map[Algorithm][]byte{
-	ECP256: derOID(1, 2, 840, 10045, 3, 1, 7),
-	ECP384: derOID(1, 3, 132, 0, 34),
-}
-
-func derOID(arcs ...int) []byte {
-	b, err := asn1.Marshal(asn1.ObjectIdentifier(arcs))
-	if err != nil {
-		panic(err) // the arguments are the constants above
-	}
-	return b
 }
 
 // Usage flags by object class. Each template states every one of its class.

@@ -52,6 +52,6 @@ func (t *Token) Unwrap(ctx context.Context, transport ID, spec Spec, id ID, wrap
 		if err := CheckUnwrap(key.Spec, spec, wrapped); err != nil {
 			return 0, err
 		}
-		return t.driver.UnwrapKey(s, t.cfg.Profile.wrapMechanism(), key.handle, wrapped, template)
+		return t.driver.UnwrapKey(s, rawMechanism{code: t.cfg.Profile.wrapMechanism()}, key.handle, wrapped, template)
 	})
 }

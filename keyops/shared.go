@@ -194,6 +194,6 @@ type regionKey struct {
 
 func (k regionKey) Sign(ctx context.Context, p statement.Purpose, payload []byte) (statement.Signed, error) {
 	return statement.Sign(ctx, statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
-		return k.token.Sign(ctx, k.id, digest)
+		return k.token.Sign(ctx, k.id, hsm.RegionScheme, digest)
 	}), p, payload)
 }

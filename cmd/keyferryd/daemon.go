@@ -207,7 +207,7 @@ func (d *daemon) checkDescriptor(ctx context.Context) error {
 	}
 	challenge := make([]byte, sha512.Size384) // random, so that it is the digest of nothing
 	rand.Read(challenge)
-	signature, err := d.token.Sign(ctx, d.signing, challenge)
+	signature, err := d.token.Sign(ctx, d.signing, hsm.RegionScheme, challenge)
 	if err != nil {
 		return fmt.Errorf("signing with the Region signing key: %w", err)
 	}

@@ -21,7 +21,7 @@ func (d *daemon) openAudit(ctx context.Context) error {
 	log, err := audit.Open(ctx, audit.Config{
 		Dir: d.config.Audit.Dir, Region: d.self.Region, Instance: d.self.Instance,
 		Signer: statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
-			return d.token.Sign(ctx, d.signing, digest)
+			return d.token.Sign(ctx, d.signing, hsm.RegionScheme, digest)
 		}),
 		Keys:   []crypto.PublicKey{public},
 		Flush:  d.config.Audit.FlushInterval,

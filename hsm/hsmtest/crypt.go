@@ -6,7 +6,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
-	"crypto/sha256"
+	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -103,35 +103,67 @@ func (f *Fake) EncryptBlocks(ctx context.Context, id hsm.ID, blocks []byte) ([]b
 	})
 }
 
-// MAC is HMAC-SHA-256.
+// MAC is the HMAC of the key's algorithm.
 func (f *Fake) MAC(ctx context.Context, id hsm.ID, message []byte) ([]byte, error) {
 	return call(ctx, f, "MAC", "C_Sign", id, func() ([]byte, error) {
 		o, err := f.use(id, hsm.UseMAC)
 		if err != nil {
 			return nil, err
 		}
-		m := hmac.New(sha256.New, o.secret)
+		m := hmac.New(macHashes[o.Spec.Algorithm].New, o.secret)
 		m.Write(message)
 		return m.Sum(nil), nil
 	})
 }
 
-// Sign signs a digest by ECDSA. Signatures are deterministic (RFC 6979), which a real
-// token's need not be.
-func (f *Fake) Sign(ctx context.Context, id hsm.ID, digest []byte) ([]byte, error) {
+var macHashes = map[hsm.Algorithm]crypto.Hash{
+	hsm.HMACSHA224: crypto.SHA224, hsm.HMACSHA256: crypto.SHA256, hsm.HMACSHA384: crypto.SHA384, hsm.HMACSHA512: crypto.SHA512,
+}
+
+// Sign signs a digest. ECDSA signatures are deterministic (RFC 6979), which a real token's
+// need not be.
+func (f *Fake) Sign(ctx context.Context, id hsm.ID, scheme hsm.SignScheme, digest []byte) ([]byte, error) {
 	return call(ctx, f, "Sign", "C_Sign", id, func() ([]byte, error) {
-		o, err := f.use(id, hsm.UseSign)
+		o, err := f.find(id)
 		if err != nil {
 			return nil, err
 		}
-		hash, err := hsm.DigestOf(o.Spec.Algorithm)
+		if err := hsm.CheckSign(o.Spec, scheme, digest); err != nil {
+			return nil, err
+		}
+		return o.private.sign(scheme, digest)
+	})
+}
+
+// DecryptOAEP opens an RSA-OAEP ciphertext with an empty label.
+func (f *Fake) DecryptOAEP(ctx context.Context, id hsm.ID, hash crypto.Hash, ciphertext []byte) ([]byte, error) {
+	return call(ctx, f, "DecryptOAEP", "C_Decrypt", id, func() ([]byte, error) {
+		o, err := f.find(id)
 		if err != nil {
 			return nil, err
 		}
-		if len(digest) != hash.Size() {
-			return nil, fmt.Errorf("digest of %d bytes, want %d: %w", len(digest), hash.Size(), hsm.ErrCaller)
+		if err := hsm.CheckOAEP(o.Spec, hash, ciphertext); err != nil {
+			return nil, err
 		}
-		return o.private.Sign(nil, digest, hash)
+		plaintext, err := rsa.DecryptOAEP(hash.New(), nil, o.private.rsa, ciphertext, nil)
+		if err != nil {
+			return nil, hsm.ErrDataInvalid
+		}
+		return plaintext, nil
+	})
+}
+
+// Agree computes the x-coordinate of the shared point.
+func (f *Fake) Agree(ctx context.Context, id hsm.ID, peer []byte) ([]byte, error) {
+	return call(ctx, f, "Agree", "C_DeriveKey", id, func() ([]byte, error) {
+		o, err := f.find(id)
+		if err != nil {
+			return nil, err
+		}
+		if err := hsm.CheckAgree(o.Spec, peer); err != nil {
+			return nil, err
+		}
+		return o.private.agree(peer)
 	})
 }
 
@@ -166,6 +198,6 @@ type signer struct {
 
 func (s *signer) Public() crypto.PublicKey { return s.public }
 
-func (s *signer) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, error) {
-	return s.f.Sign(context.Background(), s.id, digest)
+func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return s.f.Sign(context.Background(), s.id, hsm.SignScheme{Padding: hsm.ECDSA, Hash: opts.HashFunc()}, digest)
 }

@@ -3,7 +3,6 @@ package hsmtest
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -25,11 +24,12 @@ type Options struct {
 	Label  string
 	Serial string
 	// Rand makes key bytes and IVs; nil is crypto/rand. A seeded reader makes a run
-	// repeatable to the byte, signatures included.
+	// repeatable to the byte, signatures included, but for RSA keys and PSS.
 	Rand io.Reader
-	// Algorithms restricts what the token can do; nil means AES_256, HMAC_SHA_256, EC_P256
-	// and EC_P384.
+	// Algorithms restricts what the token can do; nil means all.
 	Algorithms []hsm.Algorithm
+	// ImportSchemes restricts what can be imported; nil means all schemes.
+	ImportSchemes []hsm.ImportScheme
 }
 
 // Fake is a token in memory. It answers as a real one does, checks the caller's conduct
@@ -58,8 +58,8 @@ type Fake struct {
 // object is immutable once made, so that snapshots can share it.
 type object struct {
 	hsm.Object
-	secret  []byte            // secret keys
-	private *ecdsa.PrivateKey // private keys
+	secret  []byte   // secret keys
+	private *private // private keys
 }
 
 type ivUse struct {
@@ -79,7 +79,10 @@ func NewFake(r Reporter, opts Options) *Fake {
 		opts.Rand = rand.Reader
 	}
 	if opts.Algorithms == nil {
-		opts.Algorithms = []hsm.Algorithm{hsm.AES256, hsm.HMACSHA256, hsm.ECP256, hsm.ECP384}
+		opts.Algorithms = allAlgorithms
+	}
+	if opts.ImportSchemes == nil {
+		opts.ImportSchemes = hsm.ImportSchemes
 	}
 	return &Fake{
 		report:    r,
@@ -90,6 +93,11 @@ func NewFake(r Reporter, opts Options) *Fake {
 		calls:     map[string]uint64{},
 		boundary:  hsm.BoundaryNone,
 	}
+}
+
+var allAlgorithms = []hsm.Algorithm{
+	hsm.AES256, hsm.HMACSHA224, hsm.HMACSHA256, hsm.HMACSHA384, hsm.HMACSHA512,
+	hsm.ECP256, hsm.ECP384, hsm.ECP521, hsm.ECSecp256k1, hsm.RSA2048, hsm.RSA3072, hsm.RSA4096,
 }
 
 // violated reports a broken invariant.
@@ -118,13 +126,16 @@ func (f *Fake) Info() hsm.Info {
 func (f *Fake) Capabilities() hsm.Capabilities {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c := hsm.Capabilities{Boundary: f.boundary}
+	c := hsm.Capabilities{Boundary: f.boundary, ImportSchemes: slices.Clone(f.opts.ImportSchemes)}
 	for _, a := range f.opts.Algorithms {
-		k := hsm.Capability{Algorithm: a, Generate: true, Use: true, Wrap: true}
-		if a == hsm.ECP256 || a == hsm.ECP384 {
-			k.Usage = hsm.UsageSign
+		for _, u := range []hsm.Usage{hsm.UsageNone, hsm.UsageSign, hsm.UsageDecrypt, hsm.UsageAgree} {
+			if (hsm.Spec{Role: hsm.RoleMaterial, Algorithm: a, Usage: u}).Check() == nil {
+				c.Keys = append(c.Keys, hsm.Capability{Algorithm: a, Usage: u, Generate: true, Use: true, Wrap: true})
+			}
 		}
-		c.Keys = append(c.Keys, k)
+		if a.ModulusBits() != 0 {
+			c.ImportKeys = append(c.ImportKeys, a)
+		}
 	}
 	return c
 }

@@ -2,30 +2,26 @@ package hsmtest
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"slices"
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/hsm/hsmtest/kwp"
+	"github.com/keyferry/keyferry/hsm/spki"
 )
-
-var curves = map[hsm.Algorithm]elliptic.Curve{hsm.ECP256: elliptic.P256(), hsm.ECP384: elliptic.P384()}
 
 // Generate makes a key.
 func (f *Fake) Generate(ctx context.Context, spec hsm.Spec, id hsm.ID) ([]byte, error) {
 	function := "C_GenerateKey"
-	if curves[spec.Algorithm] != nil {
+	if !spec.Algorithm.Secret() {
 		function = "C_GenerateKeyPair"
 	}
 	return call(ctx, f, "Generate", function, id, func() ([]byte, error) {
 		switch spec.Role {
 		case hsm.RoleMaterial, hsm.RoleSharedMaterial, hsm.RoleRegionSigning, hsm.RoleSeal:
 		default:
-			return nil, fmt.Errorf("role %q is made in ceremonies: %w", spec.Role, hsm.ErrCaller)
+			return nil, fmt.Errorf("role %q is made in ceremonies or for an import: %w", spec.Role, hsm.ErrCaller)
 		}
 		if err := f.admit(spec, id); err != nil {
 			return nil, err
@@ -41,7 +37,7 @@ func (f *Fake) Generate(ctx context.Context, spec hsm.Spec, id hsm.ID) ([]byte, 
 		if o.private == nil {
 			return nil, nil
 		}
-		return x509.MarshalPKIXPublicKey(&o.private.PublicKey)
+		return spki.Marshal(o.private.public())
 	})
 }
 
@@ -50,9 +46,14 @@ func (f *Fake) admit(spec hsm.Spec, id hsm.ID) error {
 	if err := spec.Check(); err != nil {
 		return err
 	}
-	if !slices.Contains(f.opts.Algorithms, spec.Algorithm) || spec.Usage == hsm.UsageAgree {
+	if !slices.Contains(f.opts.Algorithms, spec.Algorithm) {
 		return fmt.Errorf("%s %s: %w", spec.Algorithm, spec.Usage, hsm.ErrNotSupported)
 	}
+	return f.free(id)
+}
+
+// free checks that id can be written.
+func (f *Fake) free(id hsm.ID) error {
 	if f.objects[id] != nil {
 		return fmt.Errorf("object %s: %w", id, hsm.ErrExists)
 	}
@@ -64,19 +65,42 @@ func (f *Fake) admit(spec hsm.Spec, id hsm.ID) error {
 
 // fill makes the object's key.
 func (f *Fake) fill(o *object) error {
-	curve := curves[o.Spec.Algorithm]
-	if curve == nil {
-		o.secret = f.random(32)
+	curve := o.Spec.Algorithm.Curve()
+	switch {
+	case o.Spec.Algorithm.Secret():
+		o.secret = f.random(o.Spec.Algorithm.SecretBytes())
 		return nil
+	case curve == nil:
+		var err error
+		o.private, err = rsaPrivate(o.Spec.Algorithm)
+		return err
 	}
 	for {
 		// Rejection sampling of the scalar, so that a seeded reader decides the key.
-		k, err := ecdsa.ParseRawPrivateKey(curve, f.random((curve.Params().BitSize+7)/8))
-		if err == nil {
+		scalar := f.random((curve.Params().BitSize + 7) / 8)
+		scalar[0] &= byte(1<<((curve.Params().BitSize-1)%8+1) - 1)
+		if k, err := ecPrivate(curve, scalar); err == nil {
 			o.private = k
 			return nil
 		}
 	}
+}
+
+// take makes the object of bytes that were unwrapped.
+func (o *object) take(key []byte) error {
+	if a := o.Spec.Algorithm; a.Secret() {
+		if len(key) != a.SecretBytes() {
+			return hsm.ErrDataInvalid
+		}
+		o.secret = key
+		return nil
+	}
+	k, err := parsePrivate(key)
+	if err != nil || !k.fits(o.Spec.Algorithm) {
+		return hsm.ErrDataInvalid
+	}
+	o.private = k
+	return nil
 }
 
 func (f *Fake) random(n int) []byte {
@@ -115,7 +139,7 @@ func (f *Fake) Wrap(ctx context.Context, transport, material hsm.ID) ([]byte, er
 		}
 		key := m.secret
 		if m.private != nil {
-			if key, err = x509.MarshalPKCS8PrivateKey(m.private); err != nil {
+			if key, err = m.private.marshal(); err != nil {
 				return nil, err
 			}
 		}
@@ -141,15 +165,8 @@ func (f *Fake) Unwrap(ctx context.Context, transport hsm.ID, spec hsm.Spec, id h
 		if err != nil {
 			return nil, hsm.ErrDataInvalid
 		}
-		if curve := curves[spec.Algorithm]; curve != nil {
-			k, err := x509.ParsePKCS8PrivateKey(key)
-			private, ok := k.(*ecdsa.PrivateKey)
-			if err != nil || !ok || private.Curve != curve {
-				return nil, hsm.ErrDataInvalid
-			}
-			o.private = private
-		} else {
-			o.secret = key
+		if err := o.take(key); err != nil {
+			return nil, err
 		}
 		f.objects[id] = o
 		return nil, nil

@@ -252,15 +252,11 @@ func suiteRoles(t *testing.T, h Harness) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		digest := make([]byte, 32)
-		if o.Spec.Algorithm == hsm.ECP384 {
-			digest = make([]byte, 48)
-		}
 		_, _, gcm := h.Source.EncryptGCM(ctx, id, aad, []byte("x"))
 		_, open := h.Source.DecryptGCM(ctx, id, make([]byte, 12), aad, make([]byte, 32))
 		_, blocks := h.Source.EncryptBlocks(ctx, id, make([]byte, 32))
 		_, mac := h.Source.MAC(ctx, id, []byte("x"))
-		_, sign := h.Source.Sign(ctx, id, digest)
+		_, sign := h.Source.Sign(ctx, id, hsm.RegionScheme, make([]byte, 48))
 		for use, err := range map[string]error{"gcm": gcm, "blocks": blocks, "mac": mac, "sign": sign} {
 			if strings.Contains(uses, use) {
 				if err != nil {

@@ -2,6 +2,7 @@ package hsmtest
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
@@ -130,19 +131,23 @@ func suiteSign(t *testing.T, h Harness) {
 	d256, d384 := sha256.Sum256([]byte("message")), sha512.Sum384([]byte("message"))
 	for _, c := range []struct {
 		spec   hsm.Spec
+		scheme hsm.SignScheme
 		digest []byte
 		wrong  []byte
-	}{{sharedEC, d256[:], d384[:]}, {localEC, d384[:], d256[:]}, {region, d384[:], nil}} {
+	}{
+		{sharedEC, hsm.SignScheme{Padding: hsm.ECDSA, Hash: crypto.SHA256}, d256[:], d384[:]},
+		{localEC, hsm.RegionScheme, d384[:], d256[:]}, {region, hsm.RegionScheme, d384[:], nil},
+	} {
 		id, spki := generate(t, h.Source, c.spec)
 		public := parse(t, spki)
-		signature, err := h.Source.Sign(t.Context(), id, c.digest)
+		signature, err := h.Source.Sign(t.Context(), id, c.scheme, c.digest)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !ecdsa.VerifyASN1(public, c.digest, signature) {
 			t.Errorf("%s: the standard library does not verify the signature", c.spec.Algorithm)
 		}
-		_, err = h.Source.Sign(t.Context(), id, c.wrong)
+		_, err = h.Source.Sign(t.Context(), id, c.scheme, c.wrong)
 		wantError(t, "digest of another length", err, hsm.ErrCaller)
 	}
 }

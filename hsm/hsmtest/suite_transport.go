@@ -65,12 +65,8 @@ func sameKey(t *testing.T, h Harness, spec hsm.Spec, here, there hsm.ID, spki []
 			t.Errorf("MACs %x, %v and %x, %v", a, errA, b, errB)
 		}
 	default:
-		hash, err := hsm.DigestOf(spec.Algorithm)
-		if err != nil {
-			t.Fatal(err)
-		}
-		digest := bytes.Repeat([]byte{7}, hash.Size())
-		signature, err := h.Destination.Sign(ctx, there, digest)
+		digest := bytes.Repeat([]byte{7}, 48)
+		signature, err := h.Destination.Sign(ctx, there, hsm.RegionScheme, digest)
 		if err != nil || !ecdsa.VerifyASN1(parse(t, spki), digest, signature) {
 			t.Errorf("signed elsewhere: %v", err)
 		}
@@ -89,7 +85,7 @@ func classOf(t *testing.T, spec hsm.Spec) hsm.Class {
 // suiteTransportRefuses tries every wrong pairing of keys.
 func suiteTransportRefuses(t *testing.T, h Harness) {
 	ctx := t.Context()
-	specs := map[hsm.Class]hsm.Spec{hsm.ClassAES: sharedAES, hsm.ClassMAC: sharedMAC, hsm.ClassPrivate: sharedEC}
+	specs := map[hsm.Class]hsm.Spec{hsm.ClassAES: sharedAES, hsm.ClassMAC256: sharedMAC, hsm.ClassECSign: sharedEC}
 	ids := map[hsm.Class]hsm.ID{}
 	for class, spec := range specs {
 		ids[class], _ = generate(t, h.Source, spec)

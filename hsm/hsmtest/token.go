@@ -27,7 +27,11 @@ type Token interface {
 	DecryptGCM(ctx context.Context, id hsm.ID, iv, aad, sealed []byte) (plaintext []byte, err error)
 	EncryptBlocks(ctx context.Context, id hsm.ID, blocks []byte) ([]byte, error)
 	MAC(ctx context.Context, id hsm.ID, message []byte) ([]byte, error)
-	Sign(ctx context.Context, id hsm.ID, digest []byte) (signature []byte, err error)
+	Sign(ctx context.Context, id hsm.ID, scheme hsm.SignScheme, digest []byte) (signature []byte, err error)
+	DecryptOAEP(ctx context.Context, id hsm.ID, hash crypto.Hash, ciphertext []byte) (plaintext []byte, err error)
+	Agree(ctx context.Context, id hsm.ID, peer []byte) (secret []byte, err error)
+	GenerateImportKey(ctx context.Context, spec hsm.Spec, id hsm.ID) (spki []byte, err error)
+	ImportUnwrap(ctx context.Context, wrapping hsm.ID, material hsm.Spec, id hsm.ID, blob []byte) (spki []byte, err error)
 	Random(ctx context.Context, n int) ([]byte, error)
 	Wrap(ctx context.Context, transport, material hsm.ID) ([]byte, error)
 	Unwrap(ctx context.Context, transport hsm.ID, spec hsm.Spec, id hsm.ID, wrapped []byte) error

@@ -225,7 +225,7 @@ func (r *Region) makeOperators() (approval.Roster, error) {
 // StatementSigner signs with the Region signing key, whether the service runs or not.
 func (r *Region) StatementSigner() statement.Signer {
 	return statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
-		return r.Token.Sign(ctx, r.Signing, digest)
+		return r.Token.Sign(ctx, r.Signing, hsm.RegionScheme, digest)
 	})
 }
 
