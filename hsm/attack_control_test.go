@@ -107,7 +107,7 @@ func unprotected(b *bench, changesOnly bool) scene {
 		}
 		s.packages = append(s.packages, pack)
 		d := must(b.c.unwrapKey(b.p.oaepMechanism(), opener, pack, template(destination, HowUnwrap)))
-		s.victims = append(s.victims, victim{nameOf(source), source, h}, victim{nameOf(destination), destination, d})
+		s.victims = append(s.victims, victim{name: nameOf(source), spec: source, h: h}, victim{name: nameOf(destination), spec: destination, h: d})
 		if changesOnly {
 			continue // set and copy need no blobs
 		}

@@ -43,7 +43,9 @@ func planWrapTransport(s scene, c calls) (plan []trial, _ error) {
 	for _, t := range s.having(RoleTransportSource) {
 		for _, v := range s.victims {
 			class, err := ClassOf(v.spec.Algorithm, v.spec.Usage)
-			carries := v.spec.Role == RoleSharedMaterial && err == nil && class == t.spec.Class
+			// A wrap template cannot hold a list of mechanisms on every token, so the keys of
+			// two classes can look the same to it.
+			carries := v.spec.Role == RoleSharedMaterial && err == nil && sameTemplate(wrapTemplate(class, s.p), wrapTemplate(t.spec.Class, s.p))
 			for _, code := range codes {
 				if carries && code == s.p.wrapMechanism() || isRSA(code) || v.h == t.h {
 					continue // the first is what the key is for

@@ -3,6 +3,7 @@ package hsm_test
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/binary"
@@ -128,7 +129,7 @@ func TestPublicImpostors(t *testing.T) {
 	stage(t, id.String())
 	for _, when := range []string{"before", "after"} {
 		digest := make([]byte, 32)
-		sig, err := h.Sign(t.Context(), id, digest)
+		sig, err := h.Sign(t.Context(), id, hsm.SignScheme{Padding: hsm.ECDSA, Hash: crypto.SHA256}, digest)
 		if err != nil {
 			t.Fatalf("%s a rescan: %v", when, err)
 		}
@@ -303,7 +304,7 @@ func TestRefusedBlobLeavesNoFile(t *testing.T) {
 	if before < len(transport) {
 		t.Fatalf("%d files for %d transport keys: they are elsewhere", before, len(transport))
 	}
-	for class, spec := range map[hsm.Class]hsm.Spec{hsm.ClassAES: anAES, hsm.ClassPrivate: anEC} {
+	for class, spec := range map[hsm.Class]hsm.Spec{hsm.ClassAES: anAES, hsm.ClassECSign: anEC} {
 		for _, n := range []int{40, 80} {
 			if err := tok.Unwrap(t.Context(), transport[class].Destination, spec, hsm.NewID(), make([]byte, n)); !errors.Is(err, hsm.ErrDataInvalid) {
 				t.Errorf("%d zero bytes as class %s: got %v, want ErrDataInvalid", n, class, err)

@@ -111,7 +111,11 @@ func (f ImportFor) word() string {
 	if f == (ImportFor{}) {
 		return ""
 	}
-	return fmt.Sprintf("%s/%s/%s/%s", f.Scheme, f.Role, f.Algorithm, f.Usage)
+	usage := string(f.Usage)
+	if usage == "" {
+		usage = absent
+	}
+	return fmt.Sprintf("%s/%s/%s/%s", f.Scheme, f.Role, f.Algorithm, usage)
 }
 
 func parsePurpose(word string) (ImportFor, error) {

@@ -129,7 +129,7 @@ func TestAnotherCurve(t *testing.T) {
 		id := NewID()
 		scalar := make([]byte, map[Algorithm]int{ECP256: 32, ECP384: 48}[curve])
 		scalar[len(scalar)-1] = 7
-		plant(t, k, known(t, testEC, id, octets(pkcs11.CKA_EC_PARAMS, curves[curve]), octets(pkcs11.CKA_VALUE, scalar)))
+		plant(t, k, known(t, testEC, id, octets(pkcs11.CKA_EC_PARAMS, ecKeys[curve].params), octets(pkcs11.CKA_VALUE, scalar)))
 		if err := k.Rescan(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +144,7 @@ func TestAnotherCurve(t *testing.T) {
 func TestOnlyTransportKeysAreTrusted(t *testing.T) {
 	k := &Token{cfg: Config{Profile: SoftHSM2()}}
 	for _, spec := range everySpec() {
-		if spec.Role == RoleEstablishment || spec.Role == RoleImportWrapping || !spec.Algorithm.secret() {
+		if spec.Role == RoleEstablishment || spec.Role == RoleImportWrapping || !spec.Algorithm.Secret() {
 			continue
 		}
 		for _, local := range []bool{true, false} {

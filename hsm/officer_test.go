@@ -90,7 +90,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := hsm.MakeAsVendor(t.Context(), cfg, "loose", func(c hsm.Class, a []hsm.Attribute) []hsm.Attribute {
-		if c == hsm.ClassMAC {
+		if c == hsm.ClassMAC256 {
 			return hsm.WithDecrypt(a)
 		}
 		return a

@@ -25,20 +25,20 @@ const (
 // through usage flags; here it is checked first, so that a mix-up of IDs is refused before
 // any key is touched, on every token and in the fake alike.
 var permissions = map[Use]map[Algorithm][]Role{
-	UseGCM:    {AES256: material},
-	UseBlocks: {AES256: material},
-	UseMAC: {HMACSHA224: material, HMACSHA384: material, HMACSHA512: material,
+	UseGCM:    {AES256: materialRoles},
+	UseBlocks: {AES256: materialRoles},
+	UseMAC: {HMACSHA224: materialRoles, HMACSHA384: materialRoles, HMACSHA512: materialRoles,
 		HMACSHA256: {RoleMaterial, RoleSharedMaterial, RoleSeal}},
-	UseSign: {ECP256: material, ECP521: material, ECSecp256k1: material, RSA2048: material, RSA3072: material, RSA4096: material,
+	UseSign: {ECP256: materialRoles, ECP521: materialRoles, ECSecp256k1: materialRoles, RSA2048: materialRoles, RSA3072: materialRoles, RSA4096: materialRoles,
 		ECP384: {RoleMaterial, RoleSharedMaterial, RoleRegionSigning}},
-	UseDecrypt: {RSA2048: material, RSA3072: material, RSA4096: material},
-	UseAgree:   {ECP256: material, ECP384: material, ECP521: material},
+	UseDecrypt: {RSA2048: materialRoles, RSA3072: materialRoles, RSA4096: materialRoles},
+	UseAgree:   {ECP256: materialRoles, ECP384: materialRoles, ECP521: materialRoles},
 	UseWrap:    {AES256: {RoleTransportSource}},
 	UseUnwrap:  {AES256: {RoleTransportDestination}},
 	UseImport:  {RSA2048: {RoleImportWrapping}, RSA3072: {RoleImportWrapping}, RSA4096: {RoleImportWrapping}},
 }
 
-var material = []Role{RoleMaterial, RoleSharedMaterial}
+var materialRoles = []Role{RoleMaterial, RoleSharedMaterial}
 
 // usageOf is what a private key must be for to have a use; other uses say nothing about it.
 var usageOf = map[Use]Usage{UseSign: UsageSign, UseDecrypt: UsageDecrypt, UseAgree: UsageAgree}

@@ -8,8 +8,8 @@ import (
 var (
 	aesSource      = Spec{Role: RoleTransportSource, Algorithm: AES256, Class: ClassAES}
 	aesDestination = Spec{Role: RoleTransportDestination, Algorithm: AES256, Class: ClassAES}
-	keysSource     = Spec{Role: RoleTransportSource, Algorithm: AES256, Class: ClassPrivate}
-	keyDestination = Spec{Role: RoleTransportDestination, Algorithm: AES256, Class: ClassPrivate}
+	keysSource     = Spec{Role: RoleTransportSource, Algorithm: AES256, Class: ClassECSign}
+	keyDestination = Spec{Role: RoleTransportDestination, Algorithm: AES256, Class: ClassECSign}
 	sharedAES      = Spec{Role: RoleSharedMaterial, Algorithm: AES256}
 	sharedEC       = Spec{Role: RoleSharedMaterial, Algorithm: ECP256, Usage: UsageSign}
 )

@@ -135,11 +135,11 @@ func (s Spec) Check() error {
 	if transport != slices.Contains(Classes, s.Class) || !transport && s.Class != "" {
 		return fmt.Errorf("role %q with class %q: %w", s.Role, s.Class, ErrCaller)
 	}
-	if s.Role == RoleImportWrapping {
+	if s.Role == RoleImportWrapping || s.Role == RoleImportStep {
 		if err := s.Import.check(s.Algorithm); err != nil {
 			return err
 		}
-	} else if s.Import != (ImportFor{}) && s.Role != RoleImportStep {
+	} else if s.Import != (ImportFor{}) {
 		return fmt.Errorf("role %q with a purpose of import: %w", s.Role, ErrCaller)
 	}
 	if len(s.Name) > maxName || s.Name == absent {

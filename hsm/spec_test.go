@@ -13,6 +13,13 @@ func everySpec() []Spec {
 		for algorithm, usages := range algorithms {
 			for _, usage := range usages {
 				s := Spec{Role: role, Algorithm: algorithm, Usage: usage, Name: "mrk-1/2:3"}
+				if role == RoleImportStep {
+					continue // no token object, so it has no label of its own
+				}
+				if role == RoleImportWrapping {
+					all = append(all, importSpecs(s)...)
+					continue
+				}
 				if role == RoleTransportSource || role == RoleTransportDestination {
 					for _, s.Class = range Classes {
 						all = append(all, s)

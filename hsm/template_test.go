@@ -21,6 +21,10 @@ func templateSpecs() (all []Spec) {
 		for a, usages := range algorithms {
 			for _, u := range usages {
 				s := Spec{Role: role, Algorithm: a, Usage: u, Name: "name"}
+				if role == RoleImportWrapping || role == RoleImportStep {
+					all = append(all, importSpecs(s)...)
+					continue
+				}
 				if role != RoleTransportSource && role != RoleTransportDestination {
 					all = append(all, s)
 					continue
@@ -32,6 +36,22 @@ func templateSpecs() (all []Spec) {
 		}
 	}
 	slices.SortFunc(all, func(a, b Spec) int { return strings.Compare(a.Label(), b.Label()) })
+	return all
+}
+
+// importSpecs is the spec for every scheme and kind of material that fits.
+func importSpecs(s Spec) (all []Spec) {
+	for _, scheme := range ImportSchemes {
+		for _, role := range materialRoles {
+			for a, usages := range materials {
+				for _, u := range usages {
+					if s.Import = (ImportFor{scheme, role, a, u}); s.Check() == nil {
+						all = append(all, s)
+					}
+				}
+			}
+		}
+	}
 	return all
 }
 

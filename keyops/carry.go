@@ -19,9 +19,6 @@ import (
 // differ between vendors, so the name travels.
 const wrapAlgorithm = "AES_KEY_WRAP_PAD"
 
-// secretBytes is the length of every secret key made here.
-const secretBytes = 32
-
 // WrapMaterial wraps one material for another Region, inside the token, under the newest
 // transport key towards it. The blob is made to be sent, and is audited before it leaves.
 func (s *Service) WrapMaterial(ctx context.Context, id arn.KeyID, m material.ID, to region.Descriptor) (mrk.Blob, error) {
@@ -68,8 +65,8 @@ func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to re
 		Destination: to.Region, ToInstance: to.Instance, Incarnation: entry.Incarnation,
 		Class: string(class), Epoch: key.Name.Epoch, Algorithm: wrapAlgorithm, Wrapped: wrapped,
 	}
-	if class != hsm.ClassPrivate {
-		blob.Length = secretBytes
+	if class.Secret() {
+		blob.Length = uint64(k.use().token.SecretBytes())
 	}
 	return blob, nil
 }

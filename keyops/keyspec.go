@@ -100,7 +100,7 @@ var specs = []struct {
 }
 
 // pair reports whether the key is a key pair.
-func (u use) pair() bool { return u.class() == hsm.ClassPrivate }
+func (u use) pair() bool { return !u.token.Secret() }
 
 // class returns the class of transport key that carries such material.
 func (u use) class() hsm.Class {

@@ -2,6 +2,7 @@ package keyops
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -23,11 +24,11 @@ var errNotOurs = errors.New("object in the token is not the key's material")
 func (s *Service) identify(ctx context.Context, key arn.KeyID, spec KeySpec, row use, object hsm.ID, spki []byte) (material.ID, error) {
 	var check []byte
 	var err error
-	switch row.class() {
-	case hsm.ClassAES:
+	switch {
+	case row.token == hsm.AES256:
 		blocks := material.AESBlocks(string(key))
 		check, err = s.token.EncryptBlocks(ctx, object, blocks[:])
-	case hsm.ClassMAC:
+	case row.token.Secret():
 		check, err = s.token.MAC(ctx, object, material.MACMessage(string(key)))
 	default:
 		check, err = spki, s.challenge(ctx, object, spki)
@@ -54,7 +55,7 @@ func (s *Service) challenge(ctx context.Context, object hsm.ID, spki []byte) err
 	var nonce [32]byte
 	rand.Read(nonce[:])
 	digest := sha256.Sum256(append([]byte("keyferry/challenge/v1"), nonce[:]...))
-	signature, err := s.token.Sign(ctx, object, digest[:])
+	signature, err := s.token.Sign(ctx, object, hsm.SignScheme{Padding: hsm.ECDSA, Hash: crypto.SHA256}, digest[:])
 	if err != nil {
 		return err
 	}

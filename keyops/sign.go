@@ -2,6 +2,7 @@ package keyops
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/policy"
 )
 
@@ -81,7 +83,7 @@ func (s *Service) Sign(ctx context.Context, caller Caller, in SignInput) (SignOu
 		if err := s.prove(ctx, c.key, m); err != nil {
 			return SignOutput{}, err
 		}
-		signature, err := s.token.Sign(ctx, m.Object, digest)
+		signature, err := s.token.Sign(ctx, m.Object, hsm.SignScheme{Padding: hsm.ECDSA, Hash: crypto.SHA256}, digest)
 		if err != nil {
 			return SignOutput{}, s.tokenFailed(m, fmt.Errorf("signing: %w", err))
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/keyferry/keyferry/cmd/internal/config"
 	"github.com/keyferry/keyferry/gateway"
 	"github.com/keyferry/keyferry/gateway/bearer"
+	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/audit"
 	"github.com/keyferry/keyferry/keyops/statement"

@@ -3,6 +3,7 @@ package hsmtest_test
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -206,7 +207,7 @@ func TestSeededRunsAreEqual(t *testing.T) {
 			trace.Write(spki)
 			trace.Write(wrapped)
 		}
-		signature, err := destination.Sign(t.Context(), hsm.ID{1}, make([]byte, 32))
+		signature, err := destination.Sign(t.Context(), hsm.ID{1}, hsm.SignScheme{Padding: hsm.ECDSA, Hash: crypto.SHA256}, make([]byte, 32))
 		must(t, err)
 		trace.Write(signature)
 		for _, o := range append(source.Objects(), destination.Objects()...) {

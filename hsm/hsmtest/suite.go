@@ -60,9 +60,26 @@ var (
 	sharedEC3 = hsm.Spec{Role: hsm.RoleSharedMaterial, Algorithm: hsm.ECP384, Usage: hsm.UsageSign, Name: "suite"}
 	region    = hsm.Spec{Role: hsm.RoleRegionSigning, Algorithm: hsm.ECP384, Usage: hsm.UsageSign, Name: "suite"}
 
+	// sharedSpecs is one multi-Region material of each class.
+	sharedSpecs = map[hsm.Class]hsm.Spec{
+		hsm.ClassAES:        sharedAES,
+		hsm.ClassMAC224:     shared(hsm.HMACSHA224, hsm.UsageNone),
+		hsm.ClassMAC256:     sharedMAC,
+		hsm.ClassMAC384:     shared(hsm.HMACSHA384, hsm.UsageNone),
+		hsm.ClassMAC512:     shared(hsm.HMACSHA512, hsm.UsageNone),
+		hsm.ClassECSign:     sharedEC,
+		hsm.ClassECAgree:    shared(hsm.ECP256, hsm.UsageAgree),
+		hsm.ClassRSASign:    shared(hsm.RSA2048, hsm.UsageSign),
+		hsm.ClassRSADecrypt: shared(hsm.RSA2048, hsm.UsageDecrypt),
+	}
+
 	everySpec = []hsm.Spec{localAES, sharedAES, localMAC, sharedMAC, seal, localEC, sharedEC, sharedEC3, region}
 	aad       = []byte("additional data")
 )
+
+func shared(a hsm.Algorithm, u hsm.Usage) hsm.Spec {
+	return hsm.Spec{Role: hsm.RoleSharedMaterial, Algorithm: a, Usage: u, Name: "suite"}
+}
 
 // generate makes an object for the duration of the test.
 func generate(t *testing.T, tok Token, spec hsm.Spec) (hsm.ID, []byte) {

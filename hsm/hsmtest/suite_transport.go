@@ -85,7 +85,7 @@ func classOf(t *testing.T, spec hsm.Spec) hsm.Class {
 // suiteTransportRefuses tries every wrong pairing of keys.
 func suiteTransportRefuses(t *testing.T, h Harness) {
 	ctx := t.Context()
-	specs := map[hsm.Class]hsm.Spec{hsm.ClassAES: sharedAES, hsm.ClassMAC256: sharedMAC, hsm.ClassECSign: sharedEC}
+	specs := sharedSpecs
 	ids := map[hsm.Class]hsm.ID{}
 	for class, spec := range specs {
 		ids[class], _ = generate(t, h.Source, spec)

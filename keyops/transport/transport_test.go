@@ -95,7 +95,7 @@ func TestNameHasOneForm(t *testing.T) {
 	if err != nil || got != n {
 		t.Errorf("ParseName(%q) is %v, %v", n, got, err)
 	}
-	if err := n.Spec(hsm.RoleTransportSource, hsm.ClassMAC).Check(); err != nil {
+	if err := n.Spec(hsm.RoleTransportSource, hsm.ClassMAC256).Check(); err != nil {
 		t.Errorf("its spec: %v", err)
 	}
 	s := "eu-paris-1@kfi-0123456789ab>us-east-1@kfi-ba9876543210#"

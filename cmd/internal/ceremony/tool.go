@@ -95,7 +95,9 @@ func signer(c *hsm.Ceremony, own region.Descriptor) (statement.Signer, error) {
 }
 
 func sign(c *hsm.Ceremony, id hsm.ID) statement.Signer {
-	return statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) { return c.Sign(ctx, id, hsm.RegionScheme, digest) })
+	return statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
+		return c.Sign(ctx, id, hsm.RegionScheme, digest)
+	})
 }
 
 // compare reports every difference between the token's powerful objects and the transcripts.
