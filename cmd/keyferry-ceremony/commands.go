@@ -52,8 +52,9 @@ func (f *flags) initCommand(ran *bool) *cobra.Command {
 }
 
 func (f *flags) pinCommand(ran *bool) *cobra.Command {
+	var replace bool
 	cmd := &cobra.Command{
-		Use:   "pin DESCRIPTOR",
+		Use:   "pin DESCRIPTOR | pin --replace REPLACEMENT",
 		Short: "Accept another Region's descriptor as a peer's",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -61,9 +62,13 @@ func (f *flags) pinCommand(ran *bool) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if replace {
+				return t.PinReplacement(args[0], f.agree(cmd))
+			}
 			return t.Pin(args[0], f.agree(cmd))
 		},
 	}
+	cmd.Flags().BoolVar(&replace, "replace", false, "accept new keys of a pinned peer, from the file that its rekey has left")
 	f.agreeFlags(cmd)
 	return cmd
 }

@@ -189,10 +189,10 @@ func (d *daemon) observeToken() func(string, time.Duration, error) {
 
 // findKeys finds the Region's own keys, and proves that the descriptor names them.
 func (d *daemon) findKeys(ctx context.Context) (err error) {
-	if d.signing, err = ceremony.RegionKey(d.token.Objects(), hsm.RoleRegionSigning, d.self.Instance); err != nil {
+	if d.signing, err = ceremony.RegionKey(d.token.Objects(), hsm.RoleRegionSigning, d.self.Descriptor); err != nil {
 		return err
 	}
-	if d.seal, err = ceremony.RegionKey(d.token.Objects(), hsm.RoleSeal, d.self.Instance); err != nil {
+	if d.seal, err = ceremony.RegionKey(d.token.Objects(), hsm.RoleSeal, d.self.Descriptor); err != nil {
 		return err
 	}
 	return d.checkDescriptor(ctx)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto"
 
 	"github.com/keyferry/keyferry/cmd/internal/config"
 	"github.com/keyferry/keyferry/gateway"
@@ -15,7 +14,7 @@ import (
 
 // openAudit continues the audit log, which signs its checkpoints in the token.
 func (d *daemon) openAudit(ctx context.Context) error {
-	public, err := d.self.PublicKey()
+	keys, err := d.self.Keys()
 	if err != nil {
 		return err
 	}
@@ -24,7 +23,7 @@ func (d *daemon) openAudit(ctx context.Context) error {
 		Signer: statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
 			return d.token.Sign(ctx, d.signing, hsm.RegionScheme, digest)
 		}),
-		Keys:   []crypto.PublicKey{public},
+		Keys:   keys,
 		Flush:  d.config.Audit.FlushInterval,
 		Logger: d.log,
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/store"
 )
 
@@ -42,10 +43,18 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 		{"watching", exitOther, d.watch},
 	} {
 		if err := step.do(ctx); err != nil {
-			return fail(step.code, advise(fmt.Errorf("%s: %w", step.what, err)))
+			return fail(step.code, d.adviseRekey(advise(fmt.Errorf("%s: %w", step.what, err))))
 		}
 	}
 	return d.run(ctx)
+}
+
+// adviseRekey adds that the Region's keys are being replaced, which is why a start may fail.
+func (d *daemon) adviseRekey(err error) error {
+	if _, missing := os.Lstat(region.Dir(d.config.RegionDir).Begun()); missing != nil {
+		return err
+	}
+	return fmt.Errorf("%w (new keys of this Region are made and not yet in use; if that was interrupted, finish it with keyferry-ceremony rekey)", err)
 }
 
 // hangups returns where SIGHUP arrives. It does until the process ends, which must not die of

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -139,11 +140,11 @@ func (d *daemon) custody(ctx context.Context, peers []string) (keyops.Custody, e
 		return keyops.Custody{}, fail(exitRegionDir, err)
 	}
 	c := keyops.Custody{Self: d.self, Roster: roster, Token: d.token, Seal: d.seal}
-	public, err := d.self.PublicKey()
+	keys, err := d.self.Keys()
 	if err != nil {
 		return c, err
 	}
-	last, err := audit.Newest(d.config.Audit.Dir, []crypto.PublicKey{public})
+	last, err := audit.Newest(d.config.Audit.Dir, keys)
 	if err != nil {
 		return c, err
 	}
@@ -171,21 +172,21 @@ func (d *daemon) witnessedBy(flag string) ([]audit.StoreHead, error) {
 	if err != nil {
 		return nil, fail(exitUsage, err)
 	}
-	public, err := peer.PublicKey()
+	keys, err := peer.Keys()
 	if err != nil {
 		return nil, err
 	}
-	r, err := audit.Verify(os.DirFS(dir), []crypto.PublicKey{public})
+	r, err := audit.Verify(os.DirFS(dir), keys)
 	if err != nil {
 		return nil, err
 	}
-	own, err := d.self.PublicKey()
+	own, err := d.self.Keys()
 	if err != nil {
 		return nil, err
 	}
 	var heads []audit.StoreHead
 	for _, w := range r.Seen {
-		if w.Region == d.self.Region && w.Instance == d.self.Instance && w.Verify(own) == nil {
+		if w.Region == d.self.Region && w.Instance == d.self.Instance && slices.ContainsFunc(own, func(k crypto.PublicKey) bool { return w.Verify(k) == nil }) {
 			heads = append(heads, w.Store)
 		}
 	}

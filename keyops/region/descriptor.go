@@ -1,12 +1,15 @@
 package region
 
 import (
+	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/keyferry/keyferry/keyops/statement"
@@ -25,9 +28,15 @@ type Descriptor struct {
 	// Operators approve what the daemon's PIN alone must not be able to do.
 	Operators approval.Roster
 	Created   time.Time // to the second
-	// Version is 1 at init and grows when the signing key or the roster is replaced.
+	// Version is 1 at init and grows by one when the signing key is replaced.
 	Version uint64
+	// Earlier are the SPKIs of the signing keys before, the oldest first. What they signed for
+	// good is still this Region's word; nothing fresh is.
+	Earlier [][]byte
 }
+
+// maxVersion bounds how often a Region's signing key is replaced.
+const maxVersion = 64
 
 // ErrDescriptor means a descriptor that does not verify or says something impossible.
 var ErrDescriptor = errors.New("descriptor not valid")
@@ -56,15 +65,59 @@ func (d Descriptor) Validate() error {
 	if _, err := d.PublicKey(); err != nil {
 		return err
 	}
-	if d.Version < 1 {
-		return errors.New("version 0")
+	if d.Version < 1 || d.Version > maxVersion {
+		return fmt.Errorf("version %d: want 1 to %d", d.Version, maxVersion)
+	}
+	if uint64(len(d.Earlier)) != d.Version-1 {
+		return fmt.Errorf("version %d with %d earlier signing keys", d.Version, len(d.Earlier))
+	}
+	for i, spki := range d.Earlier {
+		if _, err := parseKey(spki); err != nil {
+			return fmt.Errorf("earlier %w", err)
+		}
+		if bytes.Equal(spki, d.SigningKey) || slices.ContainsFunc(d.Earlier[:i], func(o []byte) bool { return bytes.Equal(o, spki) }) {
+			return errors.New("a signing key that is there twice")
+		}
 	}
 	return d.Operators.Validate()
 }
 
 // PublicKey returns the Region signing key's public half.
 func (d Descriptor) PublicKey() (*ecdsa.PublicKey, error) {
-	pub, err := x509.ParsePKIXPublicKey(d.SigningKey)
+	return parseKey(d.SigningKey)
+}
+
+// Keys returns the Region signing key and those before, the newest first: audit checkpoints
+// are signed by the one of their time.
+func (d Descriptor) Keys() ([]crypto.PublicKey, error) {
+	var keys []crypto.PublicKey
+	for _, spki := range append([][]byte{d.SigningKey}, reversed(d.Earlier)...) {
+		k, err := parseKey(spki)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+func reversed(list [][]byte) [][]byte {
+	list = slices.Clone(list)
+	slices.Reverse(list)
+	return list
+}
+
+// KeyName is the name in the token of the signing key and the seal key that belong to this
+// descriptor. Each version has its own, because for a while the token holds two.
+func (d Descriptor) KeyName() string {
+	if d.Version <= 1 {
+		return string(d.Instance)
+	}
+	return fmt.Sprintf("%s#%d", d.Instance, d.Version)
+}
+
+func parseKey(spki []byte) (*ecdsa.PublicKey, error) {
+	pub, err := x509.ParsePKIXPublicKey(spki)
 	if err != nil {
 		return nil, fmt.Errorf("parsing signing key: %w", err)
 	}
@@ -81,10 +134,26 @@ func (d Descriptor) Verify(s statement.Signed) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Verify(pub); err != nil {
-		return fmt.Errorf("statement of Region %s: %w", d.Region, err)
+	err = s.Verify(pub)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if lasting[s.Purpose] {
+		for _, spki := range d.Earlier {
+			if earlier, bad := parseKey(spki); bad == nil && s.Verify(earlier) == nil {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("statement of Region %s: %w", d.Region, err)
+}
+
+// lasting are the statements that are kept, and shown again after the signing key was
+// replaced. All others are made when they are needed, so that whoever had the use of an
+// earlier key can make none that counts.
+var lasting = map[statement.Purpose]bool{
+	statement.Transcript: true, statement.Certificate: true, statement.State: true, statement.Member: true,
+	statement.CreateReplica: true, statement.Checkpoint: true,
 }
 
 func (d Descriptor) payload() []byte {
@@ -96,6 +165,12 @@ func (d Descriptor) payload() []byte {
 	d.Operators.Append(&w)
 	w.Uint(uint64(d.Created.Unix()))
 	w.Uint(d.Version)
+	if d.Version > 1 { // descriptors of before there was a second version end here
+		w.Count(len(d.Earlier))
+		for _, spki := range d.Earlier {
+			w.Bytes(spki)
+		}
+	}
 	return w.Out()
 }
 
@@ -137,6 +212,11 @@ func Open(s statement.Signed) (SignedDescriptor, error) {
 	}
 	d.Created = time.Unix(int64(created), 0).UTC()
 	d.Version = r.Uint()
+	if d.Version > 1 {
+		for range r.Count(maxVersion - 1) {
+			d.Earlier = append(d.Earlier, r.Bytes(512))
+		}
+	}
 	if err := r.Done(); err != nil {
 		return SignedDescriptor{}, fmt.Errorf("%w: %w", ErrDescriptor, err)
 	}

@@ -20,12 +20,13 @@ const (
 	Exchange        Purpose = "exchange"         // the envelope of one message between peers
 	Checkpoint      Purpose = "checkpoint"       // the audit chain's number and hash
 	PeerTLS         Purpose = "peer-tls"         // a Region certifies its TLS key of the day
+	Succession      Purpose = "succession"       // a Region, by its old signing key, names the descriptor with the new one
 )
 
 var purposes = map[Purpose]bool{
 	Descriptor: true, CeremonyOffer: true, CeremonyPackage: true, Transcript: true, Approval: true,
 	Certificate: true, State: true, Member: true, CreateReplica: true, ConfirmHeld: true,
-	Exchange: true, Checkpoint: true, PeerTLS: true,
+	Exchange: true, Checkpoint: true, PeerTLS: true, Succession: true,
 }
 
 // Known reports whether this version knows the purpose.

@@ -52,7 +52,7 @@ func Load(dir region.Dir) (Set, error) {
 		return Set{}, err
 	}
 	for _, p := range peers {
-		if err := checkPin(p, all); err != nil {
+		if err := checkPin(dir, p, all); err != nil {
 			return Set{}, err
 		}
 	}
@@ -61,12 +61,16 @@ func Load(dir region.Dir) (Set, error) {
 
 // checkPin compares a pin with the ceremonies that were held with the peer. Nobody signs a
 // pin, so that whoever can write the directory could put a signing key of their own under
-// the peer's name; transcripts are signed. One instance has one signing key.
-func checkPin(p region.SignedDescriptor, all []Transcript) error {
+// the peer's name; transcripts are signed. An instance's next signing key is one that its
+// operators have put in the place of the one before, which the directory has to show.
+func checkPin(dir region.Dir, p region.SignedDescriptor, all []Transcript) error {
 	for _, t := range all {
-		if EndOf(t.Peer.Descriptor) == EndOf(p.Descriptor) && !bytes.Equal(t.Peer.SigningKey, p.SigningKey) {
-			return fmt.Errorf("pinned descriptor of %s has another signing key than at the ceremony of %s: find out who replaced it: %w",
-				EndOf(p.Descriptor), t.Name, region.ErrDescriptor)
+		if EndOf(t.Peer.Descriptor) != EndOf(p.Descriptor) || bytes.Equal(t.Peer.SigningKey, p.SigningKey) {
+			continue
+		}
+		if err := dir.Follows(t.Peer, p); err != nil {
+			return fmt.Errorf("pinned descriptor of %s has another signing key than at the ceremony of %s: find out who replaced it: %w: %w",
+				EndOf(p.Descriptor), t.Name, region.ErrDescriptor, err)
 		}
 	}
 	return nil

@@ -243,6 +243,18 @@ func TestSetsThatAreRefused(t *testing.T) {
 			paris.write(t, d, other.File(), other)
 		},
 		"retired, never established": func(d region.Dir) { r := retired(tr); paris.write(t, d, r.File(), r) },
+		"another signing key pinned that claims to follow": func(d region.Dir) {
+			paris.write(t, d, tr.File(), tr)
+			thief := newPlace(t, "us-east-1")
+			next := east.desc.Next(thief.desc.SigningKey, time.Now()) // its past is true, and nobody has approved it
+			desc, err := next.Sign(t.Context(), statement.HostKey(thief.key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := desc.Save(d.Peer("us-east-1")); err != nil {
+				t.Fatal(err)
+			}
+		},
 		"another signing key pinned": func(d region.Dir) {
 			paris.write(t, d, tr.File(), tr)
 			thief := newPlace(t, "us-east-1")

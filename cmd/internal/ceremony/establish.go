@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/transport"
 )
@@ -171,7 +172,11 @@ func (t Tool) Retire(ctx context.Context, opt RetireOptions) error {
 	}
 	tr := set.Transcripts()[i]
 	if opt.Role == hsm.RoleTransportSource && !opt.Alone {
-		if err := retiredThere(opt.Destination, tr); err != nil {
+		peer := tr.Peer.Descriptor
+		if now, err := t.Dir.LoadPeer(peer.Region); err == nil && now.Instance == peer.Instance {
+			peer = now.Descriptor // its signing key may have been replaced since
+		}
+		if err := retiredThere(opt.Destination, tr, peer); err != nil {
 			return err
 		}
 	}
@@ -201,11 +206,11 @@ func (t Tool) Retire(ctx context.Context, opt RetireOptions) error {
 }
 
 // retiredThere reads the destination's transcript of retirement of the same set.
-func retiredThere(path string, mine transport.Transcript) error {
+func retiredThere(path string, mine transport.Transcript, peer region.Descriptor) error {
 	if path == "" {
 		return errors.New("the destination retires first: give its transcript of that, or say that it never accepted or is gone")
 	}
-	theirs, err := transport.LoadTranscript(path, mine.Peer.Descriptor)
+	theirs, err := transport.LoadTranscript(path, peer)
 	if err != nil {
 		return err
 	}

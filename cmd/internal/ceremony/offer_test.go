@@ -289,7 +289,7 @@ func TestRegionKey(t *testing.T) {
 		"two":                            {[]hsm.Object{made, {ID: hsm.NewID(), Spec: spec, Local: true, AlwaysSensitive: true}}, false},
 		"none":                           {nil, false},
 	} {
-		id, err := RegionKey(c.objects, hsm.RoleRegionSigning, "kfi-0123456789ab")
+		id, err := RegionKey(c.objects, hsm.RoleRegionSigning, region.Descriptor{Instance: "kfi-0123456789ab", Version: 1})
 		if c.ok && (err != nil || id != made.ID) || !c.ok && !errors.Is(err, hsm.ErrNotFound) {
 			t.Errorf("%s: %s, %v", name, id, err)
 		}

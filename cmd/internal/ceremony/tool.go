@@ -69,25 +69,25 @@ func (t Tool) load() (region.SignedDescriptor, transport.Set, error) {
 	return own, set, err
 }
 
-// RegionKey returns the Region signing key or the seal key of an instance. It must have
+// RegionKey returns the Region signing key or the seal key of a descriptor. It must have
 // been made in this token: with the user PIN anybody can create a key of known bytes
 // under the same name.
-func RegionKey(objects []hsm.Object, role hsm.Role, instance region.InstanceID) (hsm.ID, error) {
+func RegionKey(objects []hsm.Object, role hsm.Role, d region.Descriptor) (hsm.ID, error) {
 	var found []hsm.ID
 	for _, o := range objects {
-		if o.Spec.Role == role && o.Spec.Name == string(instance) && o.Local && o.AlwaysSensitive {
+		if o.Spec.Role == role && o.Spec.Name == d.KeyName() && o.Local && o.AlwaysSensitive {
 			found = append(found, o.ID)
 		}
 	}
 	if len(found) != 1 {
-		return hsm.ID{}, fmt.Errorf("%d objects of role %q for instance %s, want one: %w", len(found), role, instance, hsm.ErrNotFound)
+		return hsm.ID{}, fmt.Errorf("%d objects of role %q for %s, want one: %w", len(found), role, d.KeyName(), hsm.ErrNotFound)
 	}
 	return found[0], nil
 }
 
 // signer signs in the Region's name with the token's Region signing key.
 func signer(c *hsm.Ceremony, own region.Descriptor) (statement.Signer, error) {
-	id, err := RegionKey(c.Objects(), hsm.RoleRegionSigning, own.Instance)
+	id, err := RegionKey(c.Objects(), hsm.RoleRegionSigning, own)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"crypto"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -82,11 +81,11 @@ func auditSource(dir string, descriptors []string) (source, error) {
 		if d.Region != s.Region || d.Instance != s.Instance {
 			return s, usagef("%s is the descriptor of %s in %s, not of %s in %s", path, d.Instance, d.Region, s.Instance, s.Region)
 		}
-		key, err := d.PublicKey()
+		keys, err := d.Keys()
 		if err != nil {
 			return s, err
 		}
-		s.Keys = append(s.Keys, crypto.PublicKey(key))
+		s.Keys = append(s.Keys, keys...)
 	}
 	return s, nil
 }

@@ -14,6 +14,7 @@ const (
 	Offer            Operation = "ceremony-offer"       // hand transport keys to the establishment key of an offer
 	ResealStore      Operation = "reseal-store"         // believe the rows of a store as they are
 	ChangeRoster     Operation = "change-roster"        // put another roster in the place of this one
+	ReplaceKeys      Operation = "replace-region-keys"  // put new signing and seal keys in the place of a Region's
 	ForcePromotion   Operation = "force-promotion"      // make a Region the primary Region without the one before
 	SuspendRegion    Operation = "suspend-region"       // go on without a Region that may be alive
 	Disassociate     Operation = "disassociate-replica" // end a synchronization for good
@@ -31,6 +32,7 @@ var operations = map[Operation]struct {
 	Offer:            {"hand transport keys, which open multi-Region keys sent to this Region, to the establishment key below", false},
 	ResealStore:      {"believe every row of this Region's store as it is now, whoever wrote it, and seal it anew", false},
 	ChangeRoster:     {"let the operators below decide from now on, in the place of those who decide today", false},
+	ReplaceKeys:      {"let the signing key below speak for this Region from now on, and seal its store with a new key", false},
 	ForcePromotion:   {"make this Region the primary Region of the keys below without the consent of the one before", true},
 	SuspendRegion:    {"go on without the Region below, which may be alive and then falls behind", true},
 	Disassociate:     {"end the synchronization with the replica instance below, for good", true},
