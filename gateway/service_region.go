@@ -41,6 +41,9 @@ func (s *regionService) DescribeRegion(ctx context.Context, _ *kmsv1.DescribeReg
 		Boundary: boundaries[out.Boundary],
 		KeyQuota: uint32(out.KeyQuota),
 		KeyCount: uint32(out.KeyCount),
+
+		WrappingAlgorithms: toStrings(out.WrappingAlgorithms),
+		WrappingKeySpecs:   toStrings(out.WrappingKeySpecs),
 	}
 	for _, k := range out.KeySpecs {
 		resp.KeySpecs = append(resp.KeySpecs, &kmsv1.KeySpecSupport{

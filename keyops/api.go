@@ -428,8 +428,11 @@ type DescribeRegionOutput struct {
 	Boundary    string // token, api-only or none: who enforces that material cannot leave
 	Token       TokenDescription
 	KeySpecs    []KeySpecSupport
-	KeyQuota    int // keys per account
-	KeyCount    int // keys of the caller's account
+	// WrappingAlgorithms and WrappingKeySpecs are what key material can be imported with.
+	WrappingAlgorithms []WrappingAlgorithm
+	WrappingKeySpecs   []WrappingKeySpec
+	KeyQuota           int // keys per account
+	KeyCount           int // keys of the caller's account
 }
 
 // TokenDescription is what the token says of itself.

@@ -137,7 +137,7 @@ func (s *Service) GetCallerIdentity(ctx context.Context, caller Caller, _ GetCal
 // DescribeRegion returns what this Region is and what its token can do.
 func (s *Service) DescribeRegion(ctx context.Context, caller Caller, _ DescribeRegionInput) (DescribeRegionOutput, error) {
 	return do(ctx, s, caller, "DescribeRegion", target{}, func(_ context.Context, c *call) (DescribeRegionOutput, error) {
-		info := s.token.Info()
+		info, can := s.token.Info(), s.token.Capabilities()
 		return DescribeRegionOutput{
 			Region: s.self.Region, Instance: s.self.Instance, Partition: s.partition, Fingerprint: s.fingerprint,
 			Boundary: string(s.boundary),
@@ -145,10 +145,21 @@ func (s *Service) DescribeRegion(ctx context.Context, caller Caller, _ DescribeR
 				Label: info.Label, Serial: info.Serial, Manufacturer: info.Manufacturer,
 				Model: info.Model, Firmware: info.Firmware, Profile: info.Profile,
 			},
-			KeySpecs: s.support(s.token.Capabilities()),
+			KeySpecs: s.support(can),
+			// Package hsm has AWS's names, too.
+			WrappingAlgorithms: as[WrappingAlgorithm](can.ImportSchemes), WrappingKeySpecs: as[WrappingKeySpec](can.ImportKeys),
 			KeyQuota: s.quota, KeyCount: s.view.count(c.caller.Principal.Account),
 		}, nil
 	})
+}
+
+// as gives names another type.
+func as[To, From ~string](names []From) []To {
+	var out []To
+	for _, n := range names {
+		out = append(out, To(n))
+	}
+	return out
 }
 
 // support says of every key spec whether this token can hold such keys.

@@ -84,9 +84,14 @@ type DescribeRegionResponse struct {
 	// Largest number of keys of one account in this Region.
 	KeyQuota uint32 `protobuf:"varint,9,opt,name=key_quota,json=keyQuota,proto3" json:"key_quota,omitempty"`
 	// Number of keys that the caller's account has in this Region.
-	KeyCount      uint32 `protobuf:"varint,10,opt,name=key_count,json=keyCount,proto3" json:"key_count,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	KeyCount uint32 `protobuf:"varint,10,opt,name=key_count,json=keyCount,proto3" json:"key_count,omitempty"`
+	// Wrapping algorithms with which the token can import key material, such as
+	// RSA_AES_KEY_WRAP_SHA_256; empty if it cannot import any.
+	WrappingAlgorithms []string `protobuf:"bytes,11,rep,name=wrapping_algorithms,json=wrappingAlgorithms,proto3" json:"wrapping_algorithms,omitempty"`
+	// Wrapping keys that the token can make for imports, such as RSA_4096.
+	WrappingKeySpecs []string `protobuf:"bytes,12,rep,name=wrapping_key_specs,json=wrappingKeySpecs,proto3" json:"wrapping_key_specs,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *DescribeRegionResponse) Reset() {
@@ -187,6 +192,20 @@ func (x *DescribeRegionResponse) GetKeyCount() uint32 {
 		return x.KeyCount
 	}
 	return 0
+}
+
+func (x *DescribeRegionResponse) GetWrappingAlgorithms() []string {
+	if x != nil {
+		return x.WrappingAlgorithms
+	}
+	return nil
+}
+
+func (x *DescribeRegionResponse) GetWrappingKeySpecs() []string {
+	if x != nil {
+		return x.WrappingKeySpecs
+	}
+	return nil
 }
 
 // ListPeersRequest is empty.
@@ -406,7 +425,7 @@ var File_keyferry_kms_v1_region_service_proto protoreflect.FileDescriptor
 const file_keyferry_kms_v1_region_service_proto_rawDesc = "" +
 	"\n" +
 	"$keyferry/kms/v1/region_service.proto\x12\x0fkeyferry.kms.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkeyferry/kms/v1/resources.proto\"\x17\n" +
-	"\x15DescribeRegionRequest\"\x9d\x03\n" +
+	"\x15DescribeRegionRequest\"\xfc\x03\n" +
 	"\x16DescribeRegionResponse\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -419,7 +438,9 @@ const file_keyferry_kms_v1_region_service_proto_rawDesc = "" +
 	"\tkey_specs\x18\b \x03(\v2\x1f.keyferry.kms.v1.KeySpecSupportR\bkeySpecs\x12\x1b\n" +
 	"\tkey_quota\x18\t \x01(\rR\bkeyQuota\x12\x1b\n" +
 	"\tkey_count\x18\n" +
-	" \x01(\rR\bkeyCount\"\x12\n" +
+	" \x01(\rR\bkeyCount\x12/\n" +
+	"\x13wrapping_algorithms\x18\v \x03(\tR\x12wrappingAlgorithms\x12,\n" +
+	"\x12wrapping_key_specs\x18\f \x03(\tR\x10wrappingKeySpecs\"\x12\n" +
 	"\x10ListPeersRequest\"@\n" +
 	"\x11ListPeersResponse\x12+\n" +
 	"\x05peers\x18\x01 \x03(\v2\x15.keyferry.kms.v1.PeerR\x05peers\"\x1a\n" +
