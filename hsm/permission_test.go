@@ -29,7 +29,8 @@ func TestCheckWrap(t *testing.T) {
 		{"a transport key", aesSource, aesSource, ErrCaller},
 		{"under a destination key", aesDestination, sharedAES, ErrCaller},
 		{"under material", sharedAES, sharedAES, ErrCaller},
-		{"a usage that no class carries", keysSource, Spec{Role: RoleSharedMaterial, Algorithm: ECP256, Usage: UsageAgree}, ErrNotSupported},
+		{"another usage", keysSource, Spec{Role: RoleSharedMaterial, Algorithm: ECP256, Usage: UsageAgree}, ErrCaller},
+		{"another hash", Spec{Role: RoleTransportSource, Algorithm: AES256, Class: ClassMAC224}, ClassMAC256.Material(), ErrCaller},
 	} {
 		if err := CheckWrap(c.transport, c.material); !errors.Is(err, c.want) || c.want == nil && err != nil {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
@@ -65,16 +66,17 @@ func TestCheckUnwrap(t *testing.T) {
 // TestUsesOfRoles types the table once more, from the design.
 func TestUsesOfRoles(t *testing.T) {
 	want := map[Role]map[Use]bool{
-		RoleMaterial:             {UseGCM: true, UseBlocks: true, UseMAC: true, UseSign: true},
-		RoleSharedMaterial:       {UseGCM: true, UseBlocks: true, UseMAC: true, UseSign: true},
+		RoleMaterial:             {UseGCM: true, UseBlocks: true, UseMAC: true, UseSign: true, UseDecrypt: true, UseAgree: true},
+		RoleSharedMaterial:       {UseGCM: true, UseBlocks: true, UseMAC: true, UseSign: true, UseDecrypt: true, UseAgree: true},
 		RoleTransportSource:      {UseWrap: true},
 		RoleTransportDestination: {UseUnwrap: true},
 		RoleRegionSigning:        {UseSign: true},
 		RoleSeal:                 {UseMAC: true},
+		RoleImportWrapping:       {UseImport: true},
 	}
 	got := map[Role]map[Use]bool{}
 	for _, s := range everySpec() {
-		for _, u := range []Use{UseGCM, UseBlocks, UseMAC, UseSign, UseWrap, UseUnwrap} {
+		for _, u := range []Use{UseGCM, UseBlocks, UseMAC, UseSign, UseDecrypt, UseAgree, UseWrap, UseUnwrap, UseImport} {
 			if CheckUse(s, u) == nil {
 				if got[s.Role] == nil {
 					got[s.Role] = map[Use]bool{}

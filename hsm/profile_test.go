@@ -24,14 +24,17 @@ func TestBuiltInProfiles(t *testing.T) {
 		}
 	}
 	want := Profile{
-		Name:      "softhsm2",
-		GCM:       GCM{Mechanism: 0x1087, IV: IVFromCaller, IVBytes: 12},
-		Wrap:      Wrap{Mechanism: 0x210A, ValueLen: ValueLenOmit},
-		OAEP:      OAEPSHA1,
-		TrustedBy: TrustedBySO,
-		Sessions:  4,
-		Login:     LoginUser,
-		Layout:    LayoutOneToken,
+		Name:       "softhsm2",
+		GCM:        GCM{Mechanism: 0x1087, IV: IVFromCaller, IVBytes: 12},
+		Wrap:       Wrap{Mechanism: 0x210A, ValueLen: ValueLenOmit},
+		OAEP:       OAEPSHA1,
+		OAEPHashes: []OAEPHash{OAEPSHA1},
+		Agree:      AgreeCall{Point: PointDER},
+		RSAAESWrap: RSAAESTwoSteps,
+		TrustedBy:  TrustedBySO,
+		Sessions:   4,
+		Login:      LoginUser,
+		Layout:     LayoutOneToken,
 	}
 	if diff := cmp.Diff(want, SoftHSM2()); diff != "" {
 		t.Errorf("softhsm2 (-want +got):\n%s", diff)

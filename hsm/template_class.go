@@ -34,6 +34,9 @@ func ClassOf(a Algorithm, u Usage) (Class, error) {
 	return "", fmt.Errorf("no class of transport key carries %s %s: %w", a, u, ErrNotSupported)
 }
 
+// Material returns one kind of material that the class carries, without a name.
+func (c Class) Material() Spec { return carried[c] }
+
 // Secret reports whether a class carries secret keys rather than private keys.
 func (c Class) Secret() bool { return carried[c].Algorithm.Secret() }
 

@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"bytes"
+	"crypto"
 	goflag "flag"
 	"fmt"
 	"os"
@@ -22,7 +23,10 @@ func templateSpecs() (all []Spec) {
 			for _, u := range usages {
 				s := Spec{Role: role, Algorithm: a, Usage: u, Name: "name"}
 				if role == RoleImportWrapping || role == RoleImportStep {
-					all = append(all, importSpecs(s)...)
+					// The wrapping key's length and hash show nowhere else.
+					all = append(all, slices.DeleteFunc(importSpecs(s), func(s Spec) bool {
+						return s.Import.Scheme.Hash() != crypto.SHA1 || s.Algorithm == RSA3072 || s.Algorithm == RSA4096
+					})...)
 					continue
 				}
 				if role != RoleTransportSource && role != RoleTransportDestination {
@@ -161,7 +165,7 @@ func TestTemplatesStateEverything(t *testing.T) {
 		if how == HowCopy {
 			return // a copy states what it changes
 		}
-		is(pkcs11.CKA_TOKEN, s.Role != RoleEstablishment && how != HowPublicHalf && !officers)
+		is(pkcs11.CKA_TOKEN, s.Role != RoleEstablishment && s.Role != RoleImportStep && how != HowPublicHalf && !officers)
 		shape := shapeOf(s, SoftHSM2())
 		all, on := secretFlags, shape.usage
 		switch {
@@ -170,7 +174,7 @@ func TestTemplatesStateEverything(t *testing.T) {
 		case shape.class == pkcs11.CKO_PRIVATE_KEY:
 			all = privateFlags
 		}
-		if s.Role == RoleTransportDestination {
+		if s.Role == RoleTransportDestination || s.Role == RoleImportStep {
 			on = []uint{pkcs11.CKA_UNWRAP}
 		}
 		for _, f := range all {

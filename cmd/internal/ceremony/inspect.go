@@ -100,12 +100,13 @@ func (t Tool) Record(ctx context.Context, out string) error {
 const victimName = "thief-demonstration"
 
 func (t Tool) makeVictims(ctx context.Context, c *hsm.Ceremony) error {
-	for _, spec := range []hsm.Spec{
-		{Role: hsm.RoleSharedMaterial, Algorithm: hsm.AES256, Name: victimName},
-		{Role: hsm.RoleSharedMaterial, Algorithm: hsm.HMACSHA256, Name: victimName},
-		{Role: hsm.RoleSharedMaterial, Algorithm: hsm.ECP256, Usage: hsm.UsageSign, Name: victimName},
-		{Role: hsm.RoleMaterial, Algorithm: hsm.AES256, Name: victimName},
-	} {
+	specs := []hsm.Spec{{Role: hsm.RoleMaterial, Algorithm: hsm.AES256, Name: victimName}}
+	for _, class := range hsm.Classes {
+		spec := class.Material()
+		spec.Name = victimName
+		specs = append(specs, spec)
+	}
+	for _, spec := range specs {
 		if _, err := c.Generate(ctx, spec, hsm.NewID()); err != nil {
 			return err
 		}

@@ -49,7 +49,7 @@ func parsePackage(b []byte) (Package, error) {
 		p.Keys = append(p.Keys, PackedKey{
 			Class:   hsm.Class(r.String(32)),
 			Wrapped: r.Bytes(1024),
-			Proof:   hsm.Proof{Wrapped: r.Bytes(1024), Answer: r.Bytes(1024)},
+			Proof:   hsm.Proof{Wrapped: r.Bytes(4096), Answer: r.Bytes(1024)}, // a wrapped RSA-2048 key has 1,232 bytes
 		})
 	}
 	return p, r.Done()
