@@ -138,8 +138,8 @@ func (s *Service) deleteDue(ctx context.Context, id arn.KeyID) error {
 		return s.auditEvent(ctx, cause, k.Account, id, details, err)
 	}
 	s.step("delete", "tombstone")
-	s.grave.add(id, t)
-	return s.bury(ctx, id)
+	s.grave.add(id, t) // the worker goes on there
+	return nil
 }
 
 // entomb puts a tombstone in the place of the key's row. Aliases, grants, marks and what is

@@ -8,6 +8,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/store"
 )
 
 // OperationRows lists the operations that have a row, for the test that compares them with
@@ -101,5 +102,25 @@ func (s *Service) GrantCopies(ctx context.Context, id arn.KeyID, n int) error {
 		}
 		return nil
 	}, nil)
+	return err
+}
+
+// OpenIntents returns the CKA_IDs that open intents name.
+func (s *Service) OpenIntents(ctx context.Context) (ids []string) {
+	err := s.book.View(ctx, func(tx *seal.Tx) error {
+		return tx.Scan(kindIntent, func(row store.Row, _ *seal.Finding) error {
+			ids = append(ids, row.ID)
+			return nil
+		})
+	})
+	if err != nil {
+		panic(err)
+	}
+	return ids
+}
+
+// SetState puts a key into a state that this package's operations do not reach.
+func (s *Service) SetState(ctx context.Context, id arn.KeyID, fn func(*Key)) error {
+	_, err := s.change(ctx, id, func(k *Key) error { fn(k); return nil }, nil)
 	return err
 }

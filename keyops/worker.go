@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -92,9 +94,6 @@ func (s *Service) Work(ctx context.Context) error {
 		return nil // said before; nothing can be written any more
 	}
 	errs := []error{s.try(ctx, "clock", s.lookAtClock)}
-	for id := range s.grave.open {
-		errs = append(errs, s.try(ctx, "bury "+string(id), func(ctx context.Context) error { return s.bury(ctx, id) }))
-	}
 	errs = append(errs, s.try(ctx, "leftovers", s.resolveLeftovers))
 	now := s.now()
 	for _, id := range s.view.dueAt(now) {
@@ -108,6 +107,9 @@ func (s *Service) Work(ctx context.Context) error {
 			}
 			errs = append(errs, s.try(ctx, w.name+" "+string(id), func(ctx context.Context) error { return w.do(s, ctx, id) }))
 		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.grave.open)) {
+		errs = append(errs, s.try(ctx, "bury "+string(id), func(ctx context.Context) error { return s.bury(ctx, id) }))
 	}
 	errs = append(errs, s.try(ctx, "usage", func(ctx context.Context) error { return s.saveUsage(ctx, false) }))
 	return errors.Join(errs...)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -105,7 +106,14 @@ func (d *daemon) run(ctx context.Context) error {
 		"region": d.self.Region, "instance": d.self.Instance, "boundary": d.boundary,
 		"took": time.Since(d.begun).Round(time.Millisecond).String(),
 	}).Info("serving")
+	// What the worker writes last needs the lease, so it ends before that does.
+	working, rest := context.WithCancel(needed)
+	defer rest()
+	var worker sync.WaitGroup
+	worker.Go(func() { d.keys.Run(working) })
 	err := d.gateway.Serve(serving)
+	rest()
+	worker.Wait()
 	end()
 	err = errors.Join(err, background.Wait())
 	d.log.Info("stopped serving")
