@@ -134,8 +134,8 @@ func (r *Replicator) contact(id arn.KeyID) mrk.Contact {
 			}
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			_, unsettled := p.unsettled[id]
-			return p.heard && !unsettled
+			why, unsettled := p.unsettled[id]
+			return p.heard && (!unsettled || why.heard)
 		},
 		Nonce: func() (mrk.Nonce, error) { return mrk.NewNonce(r.cfg.Rand) },
 		Now:   func() int64 { return r.cfg.Clock().Unix() },

@@ -17,6 +17,11 @@ import (
 // what is not settled by then has a fault, and waits like one.
 const rounds = 12
 
+// errNoKey means that the peer does not have a key that it should have, and has said so. A
+// primary Region that was restored may have forgotten the request: only operators can make
+// another, and nobody needs to wait for what the peer might still tell.
+var errNoKey = errors.New("the peer does not have the key")
+
 // syncKey exchanges facts and materials of one key until both ends know the same and the
 // peer lacks nothing that this Region is to send.
 func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
@@ -50,6 +55,9 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 		if last.trouble.cause == mrk.CauseCreateRequestMissing && !introduce && body.hash != (mrk.Hash{}) {
 			introduce = true // the peer may not know that this Region is a member
 			continue
+		}
+		if last.trouble.cause == mrk.CauseCreateRequestMissing && last.hash == (mrk.Hash{}) {
+			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
 		}
 		if last.trouble.cause != "" {
 			return troubleError(last.trouble)

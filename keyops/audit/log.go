@@ -36,7 +36,7 @@ type Config struct {
 	// Flush is how long a queued record may wait for the disk; with 0 each is on disk
 	// before its call is answered.
 	Flush             time.Duration
-	CheckpointEvery   time.Duration // between checkpoints while there is something new; 0 = one second
+	CheckpointEvery   time.Duration // between checkpoints while there is something new; 0 = one second, negative = only when Checkpoint is called
 	CheckpointRecords int           // a checkpoint comes earlier after so many records; 0 = 1000
 	QueueLength       int           // records that wait for the disk before calls fail; 0 = 16384
 	// A new file begins with the next line once a file is this large or this old; 0 = 256 MiB
@@ -164,7 +164,9 @@ func start(ctx context.Context, cfg Config, d directory) (*Log, error) {
 		l.shut()
 		return nil, err
 	}
-	l.tickers.Go(l.checkpoints)
+	if cfg.CheckpointEvery > 0 {
+		l.tickers.Go(l.checkpoints)
+	}
 	return l, nil
 }
 

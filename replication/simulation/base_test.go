@@ -1,0 +1,151 @@
+// Package simulation runs the real replication and key operations of three to five Regions
+// in one goroutine, over a network, clocks, stores and tokens that fail as a seed says.
+//
+// Nothing that decides is simulated: keyops.Service, replication.Replicator, the seals, the
+// audit log and the rules are those of the daemon. Simulated are the way of a message, the
+// time, the disk and the token, each behind the interface that production uses. A seed
+// decides everything, so a failing one replays to the byte.
+package simulation
+
+import (
+	"context"
+	"crypto"
+	"crypto/hmac"
+	"crypto/sha512"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/hsm/hsmtest"
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/keyopstest"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
+	"github.com/keyferry/keyferry/keyops/transport"
+)
+
+// names are the Regions of a simulated deployment, the first ones of which take part.
+var names = []region.Name{"eu-paris-1", "us-east-1", "ap-tokyo-1", "sa-lima-1", "af-lagos-1"}
+
+// plant is what one Region has before any schedule begins: what its ceremonies left. It is
+// made once, since every schedule begins the same, and never changed.
+type plant struct {
+	descriptor region.SignedDescriptor
+	operators  []crypto.Signer
+	signing    hsm.ID
+	seal       hsm.ID
+	token      hsmtest.Snapshot
+	transport  transport.Set
+}
+
+var plants = sync.OnceValues(func() (map[region.Name]plant, error) {
+	dir, err := os.MkdirTemp("", "keyferry-simulation-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	return makePlants(context.Background(), dir)
+})
+
+// noTest receives what no correct caller of a token does while the plants are made.
+type noTest struct{}
+
+func (noTest) Helper()                           {}
+func (noTest) Errorf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
+func makePlants(ctx context.Context, dir string) (map[region.Name]plant, error) {
+	var regions []*keyopstest.Region
+	for _, name := range names {
+		d := filepath.Join(dir, string(name))
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return nil, err
+		}
+		r, err := keyopstest.Make(ctx, d, noTest{}, keyopstest.Options{Name: name})
+		if err != nil {
+			return nil, err
+		}
+		regions = append(regions, r)
+	}
+	for _, source := range regions {
+		for _, destination := range regions {
+			if source == destination {
+				continue
+			}
+			name := keyopstest.SetName(source, destination, 1)
+			made := hsmtest.Establish(source.Fake, destination.Fake, name.String())
+			if err := keyopstest.Transcribe(ctx, source, destination, name, made); err != nil {
+				return nil, err
+			}
+		}
+	}
+	all := map[region.Name]plant{}
+	for _, r := range regions {
+		set, err := transport.Load(r.Dir)
+		if err != nil {
+			return nil, err
+		}
+		all[r.Options.Name] = plant{
+			descriptor: r.Descriptor, operators: r.Operators, signing: r.Signing, seal: r.SealKey,
+			token: r.Fake.Snapshot(), transport: set,
+		}
+	}
+	return all, nil
+}
+
+// A signature costs a hundred times what everything else in a step does. Here a Region's
+// word is an HMAC under a key that only its token and the verifier below use.
+
+func shortSign(r region.Name, digest []byte) []byte {
+	h := hmac.New(sha512.New384, []byte(r))
+	h.Write(digest)
+	return h.Sum(nil)
+}
+
+// shortVerifier stands where production has the pinned descriptors.
+type shortVerifier map[region.Name]region.InstanceID
+
+func (v shortVerifier) Verify(r region.Name, instance region.InstanceID, s statement.Signed) error {
+	if v[r] != instance {
+		return fmt.Errorf("instance %s of %s is not pinned", instance, r)
+	}
+	if !hmac.Equal(shortSign(r, statement.Digest(s.Purpose, s.Payload)), s.Signature) {
+		return statement.ErrSignature
+	}
+	return nil
+}
+
+// token is a Region's token in one run of its daemon.
+type token struct {
+	*hsmtest.Fake
+	name    region.Name
+	signing hsm.ID
+}
+
+var _ keyops.Token = token{}
+
+// Sign signs in the Region's name at no cost, and otherwise as the fake does.
+func (t token) Sign(ctx context.Context, id hsm.ID, digest []byte) ([]byte, error) {
+	if id != t.signing {
+		return t.Fake.Sign(ctx, id, digest)
+	}
+	if err := t.Fake.Health(ctx); err != nil { // counted, and failing, like any call
+		return nil, err
+	}
+	return shortSign(t.name, digest), nil
+}
+
+// approve lets a Region's operators approve a request.
+func (p plant) approve(ctx context.Context, q approval.Request) ([]statement.File, error) {
+	var files []statement.File
+	for _, k := range p.operators {
+		f, err := approval.Sign(ctx, k, q)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}

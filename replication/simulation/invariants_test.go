@@ -1,0 +1,317 @@
+package simulation
+
+import (
+	"context"
+	"slices"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/hsm/hsmtest"
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/replication"
+)
+
+// ledger is what the invariants remember of a schedule.
+type ledger struct {
+	states  map[stateName]mrk.Hash
+	objects map[string]map[place]bool // by material ID: where it was ever seen
+}
+
+type stateName struct {
+	key   arn.KeyID
+	epoch string
+	seq   uint64
+}
+
+type place struct {
+	node   *node
+	object hsm.ID
+}
+
+func newLedger() ledger {
+	return ledger{states: map[stateName]mrk.Hash{}, objects: map[string]map[place]bool{}}
+}
+
+// check looks at every invariant of DESIGN 15 that can be seen from outside.
+func (w *world) check() {
+	for _, id := range w.keys {
+		if w.failed != "" {
+			return
+		}
+		w.record(id)
+		w.onePrimary(id)
+		w.readable(id)
+		w.nothingLost(id)
+	}
+	for _, n := range w.nodes {
+		n.believe()
+	}
+}
+
+// record writes down what everybody has, and compares numbers: no Region writes two states
+// with one number.
+func (w *world) record(id arn.KeyID) {
+	for _, n := range w.nodes {
+		k := n.key(id)
+		if k == nil {
+			continue
+		}
+		for _, m := range k.Materials {
+			at := w.ledger.objects[m.ID.String()]
+			if at == nil {
+				at = map[place]bool{}
+				w.ledger.objects[m.ID.String()] = at
+			}
+			at[place{n, m.Object}] = true
+		}
+		st := k.Set.State()
+		if st == nil {
+			continue
+		}
+		name := stateName{id, st.Epoch.String(), st.Seq}
+		if before, ok := w.ledger.states[name]; ok && before != st.Hash() {
+			w.break_("two states %d of epoch %s of %s", st.Seq, st.Epoch, id)
+		}
+		w.ledger.states[name] = st.Hash()
+	}
+}
+
+// onePrimary is D1: in one epoch one Region acts.
+func (w *world) onePrimary(id arn.KeyID) {
+	acting := map[mrk.Epoch]region.Name{}
+	for _, n := range w.up() {
+		k := n.key(id)
+		if k == nil || !k.Set.Acting() {
+			continue
+		}
+		if other, ok := acting[k.Set.Epoch()]; ok {
+			w.break_("%s and %s act in epoch %s of %s", other, n.name, k.Set.Epoch(), id)
+		}
+		acting[k.Set.Epoch()] = n.name
+	}
+}
+
+// readable is D2 and D3: what an active member encrypted, every active member decrypts.
+func (w *world) readable(id arn.KeyID) {
+	for _, l := range w.letters {
+		if l.key != id {
+			continue
+		}
+		for _, n := range w.nodes {
+			if !w.reads(n, l) {
+				continue
+			}
+			k := n.key(id)
+			held := slices.ContainsFunc(k.Materials, func(m keyops.Material) bool { return m.ID.String() == l.material && n.holds(k, m) })
+			if !held {
+				w.break_("%s, active, does not hold %.8s, with which %s, active, encrypted", n.name, l.material, l.from)
+				return
+			}
+		}
+	}
+}
+
+// reads reports whether a Region has to be able to decrypt a letter.
+func (w *world) reads(n *node, l letter) bool {
+	from := w.node(l.from)
+	if l.excused || n.doubted || from.doubted || from.out[l.key][n.name] {
+		return false
+	}
+	top := w.newest(l.key)
+	return w.active(top, n, l.key) && (n == from || w.active(top, from, l.key))
+}
+
+func (w *world) active(top *mrk.State, n *node, id arn.KeyID) bool {
+	k := n.key(id)
+	if k == nil || top == nil || k.State != keystate.Enabled {
+		return false
+	}
+	e := top.Entry(n.name)
+	return e.Status == mrk.Active && e.Incarnation == k.Set.Incarnation()
+}
+
+// nothingLost is that whatever encrypted is in some token.
+func (w *world) nothingLost(id arn.KeyID) {
+	seen := map[string]bool{}
+	for _, l := range w.letters {
+		if l.key != id || seen[l.material] {
+			continue
+		}
+		seen[l.material] = true
+		if !w.somewhere(l.material, nil) {
+			w.break_("material %.8s of %s encrypted and is in no token", l.material, id)
+			return
+		}
+	}
+}
+
+// somewhere reports whether a material is in any token but one.
+func (w *world) somewhere(m string, but *node) bool {
+	for at := range w.ledger.objects[m] {
+		if at.node == but {
+			continue
+		}
+		if _, err := at.node.fake.Lookup(context.Background(), at.object); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// spared reports whether a token can go back to what a snapshot holds without the loss of
+// anything that no other token has: that fault nothing survives.
+func (w *world) spared(n *node, s hsmtest.Snapshot) bool {
+	kept := hsmtest.NewFake(n, hsmtest.Options{})
+	kept.Restore(s)
+	for m, places := range w.ledger.objects {
+		for at := range places {
+			if at.node != n {
+				continue
+			}
+			_, had := n.fake.Lookup(context.Background(), at.object)
+			_, has := kept.Lookup(context.Background(), at.object)
+			if had == nil && has != nil && !w.somewhere(m, n) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// doubt excuses a Region whose store or token went back in time, until the primary Region
+// knows of it: what it encrypted before others may not have, and it may lack what it had.
+func (n *node) doubt(really bool) {
+	if !really {
+		return
+	}
+	n.doubted, n.w.restored = true, true
+	for i := range n.w.letters {
+		if n.w.letters[i].from == n.name {
+			n.w.letters[i].excused = true
+		}
+	}
+}
+
+// recallOut notes whom a restored primary Region does not wait for.
+func (n *node) recallOut() {
+	n.out = map[arn.KeyID]map[region.Name]bool{}
+	for _, id := range n.w.keys {
+		k := n.key(id)
+		if k == nil || k.Set.State() == nil || k.Set.Primary() != n.name {
+			continue
+		}
+		n.out[id] = map[region.Name]bool{}
+		for _, o := range n.w.nodes {
+			if e := k.Set.Entry(o.name); !e.Status.Awaited() {
+				n.out[id][o.name] = true
+			}
+		}
+	}
+}
+
+// believe ends a doubt once the primary Region of every key knows the Region's newest word
+// and counts it active all the same.
+func (n *node) believe() {
+	if !n.doubted || !n.running() {
+		return
+	}
+	for _, id := range n.w.keys {
+		k := n.key(id)
+		if k == nil {
+			continue
+		}
+		p, its := n.w.acting(id)
+		if p == nil || p.doubted && p != n {
+			return
+		}
+		known, own := its.Set.Fact(n.name), k.Set.Own()
+		if known == nil || own == nil || known.Hash() != own.Hash() ||
+			k.Set.State().Hash() != its.Set.State().Hash() || its.Set.Entry(n.name).Status != mrk.Active {
+			return
+		}
+	}
+	n.doubted = false
+}
+
+// converged is what must be true once nothing goes wrong any more.
+func (w *world) converged() {
+	for _, id := range w.keys {
+		top := w.newest(id)
+		p, pk := w.acting(id)
+		if p == nil {
+			w.break_("nobody acts as the primary Region of %s", id)
+			return
+		}
+		if top.Compare(pk.Set.State()) != 0 {
+			w.break_("%s acts by an old state of %s", p.name, id)
+		}
+		for _, e := range top.Members {
+			w.same(id, p, pk, e)
+		}
+		for _, l := range w.letters {
+			if l.key == id {
+				w.readEverywhere(l, top)
+			}
+		}
+	}
+	for _, n := range w.nodes {
+		m := slices.DeleteFunc(n.marks(), func(m keyops.Mark) bool { return m.Cause == mrk.CauseCreateRequestMissing && w.restored })
+		if len(m) > 0 {
+			w.break_("%s still has %d marks, the first for %s: %s %s", n.name, len(m), m[0].Peer, m[0].Cause, m[0].Text)
+		}
+	}
+}
+
+// forgotten reports whether a member was asked for by a primary Region that was restored
+// since and has forgotten what it asked for. It stays out until operators decide.
+func (w *world) forgotten(id arn.KeyID, pk *keyops.Key, e mrk.Entry) bool {
+	_, kept := pk.Set.Request(e.Region)
+	return w.restored && !kept && e.Status == mrk.Joining && w.node(e.Region).key(id) == nil
+}
+
+// same compares a member with the primary Region.
+func (w *world) same(id arn.KeyID, p *node, pk *keyops.Key, e mrk.Entry) {
+	if !e.Status.In() || w.forgotten(id, pk, e) {
+		return
+	}
+	n := w.node(e.Region)
+	k := n.key(id)
+	switch {
+	case k == nil:
+		w.break_("%s lists %s, which does not have %s", p.name, n.name, id)
+	case e.Status != mrk.Active:
+		w.break_("%s is %s in %s", n.name, e.Status, id)
+	case k.Set.Hash() != pk.Set.Hash():
+		w.break_("%s and %s know different facts of %s", p.name, n.name, id)
+	case k.Set.Frozen() != nil:
+		w.break_("%s has %s frozen: %s of %s", n.name, id, k.Set.Frozen().Cause, k.Set.Frozen().Writer)
+	case k.State != keystate.Enabled:
+		w.break_("%s in %s is %s", id, n.name, k.State)
+	case k.Current != pk.Current || len(k.Held()) != len(pk.Held()):
+		w.break_("%s holds %d and uses %.8s, %s holds %d and uses %.8s", n.name, len(k.Held()), k.Current, p.name, len(pk.Held()), pk.Current)
+	}
+	if w.failed != "" {
+		return
+	}
+	for _, row := range n.run.repl.Status(id) {
+		if row.Status != replication.StatusSynchronized && !w.forgotten(id, pk, pk.Set.Entry(row.Region)) {
+			w.break_("%s shows %s in %s as %s %s %s", n.name, row.Region, id, row.Status, row.Cause, row.Text)
+		}
+	}
+}
+
+// readEverywhere opens a letter at every member.
+func (w *world) readEverywhere(l letter, top *mrk.State) {
+	for _, n := range w.nodes {
+		k := n.key(l.key)
+		if k == nil || top.Entry(n.name).Status != mrk.Active || w.failed != "" {
+			continue
+		}
+		if _, err := w.open(n.run, l); err != nil {
+			w.break_("after healing %s cannot decrypt what %s encrypted: %v", n.name, l.from, err)
+		}
+	}
+}

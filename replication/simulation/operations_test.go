@@ -1,0 +1,382 @@
+package simulation
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/keyferry/keyferry/hsm/hsmtest"
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keyopstest"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/store/storetest"
+)
+
+// operation is one thing that may happen. What cannot happen now does nothing.
+type operation struct {
+	name   string
+	weight int // how often it is chosen, compared with the others
+	do     func(*world)
+}
+
+// operations is everything that may happen between two messages.
+var operations = []operation{
+	{"create", 3, (*world).create},
+	{"replicate", 8, (*world).replicate},
+	{"encrypt", 12, (*world).encrypt},
+	{"decrypt", 6, (*world).decrypt},
+	{"disable", 2, (*world).toggle},
+	{"suspend", 2, (*world).suspend},
+	{"round", 50, (*world).round},
+	{"step", 4, (*world).step},
+	{"checkpoint", 4, (*world).checkpoint},
+	{"time", 8, (*world).pass},
+	{"deliver", 8, (*world).deliver},
+	{"cut", 3, (*world).sever},
+	{"mend", 5, (*world).mend},
+	{"fuse", 5, (*world).lightFuse},
+	{"kill", 2, (*world).kill},
+	{"stop", 1, (*world).stopOne},
+	{"start", 12, (*world).startOne},
+	{"back up", 4, (*world).backUp},
+	{"restore", 3, (*world).restore},
+	{"lose token", 1, (*world).loseToken},
+	{"clock", 1, (*world).jump},
+}
+
+// meanwhile is what may happen while a message is on its way.
+var (
+	meanwhile       []operation
+	meanwhileWeight int
+)
+
+// maxDepth bounds how much happens within one exchange.
+const maxDepth = 3
+
+func init() {
+	for _, op := range operations {
+		switch op.name {
+		case "stop", "start", "restore", "back up", "lose token", "clock":
+			continue // between two messages only
+		}
+		meanwhile = append(meanwhile, op)
+		meanwhileWeight += op.weight
+	}
+}
+
+const maxKeys = 2
+
+// caller is an operator of any Region. Its request ID is part of the schedule.
+func caller() keyops.Caller { return keyopstest.Admin() }
+
+// answered checks that an operation ended as it may: done, refused in AWS's terms, or cut
+// off by the end of the daemon.
+func (w *world) answered(n *node, r *run, what string, err error) bool {
+	if r.dead {
+		w.note("%s: %s: cut off", n.name, what)
+		return false
+	}
+	var refused *keyops.Error
+	if err != nil && !errors.As(err, &refused) {
+		w.break_("%s: %s: not an error of the API: %v", n.name, what, err)
+	}
+	w.note("%s: %s: %v", n.name, what, err)
+	return err == nil
+}
+
+func (w *world) anyUp() (*node, *run) {
+	up := w.up()
+	if len(up) == 0 {
+		return nil, nil
+	}
+	n := pick(w, up)
+	return n, n.run
+}
+
+func (w *world) create() {
+	n, r := w.anyUp()
+	if n == nil || len(w.keys) >= maxKeys {
+		return
+	}
+	out, err := r.svc.CreateKey(context.Background(), caller(), keyops.CreateKeyInput{MultiRegion: true})
+	if w.answered(n, r, "create", err) {
+		w.keys = append(w.keys, out.KeyMetadata.KeyID)
+	}
+}
+
+func (w *world) anyKey() arn.KeyID {
+	if len(w.keys) == 0 {
+		return ""
+	}
+	return pick(w, w.keys)
+}
+
+func (w *world) replicate() {
+	id := w.anyKey()
+	n, k := w.acting(id)
+	if n == nil {
+		return
+	}
+	to := pick(w, w.nodes)
+	if to == n || k.Set.Entry(to.name).Status.In() {
+		return
+	}
+	r := n.run
+	_, err := r.svc.ReplicateKey(context.Background(), caller(), keyops.ReplicateKeyInput{KeyID: string(id), ReplicaRegion: string(to.name)})
+	w.answered(n, r, fmt.Sprintf("replicate to %s", to.name), err)
+}
+
+// letter is something that was encrypted.
+type letter struct {
+	key       arn.KeyID
+	from      region.Name
+	material  string
+	blob      []byte
+	plaintext []byte
+	excused   bool // nobody promises that others can read it
+}
+
+func (w *world) encrypt() {
+	n, r := w.anyUp()
+	id := w.anyKey()
+	if n == nil || id == "" || n.key(id) == nil {
+		return
+	}
+	w.encryptAt(n, r, id)
+}
+
+func (w *world) encryptAt(n *node, r *run, id arn.KeyID) bool {
+	l := letter{key: id, from: n.name, plaintext: binary.BigEndian.AppendUint32(nil, uint32(len(w.letters))), excused: n.doubted}
+	out, err := r.svc.Encrypt(context.Background(), caller(), keyops.EncryptInput{KeyID: string(id), Plaintext: l.plaintext})
+	if !w.answered(n, r, "encrypt", err) {
+		return false
+	}
+	l.blob, l.material = out.CiphertextBlob, out.KeyMaterialID
+	w.letters = append(w.letters, l)
+	return true
+}
+
+func (w *world) decrypt() {
+	n, r := w.anyUp()
+	if n == nil || len(w.letters) == 0 {
+		return
+	}
+	l := pick(w, w.letters)
+	must := w.reads(n, l)
+	plaintext, err := w.open(r, l)
+	if !w.answered(n, r, "decrypt", err) {
+		if must && !r.dead {
+			w.break_("%s, active, cannot decrypt what %s encrypted: %v", n.name, l.from, err)
+		}
+		return
+	}
+	if !bytes.Equal(plaintext, l.plaintext) {
+		w.break_("%s decrypts to something else", n.name)
+	}
+}
+
+func (w *world) open(r *run, l letter) ([]byte, error) {
+	out, err := r.svc.Decrypt(context.Background(), caller(), keyops.DecryptInput{CiphertextBlob: l.blob})
+	return out.Plaintext, err
+}
+
+// toggle disables a key, or enables it again.
+func (w *world) toggle() {
+	n, r := w.anyUp()
+	id := w.anyKey()
+	if n == nil || id == "" || n.key(id) == nil {
+		return
+	}
+	if w.chance(30) {
+		_, err := r.svc.DisableKey(context.Background(), caller(), keyops.DisableKeyInput{KeyID: string(id)})
+		w.answered(n, r, "disable", err)
+		return
+	}
+	_, err := r.svc.EnableKey(context.Background(), caller(), keyops.EnableKeyInput{KeyID: string(id)})
+	w.answered(n, r, "enable", err)
+}
+
+// suspend does what operators do with a Region that is dark for long.
+func (w *world) suspend() {
+	id := w.anyKey()
+	n, k := w.acting(id)
+	if n == nil {
+		return
+	}
+	to := pick(w, w.nodes)
+	if e := k.Set.Entry(to.name); to == n || !e.Status.In() {
+		return
+	}
+	r := n.run
+	ctx := context.Background()
+	err := r.svc.UpdateShared(ctx, id, keyops.Cause{Event: "SuspendRegion"}, func(k *keyops.Key) error {
+		return k.Set.Suspend(ctx, r.svc.Signer(), to.name)
+	})
+	w.note("%s: suspend %s: %v", n.name, to.name, err)
+}
+
+// round lets one Region do what is due with one peer.
+func (w *world) round() {
+	n, r := w.anyUp()
+	if n == nil {
+		return
+	}
+	peer := pick(w, w.nodes)
+	pair := [2]region.Name{n.name, peer.name}
+	if peer == n || w.rounds[pair] {
+		return // each peer has one sender
+	}
+	w.rounds[pair] = true
+	defer delete(w.rounds, pair)
+	next := r.repl.Round(context.Background(), peer.name)
+	w.note("%s: round with %s", n.name, peer.name)
+	if wait := next.Sub(n.clock()); !r.dead && wait > 0 && wait < time.Hour && w.chance(50) {
+		w.now = w.now.Add(wait)
+	}
+}
+
+func (w *world) step() {
+	if n, r := w.anyUp(); n != nil {
+		r.repl.Step(context.Background())
+		w.note("%s: step", n.name)
+	}
+}
+
+// checkpoint is what a daemon does by its clock every second.
+func (w *world) checkpoint() {
+	if n, r := w.anyUp(); n != nil {
+		_, err := r.log.Checkpoint(context.Background())
+		w.note("%s: checkpoint: %t", n.name, err == nil)
+	}
+}
+
+func (w *world) pass() {
+	w.now = w.now.Add(time.Duration(w.rng.IntN(60_000)) * time.Millisecond)
+}
+
+func (w *world) jump() {
+	pick(w, w.nodes).offset += time.Duration(w.rng.IntN(48*60)-24*60) * time.Minute
+}
+
+func (w *world) sever() {
+	a, b := pick(w, w.nodes), pick(w, w.nodes)
+	w.net.cut[[2]region.Name{a.name, b.name}] = true
+	if w.chance(60) {
+		w.net.cut[[2]region.Name{b.name, a.name}] = true
+	}
+}
+
+func (w *world) mend() {
+	if w.chance(30) {
+		w.net.heal()
+		return
+	}
+	a, b := pick(w, w.nodes), pick(w, w.nodes)
+	delete(w.net.cut, [2]region.Name{a.name, b.name})
+	delete(w.net.cut, [2]region.Name{b.name, a.name})
+}
+
+func (w *world) lightFuse() {
+	if n, _ := w.anyUp(); n != nil {
+		n.fuse = fuse{1 + w.rng.IntN(40)}
+	}
+}
+
+func (w *world) kill() {
+	if n, r := w.anyUp(); n != nil {
+		w.note("%s: killed", n.name)
+		r.die()
+	}
+}
+
+func (w *world) stopOne() {
+	if n, _ := w.anyUp(); n != nil {
+		w.note("%s: stopped", n.name)
+		n.stop()
+	}
+}
+
+func (w *world) startOne() {
+	for _, n := range w.nodes {
+		if !n.running() {
+			w.note("%s: started", n.name)
+			w.must(n.start())
+			return
+		}
+	}
+}
+
+// backup is what a backup of one Region holds.
+type backup struct {
+	of    *node
+	file  *storetest.Memory
+	token hsmtest.Snapshot
+	keys  []arn.KeyID // those that the Region had
+}
+
+func (w *world) backUp() {
+	n := pick(w, w.nodes)
+	if len(w.backups) >= 8 {
+		return
+	}
+	file, err := n.file.Backup(n.clock())
+	w.must(err)
+	w.note("%s: backed up", n.name)
+	w.backups = append(w.backups, backup{n, file, n.fake.Snapshot(), n.had()})
+}
+
+func (n *node) had() []arn.KeyID {
+	return slices.DeleteFunc(slices.Clone(n.w.keys), func(id arn.KeyID) bool { return n.key(id) == nil })
+}
+
+// restore puts a backup back: the store, the token, or both.
+func (w *world) restore() {
+	if len(w.backups) == 0 {
+		return
+	}
+	b := pick(w, w.backups)
+	n := b.of
+	store, token := w.chance(70), w.chance(50)
+	if store && !slices.Equal(b.keys, n.had()) {
+		// A key of which a Region's store has never heard comes back without its policy, which
+		// this release does not do yet.
+		return
+	}
+	if token && !w.spared(n, b.token) {
+		return
+	}
+	if n.running() {
+		n.stop()
+	}
+	n.doubt(store || token)
+	if store {
+		n.file = b.file.Copy()
+		n.last = map[arn.KeyID]*keyops.Key{}
+	}
+	if token {
+		n.fake.Restore(b.token)
+	}
+	w.note("%s: restored, store %t, token %t", n.name, store, token)
+	w.must(n.start())
+	n.recallOut()
+}
+
+// loseToken empties a token of its materials.
+func (w *world) loseToken() {
+	n := pick(w, w.nodes)
+	if !w.spared(n, n.plant.token) {
+		return
+	}
+	if n.running() {
+		n.stop()
+	}
+	n.doubt(true)
+	n.fake.Restore(n.plant.token)
+	w.note("%s: token lost", n.name)
+	w.must(n.start())
+}

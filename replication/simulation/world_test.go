@@ -1,0 +1,265 @@
+package simulation
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+	"testing/cryptotest"
+	"time"
+
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/region"
+)
+
+// world is one schedule: a deployment, and what befalls it.
+type world struct {
+	t     *testing.T
+	dir   string // for audit logs
+	rng   *rand.Rand
+	nodes []*node
+	now   time.Time
+	net   network
+	depth int // operations in progress, one within the other
+
+	keys    []arn.KeyID
+	letters []letter // everything that was encrypted
+	backups []backup
+	ledger  ledger
+	rounds  map[[2]region.Name]bool // in progress
+	shapes  []uint64                // of the states that were visited
+
+	faults   bool     // whether things go wrong
+	log      []string // what happened
+	failed   string   // the first broken invariant
+	restored bool     // whether any store or token ever went back in time
+	steps    int
+}
+
+// settings bound what a schedule may do.
+type settings struct {
+	regions int // 0 = 3 to 5, as the seed says
+	steps   int // 0 = 20 to 120, as the seed says
+	only    []string
+	without []string
+}
+
+var start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// newWorld makes a deployment of Regions that are all up.
+func newWorld(t *testing.T, dir string, seed uint64, s settings) *world {
+	t.Helper()
+	cryptotest.SetGlobalRandom(t, seed)
+	w := &world{
+		t: t, dir: dir, rng: rand.New(rand.NewPCG(seed, 0x6b657966)), now: start, faults: true,
+		ledger: newLedger(), rounds: map[[2]region.Name]bool{},
+	}
+	if s.regions == 0 {
+		s.regions = 3 + w.rng.IntN(len(names)-2)
+	}
+	all, err := plants()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pinned := shortVerifier{}
+	for _, name := range names[:s.regions] {
+		pinned[name] = all[name].descriptor.Instance
+	}
+	for _, name := range names[:s.regions] {
+		w.nodes = append(w.nodes, newNode(w, name, all[name], pinned))
+	}
+	w.net = newNetwork()
+	for _, n := range w.nodes {
+		w.must(n.start())
+	}
+	return w
+}
+
+// must fails the schedule for what is the simulation's own fault.
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.break_("the simulation cannot go on: %v", err)
+	}
+}
+
+// break_ records a broken invariant. The first one counts.
+func (w *world) break_(format string, args ...any) {
+	if w.failed == "" {
+		w.failed = fmt.Sprintf(format, args...)
+		w.note("BROKEN: %s", w.failed)
+	}
+}
+
+// note writes down what happened.
+func (w *world) note(format string, args ...any) {
+	w.log = append(w.log, fmt.Sprintf("%4d %*s%s", w.steps, 2*w.depth, "", fmt.Sprintf(format, args...)))
+}
+
+var verbose = os.Getenv("SIMULATION_LOG") != ""
+
+// chance is true so often of 100.
+func (w *world) chance(percent int) bool { return w.rng.IntN(100) < percent }
+
+func pick[T any](w *world, of []T) T { return of[w.rng.IntN(len(of))] }
+
+// up returns the Regions whose daemon runs.
+func (w *world) up() []*node {
+	return slices.DeleteFunc(slices.Clone(w.nodes), func(n *node) bool { return !n.running() })
+}
+
+func (w *world) node(name region.Name) *node {
+	for _, n := range w.nodes {
+		if n.name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// do runs one operation of the table.
+func (w *world) do(op operation) {
+	if w.depth == 0 {
+		w.steps++
+	}
+	w.depth++
+	op.do(w)
+	w.depth--
+	if w.depth > 0 {
+		return
+	}
+	for _, n := range w.nodes {
+		n.reap()
+	}
+	w.check()
+	w.shapes = append(w.shapes, w.shape())
+}
+
+// run does so many steps, or fewer if an invariant breaks.
+func (w *world) run(steps int, ops []operation) {
+	total := 0
+	for _, op := range ops {
+		total += op.weight
+	}
+	for range steps {
+		if w.failed != "" {
+			return
+		}
+		w.do(choose(w, ops, total))
+	}
+}
+
+func choose(w *world, ops []operation, total int) operation {
+	n := w.rng.IntN(total)
+	for _, op := range ops {
+		if n -= op.weight; n < 0 {
+			return op
+		}
+	}
+	panic("weights do not add up")
+}
+
+// heal ends all faults and lets every Region do what it would do by itself, until nothing
+// changes any more.
+func (w *world) heal() {
+	w.faults = false
+	w.net.heal()
+	for _, n := range w.nodes {
+		n.fuse = fuse{}
+		if !n.running() {
+			w.must(n.start())
+		}
+	}
+	for round := 0; w.failed == ""; round++ {
+		before := w.summary()
+		for range 2 { // one round may find out that the peer has started again
+			for _, n := range w.nodes {
+				n.enableAll()
+				for _, peer := range w.nodes {
+					if n != peer {
+						n.run.repl.Round(context.Background(), peer.name)
+					}
+				}
+				n.run.repl.Step(context.Background())
+				w.now = w.now.Add(time.Minute)
+			}
+		}
+		w.check()
+		if w.summary() == before {
+			break
+		}
+		if round == 40 {
+			w.break_("still changing after %d rounds of healing", round)
+		}
+	}
+	if w.failed == "" {
+		w.converged()
+	}
+}
+
+// enableAll ends what clients did to the keys, which nothing else would.
+func (n *node) enableAll() {
+	for _, id := range n.w.keys {
+		if k := n.key(id); k != nil && k.State == keystate.Disabled {
+			_, err := n.run.svc.EnableKey(context.Background(), caller(), keyops.EnableKeyInput{KeyID: string(id)})
+			n.w.must(err)
+		}
+	}
+}
+
+// summary is the hash of everything that matters in the deployment.
+func (w *world) summary() [32]byte {
+	h := sha256.New()
+	for _, n := range w.nodes {
+		fmt.Fprintf(h, "%s %t %d\n", n.name, n.running(), len(n.marks()))
+		for _, id := range w.keys {
+			k := n.key(id)
+			if k == nil {
+				continue
+			}
+			sum := k.Set.Hash()
+			fmt.Fprintf(h, "%s %x %s %v %t\n", id, sum, k.State, k.Current, k.Set.Acting())
+			for _, m := range k.Materials {
+				fmt.Fprintf(h, "%v %t\n", m.ID, m.Lost)
+			}
+		}
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// shape is like summary, but forgets numbers that only grow and names that chance chose, so
+// that states which differ in nothing else count as one.
+func (w *world) shape() uint64 {
+	h := sha256.New()
+	ids := map[string]int{}
+	nick := func(s string) int {
+		if _, ok := ids[s]; !ok {
+			ids[s] = len(ids)
+		}
+		return ids[s]
+	}
+	for _, n := range w.nodes {
+		fmt.Fprintf(h, "%s %t %t %d\n", n.name, n.running(), n.doubted, len(n.marks()))
+		for _, id := range w.keys {
+			k := n.key(id)
+			if k == nil {
+				fmt.Fprint(h, "-")
+				continue
+			}
+			fmt.Fprintf(h, "%d %s %d %d %t %d %d\n", nick(string(id)), k.State, nick(k.Set.Epoch().String()), nick(k.Current.String()), k.Set.Acting(), k.Set.Incarnation(), nick(k.Set.Pending().String()))
+			for _, m := range k.Materials {
+				fmt.Fprintf(h, "%d %t ", nick(m.ID.String()), m.Lost)
+			}
+			for _, m := range k.Set.Members() {
+				fmt.Fprintf(h, "%s %s %d %t ", m.Region, m.Status, m.Incarnation, m.Fact != nil)
+			}
+		}
+	}
+	return binary.BigEndian.Uint64(h.Sum(nil))
+}
