@@ -127,9 +127,9 @@ type token struct {
 var _ keyops.Token = token{}
 
 // Sign signs in the Region's name at no cost, and otherwise as the fake does.
-func (t token) Sign(ctx context.Context, id hsm.ID, digest []byte) ([]byte, error) {
+func (t token) Sign(ctx context.Context, id hsm.ID, scheme hsm.SignScheme, digest []byte) ([]byte, error) {
 	if id != t.signing {
-		return t.Fake.Sign(ctx, id, digest)
+		return t.Fake.Sign(ctx, id, scheme, digest)
 	}
 	if err := t.Fake.Health(ctx); err != nil { // counted, and failing, like any call
 		return nil, err

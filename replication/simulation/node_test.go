@@ -174,7 +174,7 @@ func (r *run) open(ctx context.Context) (err error) {
 	r.log, err = audit.Open(ctx, audit.Config{
 		Dir: n.audit, Region: n.name, Instance: n.plant.descriptor.Instance, CheckpointEvery: -1, MaxFileAge: 1000 * 24 * time.Hour, Now: n.clock,
 		Signer: statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
-			return n.token().Sign(ctx, n.plant.signing, digest)
+			return n.token().Sign(ctx, n.plant.signing, hsm.SignScheme{}, digest)
 		}),
 	})
 	return err

@@ -32,6 +32,8 @@ var operations = []operation{
 	{"decrypt", 6, (*world).decrypt},
 	{"disable", 2, (*world).toggle},
 	{"suspend", 2, (*world).suspend},
+	{"rotate", 6, (*world).rotate},
+	{"work", 4, (*world).work},
 	{"round", 50, (*world).round},
 	{"step", 4, (*world).step},
 	{"checkpoint", 4, (*world).checkpoint},
@@ -218,6 +220,25 @@ func (w *world) suspend() {
 		return k.Set.Suspend(ctx, r.svc.Signer(), to.name)
 	})
 	w.note("%s: suspend %s: %v", n.name, to.name, err)
+}
+
+func (w *world) rotate() {
+	id := w.anyKey()
+	n, _ := w.acting(id)
+	if n == nil {
+		return
+	}
+	r := n.run
+	_, err := r.svc.RotateKeyOnDemand(context.Background(), caller(), keyops.RotateKeyOnDemandInput{KeyID: string(id)})
+	w.answered(n, r, "rotate", err)
+}
+
+// work is what a daemon does by its clock every minute.
+func (w *world) work() {
+	if n, r := w.anyUp(); n != nil {
+		err := r.svc.Work(context.Background())
+		w.note("%s: work: %t", n.name, err == nil)
+	}
 }
 
 // round lets one Region do what is due with one peer.
