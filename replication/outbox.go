@@ -23,7 +23,7 @@ func (p *peer) round(ctx context.Context) time.Time {
 	p.mu.Lock()
 	retryAt, digestAt, failing := p.retryAt, p.digestAt, p.failures > 0
 	p.mu.Unlock()
-	if now.Before(retryAt) {
+	if ahead(now, retryAt, 2*p.r.cfg.RetryMax) {
 		return retryAt
 	}
 	if failing {
@@ -33,7 +33,7 @@ func (p *peer) round(ctx context.Context) time.Time {
 	if err != nil {
 		return now.Add(p.r.cfg.RetryMax)
 	}
-	if !now.Before(digestAt) {
+	if !ahead(now, digestAt, p.r.cfg.DigestInterval) {
 		if err := p.digest(ctx, keys); err != nil {
 			return p.giveUp(ctx, keys, err)
 		}
@@ -50,6 +50,12 @@ func (p *peer) round(ctx context.Context) time.Time {
 	return next
 }
 
+// ahead reports whether a time is still to come. One that is further away than any that is
+// ever waited for was set by a clock that has gone back since, and counts as past.
+func ahead(now, at time.Time, most time.Duration) bool {
+	return now.Before(at) && at.Sub(now) <= most
+}
+
 // drain settles the keys whose marks are due. An error means that the peer does not answer.
 func (p *peer) drain(ctx context.Context, keys Keys) (time.Time, error) {
 	now := p.r.cfg.Clock()
@@ -58,7 +64,7 @@ func (p *peer) drain(ctx context.Context, keys Keys) (time.Time, error) {
 	for _, m := range keys.Marks() {
 		switch {
 		case m.Peer != p.pin.Region:
-		case now.Before(m.NextTry):
+		case ahead(now, m.NextTry, 2*p.r.cfg.RetryMax):
 			if m.NextTry.Before(next) {
 				next = m.NextTry
 			}
