@@ -41,6 +41,7 @@ func (s *Set) mergeCertificate(v Verifier, c Certificate, side *[]Certificate, r
 		}
 	}
 	res.Fenced = res.Fenced || s.sealed != nil || s.permit != Nonce{}
+	s.leave(next)
 	s.chain, *side = next, nil
 	s.fence()
 	res.Changed, res.Epoch = true, true

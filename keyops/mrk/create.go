@@ -85,20 +85,27 @@ func (s *Set) publish(ctx context.Context, signer Signer, st *State) error {
 func (s *Set) take(st *State) {
 	s.state = st
 	s.remember(st)
+	s.forget()
 }
 
 // remember keeps what outlives a state: the materials that it lists, and whom a primary
 // Region has admitted. It reports whether a material or a member was not known before.
 func (s *Set) remember(st *State) (news bool) {
+	news = s.know(st)
+	for _, e := range st.Members {
+		news = news || e.Incarnation > s.admitted[e.Region]
+		s.admit(e.Region, e.Incarnation)
+	}
+	return news
+}
+
+// know keeps the materials that a state lists, and reports whether one was not known before.
+func (s *Set) know(st *State) (news bool) {
 	for _, m := range st.Materials {
 		if _, ok := s.known[m.ID]; ok || len(s.known) < 2*MaxMaterials {
 			s.known[m.ID] = m
 			news = news || !ok
 		}
-	}
-	for _, e := range st.Members {
-		news = news || e.Incarnation > s.admitted[e.Region]
-		s.admit(e.Region, e.Incarnation)
 	}
 	return news
 }

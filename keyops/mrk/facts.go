@@ -15,6 +15,7 @@ type Facts struct {
 	State        *State
 	Members      []*Member
 	Admission    *CreateRequest // proof that the sender is a member, if its receiver may not know
+	Earlier      []Earlier      // of epochs that are over, for materials that the state does not list
 }
 
 // Marshal returns the one encoding.
@@ -37,6 +38,10 @@ func (f Facts) Marshal() []byte {
 	w.Bool(f.Admission != nil)
 	if f.Admission != nil {
 		w.Bytes(f.Admission.signed.Marshal())
+	}
+	w.Count(len(f.Earlier))
+	for _, e := range f.Earlier {
+		e.encode(&w)
 	}
 	return w.Out()
 }
@@ -97,6 +102,16 @@ func decodeFacts(r *wire.Reader, key arn.KeyID) Facts {
 	}
 	if r.Bool() {
 		f.Admission = decodeRequest(r, key)
+	}
+	for range r.Count(maxEarlier) {
+		e := decodeEarlier(r)
+		if r.Err() != nil {
+			return f
+		}
+		if e.State.Key != key {
+			r.Fail("state of another key")
+		}
+		f.Earlier = append(f.Earlier, e)
 	}
 	return f
 }

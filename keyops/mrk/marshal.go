@@ -16,6 +16,7 @@ func (s *Set) Marshal() []byte {
 	var w wire.Writer
 	facts := s.Facts(Hash{})
 	facts.Admission = nil // written below
+	facts.Earlier = s.earlier
 	w.Bytes(facts.Marshal())
 	w.String(string(s.self.Region))
 	w.String(string(s.self.Instance))
@@ -75,7 +76,7 @@ func Unmarshal(b []byte) (*Set, error) {
 		return nil, err
 	}
 	s := newSet(Self{decodeRegion(r), decodeInstance(r)}, f.Key)
-	s.chain, s.state = f.Certificates, f.State
+	s.chain, s.state, s.earlier = f.Certificates, f.State, f.Earlier
 	for _, m := range f.Members {
 		s.members[m.Region] = m
 	}

@@ -75,6 +75,11 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 			res.refuse(f.State.Epoch.Region, fmt.Errorf("merging state %d of epoch %s: %w", f.State.Seq, f.State.Epoch, err))
 		}
 	}
+	for _, e := range f.Earlier {
+		if err := s.mergeEarlier(v, e, &res); err != nil {
+			res.refuse(e.State.Epoch.Region, fmt.Errorf("merging what epoch %s listed: %w", e.State.Epoch, err))
+		}
+	}
 	if f.Admission != nil {
 		if err := s.mergeAdmission(v, *f.Admission, &res); err != nil {
 			res.refuse(f.Admission.Destination, fmt.Errorf("merging admission of %s: %w", f.Admission.Destination, err))

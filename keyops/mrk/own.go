@@ -26,6 +26,9 @@ func (s *Set) Reissue(ctx context.Context, signer Signer, own OwnFacts) (changed
 	if s.incarnation == 0 {
 		return false, nil
 	}
+	if own.Deleted {
+		s.told = false // what others say is so
+	}
 	m := &Member{
 		Key: s.key, Region: s.self.Region, Instance: s.self.Instance, Incarnation: s.incarnation,
 		Held: newIDSet(own.Held), Used: newIDSet(own.Used),

@@ -53,6 +53,7 @@ type Set struct {
 	floor       uint64 // counters up to here were used by this Region, in this incarnation
 	frozen      *Conflict
 
+	earlier    []Earlier    // states that list materials which the newest one does not; newest first
 	sealed     *Certificate // offered to another Region and not decided: this Region does not act
 	by         Claim        // on whose behalf
 	offer      *Offer       // made to this Region and not decided
@@ -298,6 +299,7 @@ func (s *Set) Facts(after Hash) Facts {
 	for _, r := range slices.Sorted(maps.Keys(s.members)) {
 		f.Members = append(f.Members, s.members[r])
 	}
+	f.Earlier = s.fitting()
 	return f
 }
 

@@ -1,6 +1,7 @@
 package mrk_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -76,6 +77,7 @@ type node struct {
 	state   string
 	heard   map[region.Name]bool
 	unwraps int
+	mute    bool // the token with the signing key was lost: no certificate can be signed
 }
 
 // tester is what tests, fuzz targets and property tests have in common.
@@ -89,19 +91,57 @@ type tester interface {
 type world struct {
 	t      tester
 	nodes  map[region.Name]*node
-	nonces byte
+	nonces int
 	mats   int
 	events []mrk.Event
+	quick  bool // facts are signed with hashes, for the many schedules of the property tests
+	ghost  *ghost
+}
+
+// signer returns what a Region signs with.
+func (w *world) signer(r region.Name) mrk.Signer {
+	if w.quick {
+		return quickSigner(r)
+	}
+	return testSigner(r)
+}
+
+// verifier returns what every Region verifies with.
+func (w *world) verifier() mrk.Verifier {
+	if w.quick {
+		return quickPins{}
+	}
+	return pins{}
+}
+
+// quickSigner signs with a hash that anybody could compute.
+type quickSigner region.Name
+
+func (q quickSigner) Sign(_ context.Context, p statement.Purpose, payload []byte) (statement.Signed, error) {
+	h := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %s", string(q), p, len(payload), payload))
+	return statement.Signed{Purpose: p, Payload: payload, Signature: h[:]}, nil
+}
+
+type quickPins struct{ pins }
+
+func (quickPins) Verify(r region.Name, instance region.InstanceID, s statement.Signed) error {
+	want, _ := quickSigner(r).Sign(context.Background(), s.Purpose, s.Payload)
+	if instance != testInstance(r) || !bytes.Equal(want.Signature, s.Signature) {
+		return fmt.Errorf("statement of %s: %w", r, statement.ErrSignature)
+	}
+	return nil
 }
 
 func (w *world) nonce() (mrk.Nonce, error) {
 	w.nonces++
-	return mrk.Nonce{w.nonces}, nil
+	return mrk.Nonce{byte(w.nonces), byte(w.nonces >> 8)}, nil
 }
 
 // newWorld has a key in A, replicated nowhere.
-func newWorld(t tester) *world {
-	w := &world{t: t, nodes: map[region.Name]*node{}}
+func newWorld(t tester) *world { return createWorld(t, false) }
+
+func createWorld(t tester, quick bool) *world {
+	w := &world{t: t, nodes: map[region.Name]*node{}, quick: quick}
 	for _, r := range allRegions {
 		w.nodes[r] = &node{
 			name: r, token: map[material.ID]bool{}, rows: map[material.ID]bool{}, used: map[material.ID]bool{},
@@ -110,7 +150,7 @@ func newWorld(t tester) *world {
 	}
 	a := w.nodes[regionA]
 	nonce, _ := w.nonce()
-	set, err := mrk.Create(context.Background(), testSigner(regionA), a.self(), mrk.Properties{
+	set, err := mrk.Create(context.Background(), w.signer(regionA), a.self(), mrk.Properties{
 		Key: testKey, Account: "111122223333", Spec: "SYMMETRIC_DEFAULT", Usage: "ENCRYPT_DECRYPT", Origin: "AWS_KMS", Created: 1700000000,
 	}, mrk.Listed{ID: w.material(), Created: 1700000000}, nonce)
 	w.must(err)
@@ -148,7 +188,7 @@ func (n *node) held() []material.ID {
 func (w *world) settle(n *node) {
 	w.t.Helper()
 	held := n.held()
-	if n.set.Shut() && (n.state == "Enabled" || n.state == "Creating") {
+	if n.set.Shut() && (n.state == "Enabled" || n.state == "Creating" || n.state == "Updating") {
 		n.state = "Disabled"
 	}
 	if n.set.Told() && n.state != "" {
@@ -157,11 +197,19 @@ func (w *world) settle(n *node) {
 	if n.state == "Creating" && n.set.Ready(held) {
 		n.state = "Enabled"
 	}
+	_, giving := n.set.Offered()
+	_, taking := n.set.Considering()
+	switch {
+	case n.state == "Enabled" && (giving || taking):
+		n.state = "Updating"
+	case n.state == "Updating" && !giving && !taking:
+		n.state = "Enabled"
+	}
 	if cur := n.set.Current(); slices.Contains(held, cur) {
 		n.current = cur
 		n.used[cur] = true
 	}
-	_, err := n.set.Reissue(context.Background(), testSigner(n.name), n.own())
+	_, err := n.set.Reissue(context.Background(), w.signer(n.name), n.own())
 	w.must(err)
 	stored, err := mrk.Unmarshal(n.set.Marshal()) // what is stored is what is used
 	w.must(err)
@@ -187,6 +235,7 @@ type message struct {
 	facts    []byte
 	request  *mrk.CreateRequest
 	blobs    []mrk.Blob
+	offer    []byte
 	late     bool
 }
 
@@ -195,12 +244,15 @@ func (w *world) message(from, to region.Name) *message {
 	if n.set == nil {
 		return nil
 	}
-	if e := n.set.Entry(to); e.Incarnation == 0 {
+	if !n.set.Concerns(to) {
 		return nil // digests name only keys that both are or were members of
 	}
 	m := &message{from: from, to: to, facts: n.set.Facts(mrk.Hash{}).Marshal()}
 	if req, ok := n.set.Request(to); ok {
 		m.request = &req
+	}
+	if o, ok := n.set.Offered(); ok && o.Certificate.Epoch.Region == to {
+		m.offer = o.Marshal()
 	}
 	for _, id := range n.set.Owes(to) {
 		m.blobs = append(m.blobs, mrk.Blob{
@@ -223,22 +275,27 @@ func (w *world) deliver(m *message) []mrk.Refusal {
 	var res mrk.Result
 	switch {
 	case n.set != nil:
-		res, err = n.set.Merge(pins{}, facts)
+		res, err = n.set.Merge(w.verifier(), facts)
 		w.must(err)
 		if res.Reborn {
 			n.state = "Creating"
 		}
-		if m.request != nil && n.state == "Gone" && n.set.Admit(pins{}, *m.request) == nil {
+		if m.request != nil && n.state == "Gone" && n.set.Admit(w.verifier(), *m.request) == nil {
 			n.state, n.used, n.current = "Creating", map[material.ID]bool{}, material.ID{}
 		}
 	case m.request != nil:
-		set, err := mrk.Join(n.self(), pins{}, facts, *m.request)
+		set, err := mrk.Join(n.self(), w.verifier(), facts, *m.request)
 		if err != nil {
 			return []mrk.Refusal{{Err: err}}
 		}
 		n.set, n.state = set, "Creating"
 	default:
 		return nil
+	}
+	if m.offer != nil && n.state != "Gone" {
+		offer, err := mrk.ParseOffer(m.offer)
+		w.must(err)
+		_, _ = n.set.TakeOffer(w.verifier(), offer) // offered again if facts are missing
 	}
 	w.settle(n)
 	for _, b := range m.blobs {
@@ -268,10 +325,10 @@ func (w *world) contact(n *node) mrk.Contact {
 func (w *world) step(r region.Name) []mrk.Event {
 	w.t.Helper()
 	n := w.nodes[r]
-	if n.set == nil {
+	if n.set == nil || n.state == "Gone" || n.mute && !n.set.Acting() {
 		return nil
 	}
-	_, events, err := n.set.Step(context.Background(), testSigner(r), w.contact(n))
+	_, events, err := n.set.Step(context.Background(), w.signer(r), w.contact(n))
 	w.must(err)
 	w.events = append(w.events, events...)
 	w.settle(n)
@@ -280,7 +337,7 @@ func (w *world) step(r region.Name) []mrk.Event {
 
 func (w *world) replicate(from, to region.Name) error {
 	n := w.nodes[from]
-	err := n.set.AddMember(context.Background(), testSigner(from), to, testInstance(to), mrk.CreateRequest{
+	err := n.set.AddMember(context.Background(), w.signer(from), to, testInstance(to), mrk.CreateRequest{
 		Principal: "arn:aws:iam::111122223333:user/ops", CorrelationID: "c-1", Policy: []byte("{}"),
 	})
 	w.settle(n)
@@ -290,7 +347,7 @@ func (w *world) replicate(from, to region.Name) error {
 func (w *world) rotate(r region.Name) error {
 	n := w.nodes[r]
 	id := w.material()
-	if err := n.set.RotateAlone(context.Background(), testSigner(r), mrk.Listed{ID: id}); err != nil {
+	if err := n.set.RotateAlone(context.Background(), w.signer(r), mrk.Listed{ID: id}); err != nil {
 		return err
 	}
 	n.token[id], n.rows[id] = true, true
@@ -300,21 +357,21 @@ func (w *world) rotate(r region.Name) error {
 
 func (w *world) suspend(p, r region.Name) error {
 	n := w.nodes[p]
-	err := n.set.Suspend(context.Background(), testSigner(p), r)
+	err := n.set.Suspend(context.Background(), w.signer(p), r)
 	w.settle(n)
 	return err
 }
 
 func (w *world) encrypt(r region.Name) bool {
 	n := w.nodes[r]
-	if n.state != "Enabled" || n.current.IsZero() || !n.token[n.current] || !n.rows[n.current] {
+	if n.state != "Enabled" && n.state != "Updating" || n.current.IsZero() || !n.token[n.current] || !n.rows[n.current] {
 		return false
 	}
 	n.wrote[n.current] = true
 	return true
 }
 
-// delete ends the key of a replica: what rule 22 does at its end.
+// delete ends the key of a replica, as rule 22 does at its end.
 func (w *world) delete(r region.Name) {
 	n := w.nodes[r]
 	n.token, n.rows, n.state, n.current = map[material.ID]bool{}, map[material.ID]bool{}, "Gone", material.ID{}

@@ -1,0 +1,136 @@
+package mrk
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/wire"
+)
+
+// Earlier is a state of an epoch that is over, with the certificates that lead to it from
+// the chain. Who followed it shows it, because it lists materials that the newest state does
+// not: the Region that was promoted had never heard of them. What is encrypted with them
+// stays readable, since whoever sees that a valid state listed them takes them in.
+type Earlier struct {
+	Branch []Certificate // parents before children; empty if the chain has the state's certificate
+	State  *State
+}
+
+const (
+	maxEarlier = 2
+	maxBranch  = 32
+)
+
+// leave remembers the newest state before another chain takes the place of the present one.
+func (s *Set) leave(next []Certificate) {
+	if s.state == nil {
+		return
+	}
+	at := slices.IndexFunc(s.chain, func(c Certificate) bool { return c.Epoch == s.state.Epoch })
+	if at < 0 {
+		return // of a chain that was left before
+	}
+	branch := slices.Clone(s.chain[:at+1])
+	for len(branch) > 0 && indexOf(next, branch[0].Hash()) >= 0 {
+		branch = branch[1:]
+	}
+	if len(branch) > maxBranch {
+		return
+	}
+	s.earlier = append([]Earlier{{Branch: branch, State: s.state}}, s.earlier...)
+	s.earlier = s.earlier[:min(len(s.earlier), maxEarlier)]
+}
+
+// forget drops the earlier states of which the newest one lists everything.
+func (s *Set) forget() {
+	s.earlier = slices.DeleteFunc(slices.Clone(s.earlier), func(e Earlier) bool {
+		if e.State.Epoch.Compare(s.state.Epoch) >= 0 {
+			return e.State.Epoch == s.state.Epoch
+		}
+		return !slices.ContainsFunc(e.State.Materials, func(m Listed) bool { return s.state.listed(m.ID) == nil })
+	})
+}
+
+// mergeEarlier believes that the materials were listed, and nothing else of the state: a
+// former primary Region could write itself in as a member.
+func (s *Set) mergeEarlier(v Verifier, e Earlier, res *Result) error {
+	if !slices.ContainsFunc(e.State.Materials, func(m Listed) bool { _, known := s.known[m.ID]; return !known }) {
+		return nil
+	}
+	if s.state != nil && !e.State.sameProperties(s.state) {
+		return ErrProperties
+	}
+	chain := s.chain
+	for i, c := range e.Branch {
+		if i > 0 && c.Parent != e.Branch[i-1].Hash() {
+			return fmt.Errorf("%w: branch of an earlier epoch", ErrCertificate)
+		}
+		base, err := s.base(v, c, chain)
+		if errors.Is(err, ErrGap) {
+			return fmt.Errorf("%w: branch of certificates that are not known here", ErrCertificate)
+		}
+		if err != nil {
+			return err
+		}
+		chain = append(slices.Clip(base), c)
+	}
+	at := slices.IndexFunc(chain, func(c Certificate) bool { return c.Epoch == e.State.Epoch })
+	if at < 0 {
+		return fmt.Errorf("%w: earlier state without its certificate", ErrCertificate)
+	}
+	if err := v.Verify(chain[at].Epoch.Region, chain[at].Instance, e.State.signed); err != nil {
+		return err
+	}
+	res.Changed = s.know(e.State) || res.Changed
+	return nil
+}
+
+func (e Earlier) encode(w *wire.Writer) {
+	w.Count(len(e.Branch))
+	for _, c := range e.Branch {
+		c.encode(w)
+	}
+	w.Bytes(e.State.signed.Marshal())
+}
+
+func decodeEarlier(r *wire.Reader) Earlier {
+	var e Earlier
+	for range r.Count(maxBranch) {
+		e.Branch = append(e.Branch, decodeCertificate(r))
+		if r.Err() != nil {
+			return e
+		}
+	}
+	signed := decodeSigned(r)
+	if r.Err() != nil {
+		return e
+	}
+	st, err := parseState(signed)
+	if err != nil {
+		r.Fail("%v", err)
+		return e
+	}
+	e.State = st
+	for _, c := range e.Branch {
+		if c.Key != st.Key {
+			r.Fail("certificate of another key")
+		}
+	}
+	return e
+}
+
+// fitting returns the earlier states that can be sent beside everything else.
+func (s *Set) fitting() []Earlier {
+	left := statement.MaxPayload / 4
+	var out []Earlier
+	for _, e := range s.earlier {
+		var w wire.Writer
+		if e.encode(&w); len(w.Out()) <= left {
+			left -= len(w.Out())
+			out = append(out, e)
+		}
+	}
+	return out
+}
