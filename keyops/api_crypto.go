@@ -3,9 +3,6 @@ package keyops
 // Shapes of the cryptographic operations that were not among the first; the others are in
 // api.go.
 
-// AlgorithmECDH is the one algorithm of DeriveSharedSecret.
-const AlgorithmECDH Algorithm = "ECDH"
-
 // DataKeyPairSpec is the kind of a data key pair.
 type DataKeyPairSpec string
 

@@ -97,5 +97,7 @@ func TestUsageOfAnotherKey(t *testing.T) {
 	_, err = r.GetPublicKey(ctx, admin(), keyops.GetPublicKeyInput{KeyID: mac})
 	want(t, err, keyops.ErrUnsupportedOperation, "not an asymmetric key")
 	_, err = r.Encrypt(ctx, admin(), keyops.EncryptInput{KeyID: aes, Plaintext: x, EncryptionAlgorithm: "RSAES_OAEP_SHA_256"})
+	want(t, err, keyops.ErrInvalidKeyUsage, "Algorithm RSAES_OAEP_SHA_256 is incompatible with key spec SYMMETRIC_DEFAULT.")
+	_, err = r.Encrypt(ctx, admin(), keyops.EncryptInput{KeyID: aes, Plaintext: x, EncryptionAlgorithm: "ROT_13"})
 	want(t, err, keyops.ErrValidation, "'encryptionAlgorithm'")
 }

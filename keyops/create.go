@@ -72,7 +72,7 @@ func (s *Service) newKey(c *call, in CreateKeyInput) (*Key, error) {
 // possible refuses a kind of key that does not exist, or that this token cannot hold.
 func (s *Service) possible(spec KeySpec, usage KeyUsage, origin Origin, multiRegion bool) error {
 	if spec.uses() == nil {
-		return refuse(ErrValidation, "Key spec '%s' is not known here; \"keyferry region show\" lists what this Region's token can hold.", clip(string(spec)))
+		return unknownSpec(spec)
 	}
 	row, ok := spec.find(usage)
 	if !ok {

@@ -57,6 +57,9 @@ func (s *Service) encrypt(ctx context.Context, k *Key, in cipherCall) (cipherRes
 			return cipherResult{}, err
 		}
 	}
+	if k.use().pair() {
+		return s.encryptRSA(k, in)
+	}
 	blob, id, err := s.seal(ctx, k, in.data, in.context, in.dryRun)
 	return cipherResult{blob, AlgorithmSymmetricDefault, id.String()}, err
 }
@@ -135,6 +138,9 @@ func (s *Service) opens(ref string, blob []byte, context map[string]string, a Al
 func (s *Service) decrypt(ctx context.Context, k *Key, in cipherCall) (cipherResult, error) {
 	if err := k.has(in.operation, EncryptDecrypt, in.algorithm, in.field, AlgorithmSymmetricDefault); err != nil {
 		return cipherResult{}, err
+	}
+	if k.use().pair() {
+		return s.decryptRSA(ctx, k, in)
 	}
 	header, sealed, err := ciphertext.Parse(in.data)
 	if err != nil {

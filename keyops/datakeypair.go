@@ -27,6 +27,7 @@ var pairSpecs = []struct {
 	{"ECC_NIST_P256", false, ecPair(elliptic.P256())},
 	{"ECC_NIST_P384", false, ecPair(elliptic.P384())},
 	{"ECC_NIST_P521", false, ecPair(elliptic.P521())},
+	{"ECC_SECG_P256K1", false, secp256k1Pair},
 	{"ECC_NIST_EDWARDS25519", false, ed25519Pair},
 }
 

@@ -210,6 +210,8 @@ func defaults(in ExplainAccessInput, key *Key) []say {
 		return saysSigning(algorithm, "")
 	case name == "GenerateMac" || name == "VerifyMac":
 		return []say{{policy.MacAlgorithm, string(algorithm)}}
+	case name == "DeriveSharedSecret":
+		return []say{{policy.KeyAgreementAlgorithm, string(AlgorithmECDH)}}
 	case name == "PutKeyPolicy":
 		return []say{bypass(false)}
 	case name == "CreateKey":
@@ -222,6 +224,8 @@ func defaults(in ExplainAccessInput, key *Key) []say {
 		}
 		multiRegion := slices.Contains(in.Conditions[policy.MultiRegion], strconv.FormatBool(true))
 		return append(saysOfNew(spec, usage, OriginToken, multiRegion, Primary), bypass(false))
+	case key != nil && key.use().pair():
+		return nil // more than one algorithm encrypts, and none by default
 	default: // of the others only encrypting operations carry it
 		return saysEncrypting("")
 	}

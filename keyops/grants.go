@@ -121,6 +121,7 @@ var byUsage = map[KeyUsage][]string{
 	},
 	SignVerify:        {"Sign", "Verify"},
 	GenerateVerifyMac: {"GenerateMac", "VerifyMac"},
+	KeyAgreement:      {"DeriveSharedSecret"},
 }
 
 func (k *Key) grantable(operation string) bool {
@@ -129,6 +130,9 @@ func (k *Key) grantable(operation string) bool {
 		return true
 	case "GetPublicKey":
 		return k.use().pair()
+	}
+	if strings.HasPrefix(operation, "GenerateDataKey") && k.use().pair() {
+		return false // only symmetric keys encrypt data keys
 	}
 	return slices.Contains(byUsage[k.Usage], operation)
 }

@@ -166,7 +166,7 @@ func as[To, From ~string](names []From) []To {
 func (s *Service) support(can hsm.Capabilities) []KeySpecSupport {
 	var list []KeySpecSupport
 	for _, row := range specs {
-		e := KeySpecSupport{KeySpec: row.spec}
+		e := KeySpecSupport{KeySpec: row.spec, Reason: row.limit}
 		for _, u := range row.uses {
 			limit := can.Of(u.token, u.tokenUsage)
 			if !limit.Generate || !limit.Use {

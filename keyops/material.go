@@ -2,9 +2,6 @@ package keyops
 
 import (
 	"context"
-	"crypto"
-	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -20,7 +17,7 @@ var errNotOurs = errors.New("object in the token is not the key's material")
 
 // identify recomputes a material's ID inside the token. For a key pair the ID follows from
 // the public key alone, which is somebody's word, so the object has to prove that it is the
-// other half by signing a fresh challenge.
+// other half (challenge.go).
 func (s *Service) identify(ctx context.Context, key arn.KeyID, spec KeySpec, row use, object hsm.ID, spki []byte) (material.ID, error) {
 	var check []byte
 	var err error
@@ -31,7 +28,7 @@ func (s *Service) identify(ctx context.Context, key arn.KeyID, spec KeySpec, row
 	case row.token.Secret():
 		check, err = s.token.MAC(ctx, object, material.MACMessage(string(key)))
 	default:
-		check, err = spki, s.challenge(ctx, object, spki)
+		check, err = spki, s.challenge(ctx, row, object, spki)
 	}
 	if unusable(err) {
 		return material.ID{}, fmt.Errorf("recomputing a material ID: %w: %w", errNotOurs, err)
@@ -48,21 +45,6 @@ func (s *Service) identify(ctx context.Context, key arn.KeyID, spec KeySpec, row
 func unusable(err error) bool {
 	return errors.Is(err, hsm.ErrCaller) || errors.Is(err, hsm.ErrNotSupported) ||
 		errors.Is(err, hsm.ErrDataInvalid) || errors.Is(err, hsm.ErrModuleBroken)
-}
-
-// challenge makes the object sign what nobody could have had signed before.
-func (s *Service) challenge(ctx context.Context, object hsm.ID, spki []byte) error {
-	var nonce [32]byte
-	rand.Read(nonce[:])
-	digest := sha256.Sum256(append([]byte("keyferry/challenge/v1"), nonce[:]...))
-	signature, err := s.token.Sign(ctx, object, hsm.SignScheme{Padding: hsm.ECDSA, Hash: crypto.SHA256}, digest[:])
-	if err != nil {
-		return err
-	}
-	if err := verify(spki, digest[:], signature); err != nil {
-		return fmt.Errorf("%w: %w", errNotOurs, err)
-	}
-	return nil
 }
 
 // prove makes sure, once per process, that the object under the material's CKA_ID is the

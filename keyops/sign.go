@@ -4,13 +4,15 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/sha256"
+	"crypto/rsa"
+	_ "crypto/sha256" // hashes of messages
+	_ "crypto/sha512"
 	"crypto/subtle"
-	"crypto/x509"
 	"errors"
 	"fmt"
 
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/hsm/spki"
 	"github.com/keyferry/keyferry/keyops/policy"
 )
 
@@ -69,7 +71,7 @@ func (s *Service) mac(ctx context.Context, c *call, a Algorithm, message []byte,
 // Sign signs a message, or its digest, in the token.
 func (s *Service) Sign(ctx context.Context, caller Caller, in SignInput) (SignOutput, error) {
 	return do(ctx, s, caller, "Sign", target{ref: in.KeyID, tokens: in.GrantTokens, says: saysSigning(in.SigningAlgorithm, in.MessageType)}, func(ctx context.Context, c *call) (SignOutput, error) {
-		digest, err := c.digest(in.SigningAlgorithm, in.MessageType, in.Message)
+		scheme, digest, err := c.digest(in.SigningAlgorithm, in.MessageType, in.Message)
 		if err != nil {
 			return SignOutput{}, err
 		}
@@ -83,7 +85,7 @@ func (s *Service) Sign(ctx context.Context, caller Caller, in SignInput) (SignOu
 		if err := s.prove(ctx, c.key, m); err != nil {
 			return SignOutput{}, err
 		}
-		signature, err := s.token.Sign(ctx, m.Object, hsm.SignScheme{Padding: hsm.ECDSA, Hash: crypto.SHA256}, digest)
+		signature, err := s.token.Sign(ctx, m.Object, scheme, digest)
 		if err != nil {
 			return SignOutput{}, s.tokenFailed(m, fmt.Errorf("signing: %w", err))
 		}
@@ -95,7 +97,7 @@ func (s *Service) Sign(ctx context.Context, caller Caller, in SignInput) (SignOu
 // was made: the token's public objects can be replaced by anybody.
 func (s *Service) Verify(ctx context.Context, caller Caller, in VerifyInput) (VerifyOutput, error) {
 	return do(ctx, s, caller, "Verify", target{ref: in.KeyID, tokens: in.GrantTokens, says: saysSigning(in.SigningAlgorithm, in.MessageType)}, func(ctx context.Context, c *call) (VerifyOutput, error) {
-		digest, err := c.digest(in.SigningAlgorithm, in.MessageType, in.Message)
+		scheme, digest, err := c.digest(in.SigningAlgorithm, in.MessageType, in.Message)
 		if err != nil {
 			return VerifyOutput{}, err
 		}
@@ -109,31 +111,14 @@ func (s *Service) Verify(ctx context.Context, caller Caller, in VerifyInput) (Ve
 		if in.DryRun {
 			return VerifyOutput{}, errDryRun
 		}
-		if err := verify(m.SPKI, digest, in.Signature); err != nil {
-			if errors.Is(err, errSignature) {
-				return VerifyOutput{}, &Error{Reason: ErrInvalidSignature, cause: err}
-			}
+		pub, err := c.key.sealedKey(m)
+		if err != nil {
 			return VerifyOutput{}, err
 		}
+		if err := verify(pub, scheme, digest, in.Signature); err != nil {
+			return VerifyOutput{}, &Error{Reason: ErrInvalidSignature, cause: err}
+		}
 		return VerifyOutput{SignatureValid: true, KeyID: c.key.arn, SigningAlgorithm: in.SigningAlgorithm}, nil
-	})
-}
-
-// GetPublicKey returns the sealed public key.
-func (s *Service) GetPublicKey(ctx context.Context, caller Caller, in GetPublicKeyInput) (GetPublicKeyOutput, error) {
-	return do(ctx, s, caller, "GetPublicKey", target{ref: in.KeyID, tokens: in.GrantTokens}, func(_ context.Context, c *call) (GetPublicKeyOutput, error) {
-		row := c.key.use()
-		if !row.pair() {
-			return GetPublicKeyOutput{}, refuse(ErrUnsupportedOperation, "%s is not an asymmetric key.", c.key.arn)
-		}
-		m, err := c.key.listed()
-		if err != nil {
-			return GetPublicKeyOutput{}, err
-		}
-		return GetPublicKeyOutput{
-			KeyID: c.key.arn, PublicKey: m.SPKI, KeySpec: c.key.Spec, KeyUsage: c.key.Usage,
-			SigningAlgorithms: row.algorithms,
-		}, nil
 	})
 }
 
@@ -145,40 +130,59 @@ func saysSigning(a Algorithm, t MessageType) []say {
 	return []say{{policy.SigningAlgorithm, string(a)}, {policy.MessageType, string(t)}}
 }
 
-// digest returns what the token signs for a message of either type.
-func (c *call) digest(a Algorithm, t MessageType, message []byte) ([]byte, error) {
+// signSchemes is what each signing algorithm asks of the token.
+var signSchemes = map[Algorithm]hsm.SignScheme{
+	AlgorithmECDSASHA256: {Padding: hsm.ECDSA, Hash: crypto.SHA256},
+	AlgorithmECDSASHA384: {Padding: hsm.ECDSA, Hash: crypto.SHA384},
+	AlgorithmECDSASHA512: {Padding: hsm.ECDSA, Hash: crypto.SHA512},
+	AlgorithmPKCS1SHA256: {Padding: hsm.PKCS1v15, Hash: crypto.SHA256},
+	AlgorithmPKCS1SHA384: {Padding: hsm.PKCS1v15, Hash: crypto.SHA384},
+	AlgorithmPKCS1SHA512: {Padding: hsm.PKCS1v15, Hash: crypto.SHA512},
+	AlgorithmPSSSHA256:   {Padding: hsm.PSS, Hash: crypto.SHA256},
+	AlgorithmPSSSHA384:   {Padding: hsm.PSS, Hash: crypto.SHA384},
+	AlgorithmPSSSHA512:   {Padding: hsm.PSS, Hash: crypto.SHA512},
+}
+
+// digest returns what the token signs for a message of either type, and how.
+func (c *call) digest(a Algorithm, t MessageType, message []byte) (hsm.SignScheme, []byte, error) {
+	scheme := signSchemes[a]
 	if err := c.check(SignVerify, a, "signingAlgorithm", ""); err != nil {
-		return nil, err
+		return scheme, nil, err
 	}
 	if err := size("message", message, maxMessage); err != nil {
-		return nil, err
+		return scheme, nil, err
 	}
 	switch t {
 	case Raw, "":
-		sum := sha256.Sum256(message)
-		return sum[:], nil
+		h := scheme.Hash.New()
+		h.Write(message)
+		return scheme, h.Sum(nil), nil
 	case Digest:
-		if len(message) != c.key.use().digest {
-			return nil, refuse(ErrValidation, "Digest is invalid length for algorithm %s.", a)
+		if len(message) != scheme.Hash.Size() {
+			return scheme, nil, refuse(ErrValidation, "Digest is invalid length for algorithm %s.", a)
 		}
-		return message, nil
+		return scheme, message, nil
 	}
-	return nil, invalid("messageType", "satisfy enum value set: [RAW, DIGEST]")
+	return scheme, nil, invalid("messageType", "satisfy enum value set: [RAW, DIGEST]")
 }
 
 var errSignature = errors.New("signature does not match")
 
-// verify checks an ECDSA signature in DER under a public key in DER.
-func verify(spki, digest, signature []byte) error {
-	pub, err := x509.ParsePKIXPublicKey(spki)
-	if err != nil {
-		return fmt.Errorf("parsing the sealed public key: %w", err)
+// verify checks a signature under a public key of the row's kind.
+func verify(pub crypto.PublicKey, scheme hsm.SignScheme, digest, signature []byte) error {
+	ok := false
+	switch key := pub.(type) {
+	case *ecdsa.PublicKey:
+		ok = scheme.Padding == hsm.ECDSA && spki.VerifyECDSA(key, digest, signature)
+	case *rsa.PublicKey:
+		switch scheme.Padding {
+		case hsm.PKCS1v15:
+			ok = rsa.VerifyPKCS1v15(key, scheme.Hash, digest, signature) == nil
+		case hsm.PSS:
+			ok = rsa.VerifyPSS(key, scheme.Hash, digest, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
+		}
 	}
-	key, ok := pub.(*ecdsa.PublicKey)
 	if !ok {
-		return fmt.Errorf("sealed public key is a %T", pub)
-	}
-	if !ecdsa.VerifyASN1(key, digest, signature) {
 		return errSignature
 	}
 	return nil
