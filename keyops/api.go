@@ -51,6 +51,10 @@ type Operations interface {
 	RetireGrant(context.Context, Caller, RetireGrantInput) (RetireGrantOutput, error)
 	RevokeGrant(context.Context, Caller, RevokeGrantInput) (RevokeGrantOutput, error)
 
+	GetParametersForImport(context.Context, Caller, GetParametersForImportInput) (GetParametersForImportOutput, error)
+	ImportKeyMaterial(context.Context, Caller, ImportKeyMaterialInput) (ImportKeyMaterialOutput, error)
+	DeleteImportedKeyMaterial(context.Context, Caller, DeleteImportedKeyMaterialInput) (DeleteImportedKeyMaterialOutput, error)
+
 	CreateAlias(context.Context, Caller, CreateAliasInput) (CreateAliasOutput, error)
 	UpdateAlias(context.Context, Caller, UpdateAliasInput) (UpdateAliasOutput, error)
 	DeleteAlias(context.Context, Caller, DeleteAliasInput) (DeleteAliasOutput, error)

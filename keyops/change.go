@@ -65,6 +65,7 @@ func (s *Service) changeLocked(ctx context.Context, old *Key, fn func(*Key) erro
 // this Region's key, and this Region's own fact.
 func (s *Service) settle(ctx context.Context, old, k *Key) error {
 	if k.Set == nil {
+		k.followImports(s.clock())
 		return nil
 	}
 	// Rule 9: who holds the material that the primary Region calls current encrypts with it,
@@ -74,6 +75,7 @@ func (s *Service) settle(ctx context.Context, old, k *Key) error {
 			k.makeCurrent(current)
 		}
 	}
+	k.followImports(s.clock())
 	switch {
 	case k.Set.Told(): // rule 20: others know that this incarnation was deleted
 		k.State = keystate.PendingDeletion

@@ -61,11 +61,15 @@ func (s *Service) newKey(c *call, in CreateKeyInput) (*Key, error) {
 			return nil, s.denied(c, "kms:TagResource", "*", d)
 		}
 	}
+	state := keystate.Enabled
+	if in.Origin == OriginExternal {
+		state = keystate.PendingImport
+	}
 	return &Key{
 		ID: arn.NewKeyID(in.MultiRegion), Account: c.caller.Principal.Account,
 		Spec: in.KeySpec, Usage: in.KeyUsage, Origin: in.Origin,
 		Description: in.Description, Policy: words.policy, Tags: words.tags,
-		Created: s.clock().UTC().Truncate(time.Millisecond), State: keystate.Enabled,
+		Created: s.clock().UTC().Truncate(time.Millisecond), State: state,
 	}, nil
 }
 
@@ -78,10 +82,21 @@ func (s *Service) possible(spec KeySpec, usage KeyUsage, origin Origin, multiReg
 	if !ok {
 		return refuse(ErrValidation, "KeyUsage %s is not compatible with KeySpec %s", clip(string(usage)), spec)
 	}
-	if origin != OriginToken {
-		return refuse(ErrUnsupportedOperation, "Origin %s is not supported; key material is made in the token.", clip(string(origin)))
+	can := s.token.Capabilities().Of(row.token, row.tokenUsage)
+	switch origin {
+	case OriginToken:
+	case OriginExternal:
+		switch {
+		case !can.Use:
+			return refuse(ErrUnsupportedOperation, "This Region's token cannot hold %s keys: %s.", spec, can.Limit)
+		case len(s.token.Capabilities().ImportSchemes) == 0:
+			return refuse(ErrUnsupportedOperation, "This Region's token cannot take imported key material; use Origin %s.", OriginToken)
+		}
+		return nil
+	default:
+		return invalid("origin", "satisfy enum value set: [%s, %s]", OriginToken, OriginExternal)
 	}
-	switch can := s.token.Capabilities().Of(row.token, row.tokenUsage); {
+	switch {
 	case !can.Generate || !can.Use:
 		return refuse(ErrUnsupportedOperation, "This Region's token cannot hold %s keys: %s.", spec, can.Limit)
 	case multiRegion && !can.Wrap:
@@ -128,6 +143,9 @@ func (s *Service) create(ctx context.Context, k *Key) error {
 	if err := s.underQuota(k.Account); err != nil {
 		return err // before the token is troubled; asked again in the transaction
 	}
+	if k.Origin == OriginExternal {
+		return s.createEmpty(ctx, k)
+	}
 	row := k.use()
 	w := &write{
 		intent: intent{by: byCreate, key: k.ID, object: hsm.NewID()},
@@ -161,10 +179,22 @@ func (s *Service) create(ctx context.Context, k *Key) error {
 	return s.perform(ctx, w)
 }
 
+// createEmpty makes a key whose material is imported later.
+func (s *Service) createEmpty(ctx context.Context, k *Key) error {
+	if err := s.openSet(ctx, k, Material{}); err != nil {
+		return err
+	}
+	return s.commit(ctx, func(*seal.Tx) error { return s.underQuota(k.Account) }, pair{now: k})
+}
+
 // openSet makes the first facts of a multi-Region key (rule 1).
 func (s *Service) openSet(ctx context.Context, k *Key, m Material) error {
 	if !k.ID.MultiRegion() {
 		return nil
+	}
+	var first mrk.Listed // of zeros while the material is still to be imported
+	if !m.ID.IsZero() {
+		first = mrk.Listed{ID: m.ID, SPKI: m.SPKI, Created: m.Created.Unix()}
 	}
 	nonce, err := mrk.NewNonce(rand.Reader)
 	if err != nil {
@@ -172,7 +202,7 @@ func (s *Service) openSet(ctx context.Context, k *Key, m Material) error {
 	}
 	k.Set, err = mrk.Create(ctx, s.Signer(), s.me(), mrk.Properties{
 		Key: k.ID, Account: k.Account, Spec: string(k.Spec), Usage: string(k.Usage), Origin: string(k.Origin), Created: k.Created.Unix(),
-	}, mrk.Listed{ID: m.ID, SPKI: m.SPKI, Created: m.Created.Unix()}, nonce)
+	}, first, nonce)
 	if err != nil {
 		return fmt.Errorf("making the facts of key %s: %w", k.ID, err)
 	}
@@ -212,3 +242,6 @@ func parseLabel(name string) (arn.KeyID, material.ID, error) {
 	}
 	return id, m, nil
 }
+
+// importLabel names imported material, whose ID is not known before it is in the token.
+func importLabel(key arn.KeyID) string { return label(key, material.ID{}) }

@@ -185,8 +185,11 @@ func (s *Service) still(c *call, k *Key) error {
 
 // allows asks the table of key states.
 func (s *Service) allows(key *Key, operation string, facts keystate.Facts) error {
-	facts.External = key.Origin == OriginExternal
-	return fromState(keystate.Check(key.State, keystate.Operation(operation), facts), key.arn)
+	state := key.State
+	if facts.External = key.Origin == OriginExternal; facts.External {
+		state = key.stateAt(s.clock())
+	}
+	return fromState(keystate.Check(state, keystate.Operation(operation), facts), key.arn)
 }
 
 // action is what policies call the operation.

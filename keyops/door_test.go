@@ -106,6 +106,19 @@ var onAKey = []attempt{
 	{"ReplicateKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
 		return second(r.ReplicateKey(ctx, c, keyops.ReplicateKeyInput{KeyID: key, ReplicaRegion: "us-east-1"}))
 	}},
+	{"GetParametersForImport", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.GetParametersForImport(ctx, c, keyops.GetParametersForImportInput{
+			KeyID: key, WrappingAlgorithm: keyops.WrapOAEPSHA1, WrappingKeySpec: keyops.WrappingRSA2048,
+		}))
+	}},
+	{"ImportKeyMaterial", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.ImportKeyMaterial(ctx, c, keyops.ImportKeyMaterialInput{
+			KeyID: key, ImportToken: x, EncryptedKeyMaterial: x, ExpirationModel: keyops.MaterialDoesNotExpire,
+		}))
+	}},
+	{"DeleteImportedKeyMaterial", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.DeleteImportedKeyMaterial(ctx, c, keyops.DeleteImportedKeyMaterialInput{KeyID: key}))
+	}},
 	{"CreateAlias", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
 		return second(r.CreateAlias(ctx, c, keyops.CreateAliasInput{AliasName: "alias/new", TargetKeyID: key}))
 	}},
@@ -190,7 +203,7 @@ var noGrant = strings.Repeat("0", 64)
 const byAlias = "DescribeKey Encrypt Decrypt ReEncrypt GenerateDataKey GenerateDataKeyWithoutPlaintext GenerateDataKeyPair GenerateDataKeyPairWithoutPlaintext GenerateMac VerifyMac Sign Verify GetPublicKey DeriveSharedSecret"
 
 // changes are the operations that change something.
-const changes = "CreateKey ScheduleKeyDeletion CancelKeyDeletion EnableKeyRotation DisableKeyRotation RotateKeyOnDemand EnableKey DisableKey ReplicateKey CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription"
+const changes = "GetParametersForImport ImportKeyMaterial DeleteImportedKeyMaterial CreateKey ScheduleKeyDeletion CancelKeyDeletion EnableKeyRotation DisableKeyRotation RotateKeyOnDemand EnableKey DisableKey ReplicateKey CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription"
 
 func among(names, name string) bool { return slices.Contains(strings.Fields(names), name) }
 

@@ -144,7 +144,7 @@ func (k *Key) use() use {
 
 // role returns the role of the key's materials in the token.
 func (k *Key) role() hsm.Role {
-	if k.ID.MultiRegion() {
+	if k.ID.MultiRegion() && k.Origin != OriginExternal { // imported material never leaves its token
 		return hsm.RoleSharedMaterial
 	}
 	return hsm.RoleMaterial

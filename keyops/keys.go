@@ -25,9 +25,10 @@ func (s *Service) describe(ctx context.Context, k *Key) KeyMetadata {
 
 // describeProperties leaves out what only the token knows.
 func (s *Service) describeProperties(k *Key) KeyMetadata {
+	state := k.stateAt(s.clock())
 	md := KeyMetadata{
 		AccountID: k.Account, KeyID: k.ID, ARN: k.arn, CreationDate: k.Created, Description: k.Description,
-		Enabled: k.State == keystate.Enabled, KeyState: string(k.State), KeySpec: k.Spec, KeyUsage: k.Usage, Origin: k.Origin,
+		Enabled: state == keystate.Enabled, KeyState: string(state), KeySpec: k.Spec, KeyUsage: k.Usage, Origin: k.Origin,
 		MultiRegion: k.ID.MultiRegion(),
 	}
 	algorithms := slices.Clone(k.use().algorithms)
@@ -49,7 +50,7 @@ func (s *Service) describeProperties(k *Key) KeyMetadata {
 	if k.State == keystate.PendingReplicaDeletion {
 		md.PendingDeletionWindowInDays = k.PendingDays
 	}
-	if m := k.Material(k.Current); m != nil && m.imports() {
+	if m := k.Material(k.Current); m != nil && m.Import == MaterialImported {
 		md.ExpirationModel, md.ValidTo = m.Expiration, m.Expires
 	}
 	if k.Set != nil {

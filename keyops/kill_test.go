@@ -182,6 +182,8 @@ func killAt(t *testing.T, w two, step string, spec keyops.KeySpec) {
 	case "create":
 	case "rotate", "delete":
 		single = create(t, w.paris, keyops.CreateKeyInput{})
+	case "parameters", "import":
+		single = external(t, w.paris, keyops.CreateKeyInput{})
 	default:
 		k = w.replicate(t, keyops.CreateKeyInput{KeySpec: spec, KeyUsage: map[keyops.KeySpec]keyops.KeyUsage{
 			keyops.HMAC256: keyops.GenerateVerifyMac, keyops.ECCNISTP256: keyops.SignVerify,
@@ -221,10 +223,35 @@ func killAt(t *testing.T, w two, step string, spec keyops.KeySpec) {
 		if err := w.paris.Work(ctx); err != nil {
 			t.Fatal(err)
 		}
+	case "parameters", "import":
+		killImport(t, ctx, w.paris, single.ARN, by, func() { armed = true })
 	case "change":
 		armed = true
 		w.paris.DisableKey(ctx, admin(), keyops.DisableKeyInput{KeyID: k.ARN})
 	}
+}
+
+// killImport leads an import, or what comes before it, to its death.
+func killImport(t *testing.T, ctx context.Context, r *keyopstest.Region, key, by string, arm func()) {
+	get := func(ctx context.Context) (keyops.GetParametersForImportOutput, error) {
+		return r.GetParametersForImport(ctx, admin(), keyops.GetParametersForImportInput{
+			KeyID: key, WrappingAlgorithm: keyops.WrapOAEPSHA1, WrappingKeySpec: keyops.WrappingRSA2048,
+		})
+	}
+	if by == "parameters" {
+		arm()
+		get(ctx)
+		return
+	}
+	p, err := get(ctx)
+	if err != nil {
+		t.Fatal(explain(err))
+	}
+	blob := wrap(t, keyops.WrapOAEPSHA1, p.PublicKey, random(32))
+	arm()
+	r.ImportKeyMaterial(ctx, admin(), keyops.ImportKeyMaterialInput{
+		KeyID: key, ImportToken: p.ImportToken, EncryptedKeyMaterial: blob, ExpirationModel: keyops.MaterialDoesNotExpire,
+	})
 }
 
 func noteFile(w two) string { return filepath.Join(filepath.Dir(string(w.paris.Dir)), "note") }
@@ -245,27 +272,39 @@ func killCheck(t *testing.T, w two, step string) {
 	here, there := w.paris.Reconciliation(), w.tokyo.Reconciliation()
 	type finding struct{ finished, undone, destroyed, made int }
 	want := map[string]finding{
-		"create.intent":       {undone: 1},
-		"create.token":        {undone: 1},
-		"create.check":        {undone: 1},
-		"create.outcome":      {made: 1},
-		"create.undo-token":   {undone: 1},
-		"create.undo-intent":  {},
-		"install.intent":      {undone: 1},
-		"install.token":       {finished: 1},
-		"install.check":       {finished: 1},
-		"install.outcome":     {},
-		"install.undo-token":  {undone: 1},
-		"install.undo-intent": {},
-		"rotate.intent":       {undone: 1},
-		"rotate.token":        {undone: 1},
-		"rotate.check":        {undone: 1},
-		"rotate.outcome":      {},
-		"rotate.undo-token":   {undone: 1},
-		"rotate.undo-intent":  {},
-		"change.outcome":      {},
-		"delete.tombstone":    {destroyed: 1, made: -1},
-		"delete.token":        {made: -1},
+		"create.intent":          {undone: 1},
+		"create.token":           {undone: 1},
+		"create.check":           {undone: 1},
+		"create.outcome":         {made: 1},
+		"create.undo-token":      {undone: 1},
+		"create.undo-intent":     {},
+		"install.intent":         {undone: 1},
+		"install.token":          {finished: 1},
+		"install.check":          {finished: 1},
+		"install.outcome":        {},
+		"install.undo-token":     {undone: 1},
+		"install.undo-intent":    {},
+		"parameters.intent":      {undone: 1},
+		"parameters.token":       {undone: 1},
+		"parameters.check":       {undone: 1},
+		"parameters.outcome":     {},
+		"parameters.undo-token":  {undone: 1},
+		"parameters.undo-intent": {},
+		"import.intent":          {undone: 1},
+		"import.token":           {undone: 1},
+		"import.check":           {undone: 1},
+		"import.outcome":         {},
+		"import.undo-token":      {undone: 1},
+		"import.undo-intent":     {},
+		"rotate.intent":          {undone: 1},
+		"rotate.token":           {undone: 1},
+		"rotate.check":           {undone: 1},
+		"rotate.outcome":         {},
+		"rotate.undo-token":      {undone: 1},
+		"rotate.undo-intent":     {},
+		"change.outcome":         {},
+		"delete.tombstone":       {destroyed: 1, made: -1},
+		"delete.token":           {made: -1},
 		// SoftHSM makes an object first and gives it its value in a second write.
 		"half-written": {undone: 1},
 	}[step]

@@ -163,7 +163,7 @@ func TestLimits(t *testing.T) {
 		{"unknown spec", createKey(keyops.CreateKeyInput{KeySpec: "AES_1024", KeyUsage: keyops.EncryptDecrypt}), keyops.ErrValidation, "AES_1024"},
 		{"usage of another spec", createKey(keyops.CreateKeyInput{KeySpec: keyops.HMAC256, KeyUsage: keyops.SignVerify}), keyops.ErrValidation, "KeyUsage SIGN_VERIFY is not compatible with KeySpec HMAC_256"},
 		{"no usage", createKey(keyops.CreateKeyInput{KeySpec: keyops.HMAC256}), keyops.ErrValidation, "You must specify a KeyUsage"},
-		{"imported material", createKey(keyops.CreateKeyInput{Origin: keyops.OriginExternal}), keyops.ErrUnsupportedOperation, "EXTERNAL"},
+		{"unknown origin", createKey(keyops.CreateKeyInput{Origin: "AWS_CLOUDHSM"}), keyops.ErrValidation, "EXTERNAL"},
 		{"malformed policy", createKey(keyops.CreateKeyInput{Policy: "{"}), keyops.ErrMalformedPolicyDocument, ""},
 		{"keys per page -1", listKeys(-1), keyops.ErrValidation, "'limit'"},
 		{"keys per page 1000", listKeys(1000), "", ""},

@@ -19,6 +19,7 @@ const (
 	kindWitness   store.Kind = "witness"
 	kindClock     store.Kind = "clock"
 	kindUsage     store.Kind = "usage"
+	kindWrapping  store.Kind = "wrapping" // import wrapping keys
 )
 
 // tombstone is what stays of a deleted key: its ID, so that it is never used again, and the
@@ -69,6 +70,7 @@ type stored struct {
 	intents    []intent
 	tombstones map[arn.KeyID]tombstone
 	marks      []Mark
+	wrappings  []wrapping
 }
 
 // load reads every row. One that does not hold, or cannot be read, condemns the key that it
@@ -94,6 +96,13 @@ func (s *Service) load(ctx context.Context) (stored, error) {
 				t, err := decodeTombstone(body)
 				if err == nil {
 					st.tombstones[arn.KeyID(id)] = t
+				}
+				return err
+			}},
+			{kindWrapping, func(id string, body []byte) error {
+				w, err := decodeWrapping(id, body)
+				if err == nil {
+					st.wrappings = append(st.wrappings, w)
 				}
 				return err
 			}},

@@ -50,6 +50,9 @@ func unusable(err error) bool {
 // prove makes sure, once per process, that the object under the material's CKA_ID is the
 // material that the sealed row means.
 func (s *Service) prove(ctx context.Context, k *Key, m *Material) error {
+	if !m.Expires.IsZero() && m.expired(s.clock()) {
+		return refuse(ErrInvalidState, "%s is pending import.", k.arn)
+	}
 	if m.watch.proven.Load() {
 		return nil
 	}
@@ -86,13 +89,13 @@ func (s *Service) proveNow(ctx context.Context, k *Key, m *Material) error {
 // expects compares what the token says of an object with what the key's material has to
 // be. Material that was made here was never outside this token.
 func (k *Key) expects(o hsm.Object, local bool) error {
-	row := k.use()
+	row, shared := k.use(), k.role() == hsm.RoleSharedMaterial
 	switch want := (hsm.Spec{Role: k.role(), Algorithm: row.token, Usage: row.tokenUsage, Name: o.Spec.Name}); {
 	case o.Spec != want:
 		return errors.New("role, algorithm or usage differs")
 	case local && !(o.Local && o.AlwaysSensitive):
 		return errors.New("not made in this token")
-	case k.ID.MultiRegion() != o.Extractable || k.ID.MultiRegion() != o.WrapWithTrusted:
+	case shared != o.Extractable || shared != o.WrapWithTrusted:
 		return errors.New("extractability differs")
 	}
 	return nil

@@ -53,6 +53,10 @@ var operations = map[string]operation{
 	"ListResourceTags":     {scope: onKey},
 	"UpdateKeyDescription": {scope: onKey, mutates: true},
 
+	"GetParametersForImport":    {scope: onKey, mutates: true},
+	"ImportKeyMaterial":         {scope: onKey, mutates: true},
+	"DeleteImportedKeyMaterial": {scope: onKey, mutates: true},
+
 	"CreateAlias": {scope: onKey, mutates: true},
 	"UpdateAlias": {scope: onKey, mutates: true},
 	"DeleteAlias": {scope: onKey, mutates: true, aliases: true},

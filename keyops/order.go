@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keyferry/keyferry/hsm"
@@ -44,13 +45,18 @@ const (
 	byCreate  origin = "create"  // CreateKey: generated here
 	byInstall origin = "install" // replication: unwrapped here
 	byRotate  origin = "rotate"  // rotation: generated here
+
+	byParameters origin = "parameters" // GetParametersForImport: a wrapping key, which is no material
+	byImport     origin = "import"     // ImportKeyMaterial: unwrapped here, and promised by nobody
 )
+
+var origins = []origin{byCreate, byInstall, byRotate, byParameters, byImport}
 
 // Steps names every point of the write order at which a crash may happen, as Config.Step
 // is told them.
 func Steps() []string {
 	var names []string
-	for _, c := range []origin{byCreate, byInstall, byRotate} {
+	for _, c := range origins {
 		for _, step := range writeOrder {
 			names = append(names, string(c)+"."+step.name)
 		}
@@ -96,7 +102,7 @@ func decodeIntent(id string, body []byte) (intent, error) {
 	i := intent{object: object, by: origin(r.String(32)), key: arn.KeyID(r.String(64))}
 	r.Fixed(i.want[:])
 	i.spki, i.begun = r.Bytes(maxSPKI), readTime(r)
-	if i.by != byCreate && i.by != byInstall && i.by != byRotate {
+	if !slices.Contains(origins, i.by) {
 		r.Fail("intent by %q", i.by)
 	}
 	if err := r.Done(); err != nil {
@@ -112,6 +118,9 @@ type write struct {
 	use  use
 	// make writes the token object and returns the public key of a generated pair.
 	make func(context.Context) (spki []byte, err error)
+	// check returns the object's material ID, and refuses what may not be used; nil stands for
+	// recomputing the ID of the promised material.
+	check func(context.Context) (material.ID, error)
 	// settle makes the outcome durable: it changes the key and removes the intent.
 	settle func(ctx context.Context, id material.ID, spki []byte) error
 
@@ -159,6 +168,11 @@ func (s *Service) writeToken(ctx context.Context, w *write) error {
 }
 
 func (s *Service) checkWritten(ctx context.Context, w *write) error {
+	if w.check != nil {
+		id, err := w.check(ctx)
+		w.id = id
+		return err
+	}
 	id, err := s.identify(ctx, w.key, w.spec, w.use, w.object, w.spki)
 	if errors.Is(err, errNotOurs) || err == nil && !w.want.IsZero() && id != w.want {
 		return fmt.Errorf("object %s: %w: want %s", w.object, ErrMaterialMismatch, w.want)

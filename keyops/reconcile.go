@@ -47,6 +47,9 @@ func (s *Service) reconcile(ctx context.Context) error {
 			return fmt.Errorf("intent of object %s: %w", i.object, err)
 		}
 	}
+	for _, w := range st.wrappings {
+		s.wrappings.put(w)
+	}
 	objects := map[hsm.ID]hsm.Object{}
 	for _, o := range s.token.Objects() {
 		objects[o.ID] = o
@@ -62,6 +65,7 @@ func (s *Service) reconcile(ctx context.Context) error {
 	if err := s.afterRestore(ctx); err != nil {
 		return err
 	}
+	s.reconcileImports(ctx, objects)
 	s.log.WithFields(logrus.Fields{
 		"keys": len(st.keys), "finished": len(s.found.Finished), "undone": len(s.found.Undone), "takenBack": len(s.found.TakenBack),
 		"destroyed": len(s.found.Destroyed), "lost": len(s.found.Lost), "returned": len(s.found.Returned), "orphans": len(s.found.Orphans),
@@ -141,6 +145,10 @@ func (s *Service) compare(ctx context.Context, k *Key, objects map[hsm.ID]hsm.Ob
 	for _, m := range k.Materials {
 		_, there := objects[m.Object]
 		switch {
+		case m.Import == MaterialPending:
+			if there { // the process ended before what its owner deleted was destroyed
+				s.wrappings.doom(m.Object, k.ID)
+			}
 		case !there && !m.Lost:
 			gone = append(gone, m.ID)
 			s.found.Lost = append(s.found.Lost, fmt.Sprintf("%s of %s", m.Object, k.ID))

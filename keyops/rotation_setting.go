@@ -2,7 +2,6 @@ package keyops
 
 import (
 	"context"
-	"slices"
 	"strconv"
 	"time"
 
@@ -192,15 +191,4 @@ func names(regions []region.Name) []string {
 		list[i] = string(r)
 	}
 	return list
-}
-
-// pendingImport returns the imported material that waits for a rotation, or nil.
-func (k *Key) pendingImport() *Material {
-	for i := range k.Materials {
-		m := &k.Materials[i]
-		if m.Import == MaterialImported && !m.Lost && !slices.Contains(k.Used, m.ID) {
-			return m
-		}
-	}
-	return nil
 }

@@ -78,6 +78,7 @@ type Service struct {
 	token       Token
 	boundary    hsm.Boundary
 	signing     hsm.ID
+	sealing     hsm.ID
 	transport   *transport.Set
 	store       store.Store
 	book        *seal.Book
@@ -91,12 +92,13 @@ type Service struct {
 	log         logrus.FieldLogger
 	onStep      func(string)
 
-	unsound int // rows that did not hold at the start
-	view    *view
-	marks   *marks
-	found   Reconciliation
-	pairs   chan struct{} // room for those who make RSA key pairs
-	commits sync.Mutex    // held from the beginning of a key's transaction to its publication
+	unsound   int // rows that did not hold at the start
+	view      *view
+	marks     *marks
+	wrappings *wrappings
+	found     Reconciliation
+	pairs     chan struct{} // room for those who make RSA key pairs
+	commits   sync.Mutex    // held from the beginning of a key's transaction to its publication
 
 	worker    worker
 	guard     clockGuard
@@ -121,10 +123,10 @@ const (
 func New(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		self: cfg.Self.Descriptor, fingerprint: cfg.Self.Fingerprint(), partition: cfg.Self.Partition,
-		accounts: slices.Clone(cfg.Accounts), token: cfg.Token, boundary: cfg.Boundary, signing: cfg.Signing,
+		accounts: slices.Clone(cfg.Accounts), token: cfg.Token, boundary: cfg.Boundary, signing: cfg.Signing, sealing: cfg.Seal,
 		transport: cfg.Transport, store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers,
 		quota: cfg.KeyQuota, clock: cfg.Clock, elapsed: cfg.Elapsed, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
-		view: newView(), marks: newMarks(), failed: make(chan struct{}),
+		view: newView(), marks: newMarks(), wrappings: newWrappings(), failed: make(chan struct{}),
 		pairs: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
 	if err := s.complete(); err != nil {

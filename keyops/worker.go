@@ -24,6 +24,7 @@ type dueWork struct {
 func dueWorks() []dueWork {
 	return []dueWork{
 		{"deletion", true, (*Key).deletionDue, (*Service).deleteDue},
+		{"expiry", true, (*Key).expiryDue, (*Service).expireDue},
 		{"rotation", false, (*Key).nextRotation, (*Service).rotateDue},
 	}
 }
@@ -95,6 +96,7 @@ func (s *Service) Work(ctx context.Context) error {
 	}
 	errs := []error{s.try(ctx, "clock", s.lookAtClock)}
 	errs = append(errs, s.try(ctx, "leftovers", s.resolveLeftovers))
+	errs = append(errs, s.try(ctx, "imports", s.tidyImports))
 	now := s.now()
 	for _, id := range s.view.dueAt(now) {
 		for _, w := range dueWorks() {

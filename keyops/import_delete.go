@@ -1,0 +1,184 @@
+package keyops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/seal"
+)
+
+// DeleteImportedKeyMaterial takes imported material out of the token. The key keeps the
+// material's ID, and can be given the same material again, but no other.
+func (s *Service) DeleteImportedKeyMaterial(ctx context.Context, caller Caller, in DeleteImportedKeyMaterialInput) (DeleteImportedKeyMaterialOutput, error) {
+	t := target{ref: in.KeyID}
+	var named material.ID
+	if in.KeyMaterialID != "" {
+		var err error
+		if named, err = material.Parse(in.KeyMaterialID); err != nil {
+			t.invalid = invalid("keyMaterialId", "satisfy regular expression pattern: ^[a-f0-9]{64}$")
+		}
+	}
+	return do(ctx, s, caller, "DeleteImportedKeyMaterial", t, func(ctx context.Context, c *call) (DeleteImportedKeyMaterialOutput, error) {
+		id, err := s.deleteImported(ctx, c, named, in.KeyMaterialID == "")
+		if err != nil {
+			return DeleteImportedKeyMaterialOutput{}, err
+		}
+		out := DeleteImportedKeyMaterialOutput{KeyID: c.key.arn}
+		if !id.IsZero() {
+			out.KeyMaterialID = id.String()
+			c.record.detail("keyMaterialId", id.String())
+		}
+		return out, nil
+	})
+}
+
+func (s *Service) deleteImported(ctx context.Context, c *call, id material.ID, current bool) (material.ID, error) {
+	entry := s.view.entry(c.key.ID)
+	if entry == nil {
+		return id, refuse(ErrNotFound, "Key '%s' does not exist", c.key.arn)
+	}
+	entry.install.Lock() // no import of the same material at the same time
+	defer entry.install.Unlock()
+	var object hsm.ID
+	_, err := s.change(ctx, c.key.ID, func(k *Key) error {
+		if err := s.still(c, k); err != nil {
+			return err
+		}
+		if current {
+			if id = k.Current; id.IsZero() {
+				return ErrUnchanged // nothing was ever imported: AWS has no error for it
+			}
+		}
+		m := k.Material(id)
+		if m == nil {
+			return refuse(ErrNotFound, "%s has no key material with ID %s in Region %s.", k.arn, id, s.self.Region)
+		}
+		object = m.Object
+		if m.Import == MaterialPending {
+			return ErrUnchanged
+		}
+		return s.dropImported(ctx, k, id)
+	}, nil)
+	if err != nil || object == (hsm.ID{}) {
+		return id, err
+	}
+	s.wrappings.doom(object, c.key.ID)
+	return id, s.destroyDoomed(ctx, object)
+}
+
+// dropImported makes the key forget that it holds a material. One that waited to become
+// current never encrypted anything, and is forgotten altogether.
+func (s *Service) dropImported(ctx context.Context, k *Key, id material.ID) error {
+	pending := k.pendingImport()
+	if k.Set != nil && pending != nil && pending.ID == id && k.Set.Acting() {
+		if err := s.unlistImport(ctx, k); err != nil {
+			return err
+		}
+	}
+	if pending != nil && pending.ID == id {
+		k.Materials = slices.DeleteFunc(k.Materials, func(m Material) bool { return m.ID == id })
+	} else if m := k.Material(id); m != nil {
+		m.Import, m.Lost, m.Expires, m.Expiration = MaterialPending, true, time.Time{}, ""
+		m.watch = &watch{}
+		m.watch.count.Store(m.Reserved)
+	}
+	k.followImports(s.clock())
+	return nil
+}
+
+// destroyDoomed destroys an object of deleted or expired material. What fails now is done
+// by the worker, or at the next start.
+func (s *Service) destroyDoomed(ctx context.Context, id hsm.ID) error {
+	if err := s.token.Destroy(ctx, id); err != nil {
+		return fmt.Errorf("destroying object %s of imported material: %w", id, err)
+	}
+	s.wrappings.gone(id)
+	return nil
+}
+
+// tidyImports does what time or a failure has left to do: wrapping keys that serve nothing
+// any more go, and objects that could not be destroyed when their material was deleted.
+func (s *Service) tidyImports(ctx context.Context) error {
+	errs := []error{s.tidyWrappings(ctx)}
+	for _, id := range s.wrappings.dooms() {
+		errs = append(errs, s.destroyDoomed(ctx, id))
+	}
+	return errors.Join(errs...)
+}
+
+// EventDeleteExpired is the audit event of imported material that expired and has left the
+// token.
+const EventDeleteExpired = "DeleteExpiredKeyMaterial"
+
+// expiryDue returns when the first of the key's materials is to leave the token, or the zero
+// time: a day after it expired.
+func (k *Key) expiryDue() (due time.Time) {
+	for _, m := range k.Materials {
+		if m.Import == MaterialImported && !m.Expires.IsZero() {
+			if d := m.Expires.Add(expiryGrace); due.IsZero() || d.Before(due) {
+				due = d
+			}
+		}
+	}
+	return due
+}
+
+// expireDue takes out of the token what expired a day ago.
+func (s *Service) expireDue(ctx context.Context, id arn.KeyID) error {
+	entry := s.view.entry(id)
+	if entry == nil {
+		return nil
+	}
+	entry.install.Lock()
+	defer entry.install.Unlock()
+	gone := map[material.ID]hsm.ID{}
+	k, err := s.change(ctx, id, func(k *Key) error {
+		for _, m := range slices.Clone(k.Materials) {
+			if m.Import != MaterialImported || !m.expired(s.clock().Add(-expiryGrace)) {
+				continue
+			}
+			gone[m.ID] = m.Object
+			if err := s.dropImported(ctx, k, m.ID); err != nil {
+				return err
+			}
+		}
+		if len(gone) == 0 {
+			return ErrUnchanged
+		}
+		return nil
+	}, nil)
+	if err != nil {
+		return fmt.Errorf("expiring material of key %s: %w", id, err)
+	}
+	var errs []error
+	for m, object := range gone {
+		s.wrappings.doom(object, id)
+		err := s.destroyDoomed(ctx, object)
+		errs = append(errs, s.auditEvent(ctx, Cause{Event: EventDeleteExpired}, k.Account, id, map[string]string{"keyMaterialId": m.String()}, err))
+	}
+	return errors.Join(errs...)
+}
+
+// tidyWrappings destroys wrapping keys that are spent or expired, then forgets them.
+func (s *Service) tidyWrappings(ctx context.Context) error {
+	var errs []error
+	for _, w := range s.wrappings.over(s.clock()) {
+		if err := s.token.Destroy(ctx, w.object); err != nil {
+			errs = append(errs, fmt.Errorf("destroying import wrapping key %s: %w", w.object, err))
+			continue
+		}
+		err := s.update(ctx, func(tx *seal.Tx) error { return tx.Delete(kindWrapping, w.object.String()) })
+		if err != nil {
+			errs = append(errs, fmt.Errorf("forgetting import wrapping key %s: %w", w.object, err))
+			continue
+		}
+		s.wrappings.drop(w.object)
+	}
+	return errors.Join(errs...)
+}
