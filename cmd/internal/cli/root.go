@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"os"
 	"runtime/debug"
@@ -142,14 +144,19 @@ func (a *app) markRun(c *cobra.Command) {
 	}
 }
 
-// print writes the server's answer as JSON.
+// print writes the server's answer as JSON, without the spaces that protojson puts in at
+// random.
 func (a *app) print(m proto.Message) error {
-	b, err := protojson.MarshalOptions{Multiline: true, Indent: "  "}.Marshal(m)
+	loose, err := protojson.Marshal(m)
 	if err != nil {
 		return err
 	}
-	_, err = a.Out.Write(append(b, '\n'))
-	return err
+	var b bytes.Buffer
+	if err := json.Indent(&b, loose, "", "  "); err != nil {
+		return err
+	}
+	b.WriteByte('\n')
+	return a.write(b.Bytes())
 }
 
 func version() string {
