@@ -121,6 +121,38 @@ func (f *fakeKeys) GetKeyPolicy(ctx context.Context, c keyops.Caller, in keyops.
 	return reply(ctx, f, "GetKeyPolicy", c, in, keyops.GetKeyPolicyOutput{Policy: "{}", PolicyName: "default"})
 }
 
+func (f *fakeKeys) ScheduleKeyDeletion(ctx context.Context, c keyops.Caller, in keyops.ScheduleKeyDeletionInput) (keyops.ScheduleKeyDeletionOutput, error) {
+	return reply(ctx, f, "ScheduleKeyDeletion", c, in, keyops.ScheduleKeyDeletionOutput{KeyID: keyARN})
+}
+
+func (f *fakeKeys) CancelKeyDeletion(ctx context.Context, c keyops.Caller, in keyops.CancelKeyDeletionInput) (keyops.CancelKeyDeletionOutput, error) {
+	return reply(ctx, f, "CancelKeyDeletion", c, in, keyops.CancelKeyDeletionOutput{KeyID: keyARN})
+}
+
+func (f *fakeKeys) GetKeyLastUsage(ctx context.Context, c keyops.Caller, in keyops.GetKeyLastUsageInput) (keyops.GetKeyLastUsageOutput, error) {
+	return reply(ctx, f, "GetKeyLastUsage", c, in, keyops.GetKeyLastUsageOutput{KeyID: keyARN})
+}
+
+func (f *fakeKeys) EnableKeyRotation(ctx context.Context, c keyops.Caller, in keyops.EnableKeyRotationInput) (keyops.EnableKeyRotationOutput, error) {
+	return reply(ctx, f, "EnableKeyRotation", c, in, keyops.EnableKeyRotationOutput{})
+}
+
+func (f *fakeKeys) DisableKeyRotation(ctx context.Context, c keyops.Caller, in keyops.DisableKeyRotationInput) (keyops.DisableKeyRotationOutput, error) {
+	return reply(ctx, f, "DisableKeyRotation", c, in, keyops.DisableKeyRotationOutput{})
+}
+
+func (f *fakeKeys) GetKeyRotationStatus(ctx context.Context, c keyops.Caller, in keyops.GetKeyRotationStatusInput) (keyops.GetKeyRotationStatusOutput, error) {
+	return reply(ctx, f, "GetKeyRotationStatus", c, in, keyops.GetKeyRotationStatusOutput{KeyID: keyARN})
+}
+
+func (f *fakeKeys) RotateKeyOnDemand(ctx context.Context, c keyops.Caller, in keyops.RotateKeyOnDemandInput) (keyops.RotateKeyOnDemandOutput, error) {
+	return reply(ctx, f, "RotateKeyOnDemand", c, in, keyops.RotateKeyOnDemandOutput{KeyID: keyARN})
+}
+
+func (f *fakeKeys) ListKeyRotations(ctx context.Context, c keyops.Caller, in keyops.ListKeyRotationsInput) (keyops.ListKeyRotationsOutput, error) {
+	return reply(ctx, f, "ListKeyRotations", c, in, keyops.ListKeyRotationsOutput{})
+}
+
 func (f *fakeKeys) ReplicateKey(ctx context.Context, c keyops.Caller, in keyops.ReplicateKeyInput) (keyops.ReplicateKeyOutput, error) {
 	return reply(ctx, f, "ReplicateKey", c, in, keyops.ReplicateKeyOutput{ReplicaKeyMetadata: f.metadata(), ReplicaTags: in.Tags})
 }

@@ -147,6 +147,7 @@ func wholeService(t *testing.T, r *keyopstest.Region) {
 	rest("EnableKey", "POST", "/v1/keys/"+second+":enable", "", 200)
 	rest("DeleteAlias", "DELETE", "/v1/alias/payroll", "", 200)
 	useAccess(t, s, second, note, rest)
+	useLife(t, second, rest)
 
 	// Bob is somebody, and may nothing any more; what does not exist looks to him like what does.
 	bob := kmsv1.NewCryptoServiceClient(s.dial(s.ca.trusting(s.ca.issue("spiffe://test.example/user/bob", nil))))
@@ -195,6 +196,43 @@ func useDataKeyPairs(t *testing.T, blob string, rest func(operation, verb, path,
 		t.Error("the halves are of two pairs")
 	}
 	rest("DeriveSharedSecret", "POST", "/v1/derive-shared-secret", `{"keyId":"alias/payroll","keyAgreementAlgorithm":"ECDH","publicKey":"AA=="}`, 400)
+}
+
+// useLife rotates a key and sends it to its grave, and back.
+func useLife(t *testing.T, key string, rest func(operation, verb, path, body string, code int) map[string]any) {
+	t.Helper()
+	at := "/v1/keys/" + key
+	sealed := rest("Encrypt", "POST", "/v1/encrypt", `{"keyId":"`+key+`","plaintext":"AA=="}`, 200)
+	rest("EnableKeyRotation", "PUT", at+"/rotation", `{"rotationPeriodInDays":90}`, 200)
+	status := rest("GetKeyRotationStatus", "GET", at+"/rotation", "", 200)
+	if status["keyRotationEnabled"] != true || status["rotationPeriodInDays"] != 90.0 || status["nextRotationDate"] == nil {
+		t.Errorf("rotation is %v", status)
+	}
+	rest("EnableKeyRotation", "PUT", at+"/rotation", `{"rotationPeriodInDays":89}`, 400)
+	rest("DisableKeyRotation", "DELETE", at+"/rotation", "", 200)
+	rest("RotateKeyOnDemand", "POST", at+":rotate", "", 200)
+	all := rest("ListKeyRotations", "GET", at+"/rotations?includeKeyMaterial=ALL_KEY_MATERIAL", "", 200)["rotations"].([]any)
+	if len(all) != 2 || all[1].(map[string]any)["rotationType"] != "ON_DEMAND" || all[1].(map[string]any)["keyMaterialState"] != "CURRENT" {
+		t.Errorf("materials %v", all)
+	}
+	old := rest("Decrypt", "POST", "/v1/decrypt", fmt.Sprintf(`{"ciphertextBlob":%q}`, sealed["ciphertextBlob"]), 200)
+	if old["plaintext"] != "AA==" || old["keyMaterialId"] != all[0].(map[string]any)["keyMaterialId"] {
+		t.Errorf("old material opens %v", old)
+	}
+	if used := rest("GetKeyLastUsage", "GET", at+"/last-usage", "", 200)["keyLastUsage"].(map[string]any); used["operation"] != "Decrypt" || used["kmsRequestId"] == "" {
+		t.Errorf("last used for %v", used)
+	}
+
+	rest("ScheduleKeyDeletion", "POST", at+":scheduleDeletion", `{"pendingWindowInDays":6}`, 400)
+	dying := rest("ScheduleKeyDeletion", "POST", at+":scheduleDeletion", `{"pendingWindowInDays":7}`, 200)
+	shown := rest("DescribeKey", "GET", at, "", 200)["keyMetadata"].(map[string]any)
+	if dying["keyState"] != "PendingDeletion" || shown["keyState"] != "PendingDeletion" || shown["deletionDate"] != dying["deletionDate"] || dying["deletionDate"] == nil {
+		t.Errorf("dying %v, shown %v", dying, shown)
+	}
+	rest("Encrypt", "POST", "/v1/encrypt", `{"keyId":"`+key+`","plaintext":"AA=="}`, 400)
+	rest("CancelKeyDeletion", "POST", at+":cancelDeletion", "", 200)
+	rest("CancelKeyDeletion", "POST", at+":cancelDeletion", "", 400)
+	rest("EnableKey", "POST", at+":enable", "", 200)
 }
 
 const bobARN = "arn:aws:iam::111122223333:user/bob"

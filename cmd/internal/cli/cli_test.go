@@ -6,11 +6,13 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
 )
@@ -142,6 +144,31 @@ SM2       no         no            -                            -
 
 RSA_2048: cannot wrap it
 SM2: no such mechanism
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestRotation(t *testing.T) {
+	at := timestamppb.New(time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC))
+	var out bytes.Buffer
+	err := (&app{Streams: Streams{Out: &out}}).rotation(&kmsv1.GetKeyRotationStatusResponse{
+		KeyRotationEnabled: true, RotationPeriodInDays: 365, NextRotationDate: at, OnDemandRotationsLeft: 24, OnDemandRotationStartDate: at,
+		Progress: &kmsv1.RotationProgress{
+			KeyMaterialId: "m", RotationType: "ON_DEMAND", StartedDate: at, HoldingRegions: []string{"a", "b"}, OutRegions: []string{"c"}, Alone: true,
+		},
+	})
+	const want = `automatic        yes
+period           365 days
+next             2026-01-31T12:00:00Z
+on demand        24 left
+on demand since  2026-01-31T12:00:00Z
+under way        ON_DEMAND, since 2026-01-31T12:00:00Z, material m
+held in          a, b
+awaited in       -
+not awaited in   c
+waits            nobody else is awaited, so the material would exist in one token only
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
 )
@@ -131,6 +133,21 @@ func (a *app) describe(m *kmsv1.KeyMetadata) error {
 	row("created", m.GetCreationDate().AsTime().Format(time.RFC3339))
 	row("description", m.GetDescription())
 	row("material ID", m.GetCurrentKeyMaterialId())
+	if m.GetRotationDue() {
+		row("rotation", "due: the material has encrypted 2^31 times, and refuses at 2^32")
+	}
+	date := func(name string, t *timestamppb.Timestamp) {
+		if t != nil {
+			row(name, t.AsTime().Format(time.RFC3339))
+		}
+	}
+	date("deleted on", m.GetDeletionDate())
+	if n := m.GetPendingDeletionWindowInDays(); n > 0 {
+		row("deleted", fmt.Sprintf("%d days after its last replica key", n))
+	}
+	row("expiration", m.GetExpirationModel())
+	date("expires", m.GetValidTo())
+	row("algorithms", strings.Join(slices.Concat(m.GetEncryptionAlgorithms(), m.GetSigningAlgorithms(), m.GetMacAlgorithms(), m.GetKeyAgreementAlgorithms()), ", "))
 	row("exportability", strings.TrimPrefix(m.GetExportability().String(), "EXPORTABILITY_"))
 	if mr := m.GetMultiRegionConfiguration(); mr != nil {
 		row("multi-Region", mr.GetMultiRegionKeyType())

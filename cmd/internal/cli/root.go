@@ -73,6 +73,8 @@ signature or MAC does not hold, 6 related keys differ between Regions (drift).`,
 	key := &cobra.Command{Use: "key", Short: "Create and manage keys"}
 	key.AddCommand(a.keyCreate("create"), a.keyShow("show KEY"), a.keyList("list"), a.keyReplicate("replicate KEY --to REGION"),
 		a.keyReplicas("replicas KEY"), a.keyEnable("enable KEY"), a.keyDisable("disable KEY"), a.keyPublic("public KEY"),
+		a.keyDelete("delete KEY"), a.keyUndelete("undelete KEY"), a.keyLastUsed("last-used KEY"),
+		a.keyRotation(), a.keyRotate("rotate KEY"), a.keyRotations("rotations KEY"),
 		a.keyDescribeAs("describe KEY TEXT"), a.keyTag("tag KEY NAME=VALUE..."), a.keyUntag("untag KEY NAME..."), a.keyTags("tags KEY"))
 	alias := &cobra.Command{Use: "alias", Short: "Name keys"}
 	alias.AddCommand(a.aliasSet("set NAME KEY"), a.aliasList("list"), a.aliasDelete("delete NAME"))
@@ -107,6 +109,9 @@ func (a *app) addAWSVerbs(root *cobra.Command) {
 	for _, c := range []*cobra.Command{
 		a.keyCreate("create-key"), a.keyShow("describe-key KEY"), a.keyList("list-keys"),
 		a.keyReplicate("replicate-key KEY --to REGION"), a.keyEnable("enable-key KEY"), a.keyDisable("disable-key KEY"),
+		a.keyDelete("schedule-key-deletion KEY"), a.keyUndelete("cancel-key-deletion KEY"), a.keyLastUsed("get-key-last-usage KEY"),
+		a.rotationEnable("enable-key-rotation KEY"), a.rotationDisable("disable-key-rotation KEY"), a.rotationShow("get-key-rotation-status KEY"),
+		a.keyRotate("rotate-key-on-demand KEY"), a.keyRotations("list-key-rotations KEY"),
 		a.keyPublic("get-public-key KEY"), a.aliasSet("create-alias NAME KEY"), a.aliasSet("update-alias NAME KEY"),
 		a.aliasList("list-aliases"), a.aliasDelete("delete-alias NAME"), a.policyGet("get-key-policy KEY"), a.policyPut("put-key-policy KEY FILE"), a.policyList("list-key-policies KEY"),
 		a.grantCreate("create-grant KEY --to PRINCIPAL --operation OPERATION"), a.grantList("list-grants KEY"), a.grantRetirable("list-retirable-grants PRINCIPAL"),

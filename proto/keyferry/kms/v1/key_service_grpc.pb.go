@@ -26,6 +26,14 @@ const (
 	KeyService_ListKeys_FullMethodName             = "/keyferry.kms.v1.KeyService/ListKeys"
 	KeyService_EnableKey_FullMethodName            = "/keyferry.kms.v1.KeyService/EnableKey"
 	KeyService_DisableKey_FullMethodName           = "/keyferry.kms.v1.KeyService/DisableKey"
+	KeyService_ScheduleKeyDeletion_FullMethodName  = "/keyferry.kms.v1.KeyService/ScheduleKeyDeletion"
+	KeyService_CancelKeyDeletion_FullMethodName    = "/keyferry.kms.v1.KeyService/CancelKeyDeletion"
+	KeyService_GetKeyLastUsage_FullMethodName      = "/keyferry.kms.v1.KeyService/GetKeyLastUsage"
+	KeyService_EnableKeyRotation_FullMethodName    = "/keyferry.kms.v1.KeyService/EnableKeyRotation"
+	KeyService_DisableKeyRotation_FullMethodName   = "/keyferry.kms.v1.KeyService/DisableKeyRotation"
+	KeyService_GetKeyRotationStatus_FullMethodName = "/keyferry.kms.v1.KeyService/GetKeyRotationStatus"
+	KeyService_RotateKeyOnDemand_FullMethodName    = "/keyferry.kms.v1.KeyService/RotateKeyOnDemand"
+	KeyService_ListKeyRotations_FullMethodName     = "/keyferry.kms.v1.KeyService/ListKeyRotations"
 	KeyService_ReplicateKey_FullMethodName         = "/keyferry.kms.v1.KeyService/ReplicateKey"
 	KeyService_ListReplicas_FullMethodName         = "/keyferry.kms.v1.KeyService/ListReplicas"
 	KeyService_CreateAlias_FullMethodName          = "/keyferry.kms.v1.KeyService/CreateAlias"
@@ -87,6 +95,56 @@ type KeyServiceClient interface {
 	//
 	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException.
 	DisableKey(ctx context.Context, in *DisableKeyRequest, opts ...grpc.CallOption) (*DisableKeyResponse, error)
+	// ScheduleKeyDeletion stops a key from being used in this Region, and deletes it with its
+	// material when the waiting period is over. What it has encrypted can then never be
+	// decrypted here. Until then CancelKeyDeletion undoes it. Related keys in other Regions are
+	// not affected.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException (also if the key
+	// is pending deletion already), ValidationException.
+	ScheduleKeyDeletion(ctx context.Context, in *ScheduleKeyDeletionRequest, opts ...grpc.CallOption) (*ScheduleKeyDeletionResponse, error)
+	// CancelKeyDeletion keeps a key that is pending deletion. It is Disabled afterwards; enable
+	// it to use it.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException.
+	CancelKeyDeletion(ctx context.Context, in *CancelKeyDeletionRequest, opts ...grpc.CallOption) (*CancelKeyDeletionResponse, error)
+	// GetKeyLastUsage says when a key was last used for cryptography in this Region, so that
+	// nobody deletes a key that is still needed.
+	//
+	// Errors: NotFoundException, InvalidArnException.
+	GetKeyLastUsage(ctx context.Context, in *GetKeyLastUsageRequest, opts ...grpc.CallOption) (*GetKeyLastUsageResponse, error)
+	// EnableKeyRotation lets a key have new material regularly, or changes how often. What older
+	// material has encrypted stays readable until the key is deleted. For a multi-Region key call
+	// the primary key's Region: rotation is shared by all of them.
+	//
+	// Errors: NotFoundException, InvalidArnException, DisabledException,
+	// KMSInvalidStateException, UnsupportedOperationException (not a symmetric encryption key,
+	// of origin EXTERNAL, or a replica key), ValidationException.
+	EnableKeyRotation(ctx context.Context, in *EnableKeyRotationRequest, opts ...grpc.CallOption) (*EnableKeyRotationResponse, error)
+	// DisableKeyRotation stops automatic rotation. Materials stay.
+	//
+	// Errors: as of EnableKeyRotation.
+	DisableKeyRotation(ctx context.Context, in *DisableKeyRotationRequest, opts ...grpc.CallOption) (*DisableKeyRotationResponse, error)
+	// GetKeyRotationStatus says whether a key is rotated automatically, when next, and how far a
+	// rotation that is under way has got.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException,
+	// UnsupportedOperationException.
+	GetKeyRotationStatus(ctx context.Context, in *GetKeyRotationStatusRequest, opts ...grpc.CallOption) (*GetKeyRotationStatusResponse, error)
+	// RotateKeyOnDemand gives a key new material now; the schedule of automatic rotation is not
+	// changed. For a key of origin EXTERNAL the material that was imported last becomes current.
+	// A key can be rotated on demand 25 times in its life.
+	//
+	// Errors: NotFoundException, InvalidArnException, DisabledException,
+	// KMSInvalidStateException, UnsupportedOperationException, ConflictException (a rotation is
+	// under way), LimitExceededException.
+	RotateKeyOnDemand(ctx context.Context, in *RotateKeyOnDemandRequest, opts ...grpc.CallOption) (*RotateKeyOnDemandResponse, error)
+	// ListKeyRotations lists the completed rotations of a key, or all its materials, oldest
+	// first.
+	//
+	// Errors: NotFoundException, InvalidArnException, InvalidMarkerException,
+	// KMSInvalidStateException, UnsupportedOperationException, ValidationException.
+	ListKeyRotations(ctx context.Context, in *ListKeyRotationsRequest, opts ...grpc.CallOption) (*ListKeyRotationsResponse, error)
 	// ReplicateKey makes a replica of a multi-Region primary key in another Region. It must be
 	// called in the primary key's Region, needs kms:ReplicateKey here and kms:CreateKey in the
 	// replica's Region for the same principal, and answers once the request is durable here: the
@@ -255,6 +313,86 @@ func (c *keyServiceClient) DisableKey(ctx context.Context, in *DisableKeyRequest
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DisableKeyResponse)
 	err := c.cc.Invoke(ctx, KeyService_DisableKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) ScheduleKeyDeletion(ctx context.Context, in *ScheduleKeyDeletionRequest, opts ...grpc.CallOption) (*ScheduleKeyDeletionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ScheduleKeyDeletionResponse)
+	err := c.cc.Invoke(ctx, KeyService_ScheduleKeyDeletion_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) CancelKeyDeletion(ctx context.Context, in *CancelKeyDeletionRequest, opts ...grpc.CallOption) (*CancelKeyDeletionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelKeyDeletionResponse)
+	err := c.cc.Invoke(ctx, KeyService_CancelKeyDeletion_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) GetKeyLastUsage(ctx context.Context, in *GetKeyLastUsageRequest, opts ...grpc.CallOption) (*GetKeyLastUsageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetKeyLastUsageResponse)
+	err := c.cc.Invoke(ctx, KeyService_GetKeyLastUsage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) EnableKeyRotation(ctx context.Context, in *EnableKeyRotationRequest, opts ...grpc.CallOption) (*EnableKeyRotationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EnableKeyRotationResponse)
+	err := c.cc.Invoke(ctx, KeyService_EnableKeyRotation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) DisableKeyRotation(ctx context.Context, in *DisableKeyRotationRequest, opts ...grpc.CallOption) (*DisableKeyRotationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DisableKeyRotationResponse)
+	err := c.cc.Invoke(ctx, KeyService_DisableKeyRotation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) GetKeyRotationStatus(ctx context.Context, in *GetKeyRotationStatusRequest, opts ...grpc.CallOption) (*GetKeyRotationStatusResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetKeyRotationStatusResponse)
+	err := c.cc.Invoke(ctx, KeyService_GetKeyRotationStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) RotateKeyOnDemand(ctx context.Context, in *RotateKeyOnDemandRequest, opts ...grpc.CallOption) (*RotateKeyOnDemandResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateKeyOnDemandResponse)
+	err := c.cc.Invoke(ctx, KeyService_RotateKeyOnDemand_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) ListKeyRotations(ctx context.Context, in *ListKeyRotationsRequest, opts ...grpc.CallOption) (*ListKeyRotationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListKeyRotationsResponse)
+	err := c.cc.Invoke(ctx, KeyService_ListKeyRotations_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -491,6 +629,56 @@ type KeyServiceServer interface {
 	//
 	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException.
 	DisableKey(context.Context, *DisableKeyRequest) (*DisableKeyResponse, error)
+	// ScheduleKeyDeletion stops a key from being used in this Region, and deletes it with its
+	// material when the waiting period is over. What it has encrypted can then never be
+	// decrypted here. Until then CancelKeyDeletion undoes it. Related keys in other Regions are
+	// not affected.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException (also if the key
+	// is pending deletion already), ValidationException.
+	ScheduleKeyDeletion(context.Context, *ScheduleKeyDeletionRequest) (*ScheduleKeyDeletionResponse, error)
+	// CancelKeyDeletion keeps a key that is pending deletion. It is Disabled afterwards; enable
+	// it to use it.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException.
+	CancelKeyDeletion(context.Context, *CancelKeyDeletionRequest) (*CancelKeyDeletionResponse, error)
+	// GetKeyLastUsage says when a key was last used for cryptography in this Region, so that
+	// nobody deletes a key that is still needed.
+	//
+	// Errors: NotFoundException, InvalidArnException.
+	GetKeyLastUsage(context.Context, *GetKeyLastUsageRequest) (*GetKeyLastUsageResponse, error)
+	// EnableKeyRotation lets a key have new material regularly, or changes how often. What older
+	// material has encrypted stays readable until the key is deleted. For a multi-Region key call
+	// the primary key's Region: rotation is shared by all of them.
+	//
+	// Errors: NotFoundException, InvalidArnException, DisabledException,
+	// KMSInvalidStateException, UnsupportedOperationException (not a symmetric encryption key,
+	// of origin EXTERNAL, or a replica key), ValidationException.
+	EnableKeyRotation(context.Context, *EnableKeyRotationRequest) (*EnableKeyRotationResponse, error)
+	// DisableKeyRotation stops automatic rotation. Materials stay.
+	//
+	// Errors: as of EnableKeyRotation.
+	DisableKeyRotation(context.Context, *DisableKeyRotationRequest) (*DisableKeyRotationResponse, error)
+	// GetKeyRotationStatus says whether a key is rotated automatically, when next, and how far a
+	// rotation that is under way has got.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException,
+	// UnsupportedOperationException.
+	GetKeyRotationStatus(context.Context, *GetKeyRotationStatusRequest) (*GetKeyRotationStatusResponse, error)
+	// RotateKeyOnDemand gives a key new material now; the schedule of automatic rotation is not
+	// changed. For a key of origin EXTERNAL the material that was imported last becomes current.
+	// A key can be rotated on demand 25 times in its life.
+	//
+	// Errors: NotFoundException, InvalidArnException, DisabledException,
+	// KMSInvalidStateException, UnsupportedOperationException, ConflictException (a rotation is
+	// under way), LimitExceededException.
+	RotateKeyOnDemand(context.Context, *RotateKeyOnDemandRequest) (*RotateKeyOnDemandResponse, error)
+	// ListKeyRotations lists the completed rotations of a key, or all its materials, oldest
+	// first.
+	//
+	// Errors: NotFoundException, InvalidArnException, InvalidMarkerException,
+	// KMSInvalidStateException, UnsupportedOperationException, ValidationException.
+	ListKeyRotations(context.Context, *ListKeyRotationsRequest) (*ListKeyRotationsResponse, error)
 	// ReplicateKey makes a replica of a multi-Region primary key in another Region. It must be
 	// called in the primary key's Region, needs kms:ReplicateKey here and kms:CreateKey in the
 	// replica's Region for the same principal, and answers once the request is durable here: the
@@ -629,6 +817,30 @@ func (UnimplementedKeyServiceServer) EnableKey(context.Context, *EnableKeyReques
 }
 func (UnimplementedKeyServiceServer) DisableKey(context.Context, *DisableKeyRequest) (*DisableKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DisableKey not implemented")
+}
+func (UnimplementedKeyServiceServer) ScheduleKeyDeletion(context.Context, *ScheduleKeyDeletionRequest) (*ScheduleKeyDeletionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ScheduleKeyDeletion not implemented")
+}
+func (UnimplementedKeyServiceServer) CancelKeyDeletion(context.Context, *CancelKeyDeletionRequest) (*CancelKeyDeletionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelKeyDeletion not implemented")
+}
+func (UnimplementedKeyServiceServer) GetKeyLastUsage(context.Context, *GetKeyLastUsageRequest) (*GetKeyLastUsageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetKeyLastUsage not implemented")
+}
+func (UnimplementedKeyServiceServer) EnableKeyRotation(context.Context, *EnableKeyRotationRequest) (*EnableKeyRotationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EnableKeyRotation not implemented")
+}
+func (UnimplementedKeyServiceServer) DisableKeyRotation(context.Context, *DisableKeyRotationRequest) (*DisableKeyRotationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DisableKeyRotation not implemented")
+}
+func (UnimplementedKeyServiceServer) GetKeyRotationStatus(context.Context, *GetKeyRotationStatusRequest) (*GetKeyRotationStatusResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetKeyRotationStatus not implemented")
+}
+func (UnimplementedKeyServiceServer) RotateKeyOnDemand(context.Context, *RotateKeyOnDemandRequest) (*RotateKeyOnDemandResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateKeyOnDemand not implemented")
+}
+func (UnimplementedKeyServiceServer) ListKeyRotations(context.Context, *ListKeyRotationsRequest) (*ListKeyRotationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListKeyRotations not implemented")
 }
 func (UnimplementedKeyServiceServer) ReplicateKey(context.Context, *ReplicateKeyRequest) (*ReplicateKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReplicateKey not implemented")
@@ -794,6 +1006,150 @@ func _KeyService_DisableKey_Handler(srv interface{}, ctx context.Context, dec fu
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(KeyServiceServer).DisableKey(ctx, req.(*DisableKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_ScheduleKeyDeletion_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ScheduleKeyDeletionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).ScheduleKeyDeletion(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_ScheduleKeyDeletion_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).ScheduleKeyDeletion(ctx, req.(*ScheduleKeyDeletionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_CancelKeyDeletion_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelKeyDeletionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).CancelKeyDeletion(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_CancelKeyDeletion_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).CancelKeyDeletion(ctx, req.(*CancelKeyDeletionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_GetKeyLastUsage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetKeyLastUsageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).GetKeyLastUsage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_GetKeyLastUsage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).GetKeyLastUsage(ctx, req.(*GetKeyLastUsageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_EnableKeyRotation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EnableKeyRotationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).EnableKeyRotation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_EnableKeyRotation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).EnableKeyRotation(ctx, req.(*EnableKeyRotationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_DisableKeyRotation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DisableKeyRotationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).DisableKeyRotation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_DisableKeyRotation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).DisableKeyRotation(ctx, req.(*DisableKeyRotationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_GetKeyRotationStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetKeyRotationStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).GetKeyRotationStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_GetKeyRotationStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).GetKeyRotationStatus(ctx, req.(*GetKeyRotationStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_RotateKeyOnDemand_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateKeyOnDemandRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).RotateKeyOnDemand(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_RotateKeyOnDemand_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).RotateKeyOnDemand(ctx, req.(*RotateKeyOnDemandRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_ListKeyRotations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListKeyRotationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).ListKeyRotations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_ListKeyRotations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).ListKeyRotations(ctx, req.(*ListKeyRotationsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1166,6 +1522,38 @@ var KeyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DisableKey",
 			Handler:    _KeyService_DisableKey_Handler,
+		},
+		{
+			MethodName: "ScheduleKeyDeletion",
+			Handler:    _KeyService_ScheduleKeyDeletion_Handler,
+		},
+		{
+			MethodName: "CancelKeyDeletion",
+			Handler:    _KeyService_CancelKeyDeletion_Handler,
+		},
+		{
+			MethodName: "GetKeyLastUsage",
+			Handler:    _KeyService_GetKeyLastUsage_Handler,
+		},
+		{
+			MethodName: "EnableKeyRotation",
+			Handler:    _KeyService_EnableKeyRotation_Handler,
+		},
+		{
+			MethodName: "DisableKeyRotation",
+			Handler:    _KeyService_DisableKeyRotation_Handler,
+		},
+		{
+			MethodName: "GetKeyRotationStatus",
+			Handler:    _KeyService_GetKeyRotationStatus_Handler,
+		},
+		{
+			MethodName: "RotateKeyOnDemand",
+			Handler:    _KeyService_RotateKeyOnDemand_Handler,
+		},
+		{
+			MethodName: "ListKeyRotations",
+			Handler:    _KeyService_ListKeyRotations_Handler,
 		},
 		{
 			MethodName: "ReplicateKey",
