@@ -56,6 +56,9 @@ func (s *Service) SharedKeys() []arn.KeyID {
 	return ids
 }
 
+// SharedVersion grows with every change of what SharedKeys and SharedKey return.
+func (s *Service) SharedVersion() uint64 { return s.view.shared.Load() }
+
 // SharedKey returns a snapshot of a multi-Region key, which must not be changed, or
 // ErrNotFound.
 func (s *Service) SharedKey(id arn.KeyID) (*Key, error) {

@@ -22,6 +22,7 @@ type view struct {
 	retires map[string][]grantRef       // by the retiring principal's ARN, ordered
 	refused map[arn.KeyID]error         // rows that cannot be believed, and why
 	due     map[arn.KeyID]time.Time     // when the worker has to look at the key
+	shared  atomic.Uint64               // grows with every change of a multi-Region key
 }
 
 // entry is the place of one key.
@@ -73,6 +74,7 @@ func (v *view) refuse(id arn.KeyID, why error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.refused[id] = why
+	v.shared.Add(1)
 }
 
 // target returns the key that an alias points to.
@@ -117,6 +119,9 @@ func (v *view) publishLocked(k *Key) {
 		v.keys[k.Account] = insert(v.keys[k.Account], k.ID)
 	}
 	old := e.key.Swap(k)
+	if k.Set != nil {
+		v.shared.Add(1)
+	}
 	v.indexRetirable(old, k)
 	if old != nil {
 		v.takeAliases(old)
@@ -155,6 +160,7 @@ func (v *view) remove(k *Key) {
 	v.indexRetirable(k, &Key{ID: k.ID})
 	v.takeAliases(k)
 	delete(v.entries, k.ID)
+	v.shared.Add(1)
 	delete(v.due, k.ID)
 	v.keys[k.Account] = remove(v.keys[k.Account], k.ID)
 }

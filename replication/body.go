@@ -34,7 +34,7 @@ type digestBody struct {
 	hashes [buckets]mrk.Hash
 }
 
-func (d *digestBody) marshal() []byte {
+func (d digestBody) marshal() []byte {
 	b := make([]byte, 0, buckets*len(mrk.Hash{}))
 	for _, h := range d.hashes {
 		b = append(b, h[:]...)
@@ -45,7 +45,7 @@ func (d *digestBody) marshal() []byte {
 	return w.Out()
 }
 
-func parseDigest(p []byte) (*digestBody, error) {
+func parseDigest(p []byte) (digestBody, error) {
 	var flat [buckets * len(mrk.Hash{})]byte
 	r := wire.NewReader(p)
 	from := r.Uint()
@@ -54,9 +54,9 @@ func parseDigest(p []byte) (*digestBody, error) {
 	}
 	r.Fixed(flat[:])
 	if err := r.Done(); err != nil {
-		return nil, fmt.Errorf("parsing digest: %w", err)
+		return digestBody{}, fmt.Errorf("parsing digest: %w", err)
 	}
-	d := &digestBody{from: int(from)}
+	d := digestBody{from: int(from)}
 	for i := range d.hashes {
 		copy(d.hashes[i][:], flat[i*len(mrk.Hash{}):])
 	}

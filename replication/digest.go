@@ -2,9 +2,10 @@ package replication
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -15,40 +16,6 @@ import (
 // away. Keys are spread over buckets by a hash of their ID; a bucket's hash covers what is
 // known of its keys. Digests name only keys of which both ends are or were members.
 
-func bucketOf(id arn.KeyID) byte { return sha256.Sum256([]byte(id))[0] }
-
-// inventory is what this Region would tell a peer that it knows, by bucket and then key.
-type inventory [buckets][]entry
-
-func (p *peer) inventory(keys Keys) *inventory {
-	inv := new(inventory)
-	for _, id := range keys.SharedKeys() { // ordered by ID
-		k, err := keys.SharedKey(id)
-		if err != nil || !k.Set.Concerns(p.pin.Region) {
-			continue
-		}
-		b := bucketOf(id)
-		inv[b] = append(inv[b], entry{id, k.Set.Hash()})
-	}
-	return inv
-}
-
-func (inv *inventory) digest() *digestBody {
-	d := new(digestBody)
-	for i, entries := range inv {
-		if len(entries) == 0 {
-			continue
-		}
-		h := sha256.New()
-		for _, e := range entries {
-			h.Write([]byte(e.key))
-			h.Write(e.hash[:])
-		}
-		h.Sum(d.hashes[i][:0])
-	}
-	return d
-}
-
 // answerDigest lists what this Region has in the buckets that differ, from the one on that
 // is asked about, as far as one answer holds it.
 func (r *Replicator) answerDigest(keys Keys, p *peer, body []byte) ([]byte, error) {
@@ -56,18 +23,17 @@ func (r *Replicator) answerDigest(keys Keys, p *peer, body []byte) ([]byte, erro
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errMessage, err)
 	}
-	inv := p.inventory(keys)
-	mine := inv.digest()
+	mine := p.inventory(keys)
 	a := digestAnswer{next: theirs.from}
 	for left := maxEntries; a.next < buckets; a.next++ {
 		i := a.next
 		if mine.hashes[i] == theirs.hashes[i] {
 			continue
 		}
-		if left -= len(inv[i]); left < 0 {
+		if left -= len(mine.entries[i]); left < 0 {
 			break
 		}
-		a.differing = append(a.differing, differing{byte(i), inv[i]})
+		a.differing = append(a.differing, differing{byte(i), mine.entries[i]})
 	}
 	return a.marshal(), nil
 }
@@ -80,9 +46,7 @@ func (p *peer) digest(ctx context.Context, keys Keys) error {
 	began := p.r.cfg.Clock()
 	for from := 0; from < buckets; {
 		inv := p.inventory(keys)
-		question := inv.digest()
-		question.from = from
-		reply, err := p.exchange(ctx, kindDigest, "", question.marshal())
+		reply, err := p.exchange(ctx, kindDigest, "", digestBody{from, inv.hashes}.marshal())
 		if err != nil {
 			return err
 		}
@@ -128,7 +92,7 @@ func (p *peer) compare(ctx context.Context, keys Keys, inv *inventory, from int,
 	}
 	var differ []arn.KeyID
 	for i := from; i < a.next; i++ {
-		for _, e := range inv[i] {
+		for _, e := range inv.entries[i] {
 			hash, ok := theirs[e.key]
 			delete(theirs, e.key)
 			if differs[i] && (!ok || hash != e.hash) {
@@ -144,9 +108,8 @@ func (p *peer) compare(ctx context.Context, keys Keys, inv *inventory, from int,
 			}
 		}
 	}
-	for id := range theirs {
-		differ = append(differ, id) // known to the peer alone
-	}
+	// What is known to the peer alone.
+	differ = append(differ, slices.Sorted(maps.Keys(theirs))...)
 	return differ, nil
 }
 

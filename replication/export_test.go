@@ -99,7 +99,7 @@ func FactsBody(key arn.KeyID, f mrk.Facts, hash mrk.Hash, req *mrk.CreateRequest
 }
 
 // EmptyDigest is the body of a digest message of a Region that knows nothing.
-func EmptyDigest() []byte { return new(digestBody).marshal() }
+func EmptyDigest() []byte { return digestBody{}.marshal() }
 
 // Heard reports whether this run has heard a peer.
 func (r *Replicator) Heard(from region.Name) bool {
@@ -164,7 +164,7 @@ func ConfirmBody(key arn.KeyID, ids ...material.ID) []byte { return confirmBody{
 
 // DigestWith returns the body of a digest message about other keys than the running ones.
 func (r *Replicator) DigestWith(keys Keys, to region.Name) []byte {
-	return r.peers[to].inventory(keys).digest().marshal()
+	return digestBody{hashes: r.peers[to].inventory(keys).hashes}.marshal()
 }
 
 // AnswerDigest answers a digest message out of other keys than the running ones.
@@ -197,7 +197,7 @@ func (r *Replicator) Unsettled(with region.Name) int {
 
 // DigestFrom returns the body of a digest message of a Region that knows nothing, asking
 // from a bucket on.
-func DigestFrom(from int) []byte { return (&digestBody{from: from}).marshal() }
+func DigestFrom(from int) []byte { return digestBody{from: from}.marshal() }
 
 // DigestEnd is the bucket after the last one.
 const DigestEnd = buckets

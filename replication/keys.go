@@ -16,6 +16,8 @@ import (
 type Keys interface {
 	// SharedKeys lists the multi-Region keys known here, deleted ones included.
 	SharedKeys() []arn.KeyID
+	// SharedVersion grows with every change of what SharedKeys and SharedKey return.
+	SharedVersion() uint64
 	// SharedKey returns a snapshot that must not be changed, or an error that wraps
 	// keyops.ErrNotFound.
 	SharedKey(arn.KeyID) (*keyops.Key, error)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -31,7 +32,8 @@ type peer struct {
 	wake  chan struct{}
 	slots chan struct{} // of exchanges that the peer has begun
 	limit *rate.Limiter
-	link  Link // set by Open, before any goroutine
+	link  Link                      // set by Open, before any goroutine
+	told  atomic.Pointer[inventory] // newest
 
 	mu           sync.Mutex
 	session      mrk.Nonce // the peer's, by its newest answer

@@ -29,6 +29,7 @@ type Replicator struct {
 	session  mrk.Nonce // of this run
 	identity identity
 	keys     atomic.Pointer[Keys] // nil before Open
+	hashed   hashes
 
 	server *grpc.Server // nil before Start, as what follows
 	cancel context.CancelFunc
