@@ -46,6 +46,7 @@ var attacks = []attack{
 	{"unwrap-mechanism", "unwrap by another mechanism or at the wrong end", planUnwrapMechanism},
 	{"unwrap-template", "unwrap a recorded blob as something weaker", planUnwrapTemplate},
 	{"unwrap-establishment", "open a ceremony's package as something weaker", planUnwrapEstablishment},
+	{"unwrap-import", "open a recorded import as something weaker", planUnwrapImport},
 	{"open-package", "open a recorded ceremony package", planOpenPackage},
 	{"derive", "derive a readable key from a protected one", planDerive},
 }
@@ -57,7 +58,14 @@ type scene struct {
 	blobs   Blobs
 	// packages are recorded transport keys, wrapped for an establishment key.
 	packages [][]byte
+	imports  []recordedImport
 	own      loot
+}
+
+// recordedImport is what a customer wrapped and the key that is to open it.
+type recordedImport struct {
+	wrapping victim
+	blob     []byte
 }
 
 // Blobs are recorded: material of each class, wrapped under a transport key set.

@@ -97,6 +97,24 @@ func unprotected(b *bench, changesOnly bool) scene {
 		}
 		s.victims = append(s.victims, victim{name: nameOf(spec), spec: spec, h: must(h, err)})
 	}
+	for _, spec := range b.p.importStandIns() {
+		public, err := Template(spec, NewID(), b.p, HowPublicHalf)
+		if err != nil {
+			panic(err)
+		}
+		pub, priv, err := b.c.generateKeyPair(rawMechanism{code: pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN}, public, template(spec, HowGenerate))
+		if err != nil {
+			panic(err)
+		}
+		b.made = append(b.made, pub, priv)
+		blob, err := b.c.wrapKey(b.p.oaepMechanism(), pub, must(b.c.generateKey(rawMechanism{code: pkcs11.CKM_AES_KEY_GEN}, customersKey())))
+		if err != nil {
+			panic(err)
+		}
+		v := victim{name: nameOf(spec), spec: spec, h: priv}
+		s.victims = append(s.victims, v)
+		s.imports = append(s.imports, recordedImport{v, blob})
+	}
 	for _, class := range Classes {
 		source := Spec{Role: RoleTransportSource, Algorithm: AES256, Class: class, Name: "control"}
 		destination := Spec{Role: RoleTransportDestination, Algorithm: AES256, Class: class, Name: "control"}

@@ -21,15 +21,16 @@ var hopeless = []struct{ pattern, why string }{
 	{`^derive: .* 0x(1100|1101|1102|1103|21)$`, "the mechanism takes DES or Diffie-Hellman keys"},
 	{`^wrap-(untrusted|transport): .* 0x(121|122|125|133)$`, "the mechanism takes DES keys"},
 	{`^unwrap-mechanism: .* 0x2109$`, "a blob of RFC 5649 has no integrity value of RFC 3394"},
-	{`^unwrap-establishment: .* 0x1$`, "a package has no padding of PKCS #1 v1.5"},
-	{`^unwrap-template: .* as class private$`, "a secret key is no PKCS #8"},
+	{`^unwrap-(establishment|import): .* mechanism 0x1$`, "a package has no padding of PKCS #1 v1.5"},
+	{`^unwrap-import: .* of class (ec|rsa)-\w+$`, "a secret key is no PKCS #8"},
+	{`^unwrap-(template|establishment|import): .* key type 0x[013]$`, "a private key's type is in its PKCS #8, and a secret key has none"},
 	{`^unwrap-template: .* of class `, "it was wrapped under another class's key"},
-	{`^unwrap-(template|establishment): .* twice, the other value first$`, "the last value counts"},
-	{`^unwrap-(template|establishment): .*CKA_(CLASS|KEY_TYPE) (contradicted|left out|twice, the other value last)$`, "without the class and type nothing is unwrapped"},
-	{`^unwrap-(template|establishment): .*CKA_(MODIFIABLE|COPYABLE) twice, the other value last$`, "one that is false never becomes true"},
-	{`^unwrap-(template|establishment): .*CKA_(PRIVATE|DERIVE|UNWRAP|EXTRACTABLE|WRAP_WITH_TRUSTED) left out$`, "the default is what is demanded"},
-	{`^unwrap-(template|establishment): .*CKA_TRUSTED besides$`, "only the security officer sets CKA_TRUSTED"},
-	{`^unwrap-(template|establishment): .* length \d+$`, "CKA_VALUE_LEN is refused in every unwrap"},
+	{`^unwrap-(template|establishment|import): .* twice, the other value first$`, "the last value counts"},
+	{`^unwrap-(template|establishment|import): .*CKA_(CLASS|KEY_TYPE) (contradicted|left out|twice, the other value last)$`, "without the class and type nothing is unwrapped"},
+	{`^unwrap-(template|establishment|import): .*CKA_(MODIFIABLE|COPYABLE) twice, the other value last$`, "one that is false never becomes true"},
+	{`^unwrap-(template|establishment|import): .*CKA_(TOKEN|PRIVATE|DERIVE|UNWRAP|EXTRACTABLE|WRAP_WITH_TRUSTED) left out$`, "the default is what is demanded"},
+	{`^unwrap-(template|establishment|import): .*CKA_TRUSTED besides$`, "only the security officer sets CKA_TRUSTED"},
+	{`^unwrap-(template|establishment|import): .* length \d+$`, "CKA_VALUE_LEN is refused in every unwrap"},
 }
 
 // An attack that fails on an unprotected key as well proves nothing where it is refused.
@@ -127,10 +128,10 @@ func TestAttacksOnRealTransportKeys(t *testing.T) {
 	s, d := open(t, source), open(t, destination)
 	ctx := context.Background()
 	for _, tok := range []*hsm.Token{s, d} {
+		for _, class := range hsm.Classes {
+			generate(t, tok, class.Material())
+		}
 		for _, spec := range []hsm.Spec{
-			{Role: hsm.RoleSharedMaterial, Algorithm: hsm.AES256, Name: "victim"},
-			{Role: hsm.RoleSharedMaterial, Algorithm: hsm.HMACSHA256, Name: "victim"},
-			{Role: hsm.RoleSharedMaterial, Algorithm: hsm.ECP256, Usage: hsm.UsageSign, Name: "victim"},
 			{Role: hsm.RoleMaterial, Algorithm: hsm.AES256, Name: "victim"},
 			{Role: hsm.RoleMaterial, Algorithm: hsm.HMACSHA256, Name: "victim"},
 			{Role: hsm.RoleMaterial, Algorithm: hsm.ECP256, Usage: hsm.UsageSign, Name: "victim"},

@@ -108,6 +108,64 @@ func planUnwrapEstablishment(s scene, c calls) (plan []trial, _ error) {
 	return plan, nil
 }
 
+// planUnwrapImport opens what customers wrapped with the key that is for it, as something
+// weaker or something else, and uses that key for anything besides.
+func planUnwrapImport(s scene, c calls) (plan []trial, _ error) {
+	codes, err := c.mechanisms(pkcs11.CKF_UNWRAP)
+	if err != nil {
+		return nil, wrapError("C_GetMechanismInfo", err)
+	}
+	for _, i := range s.imports {
+		v, m := i.wrapping, s.p.importMechanism(i.wrapping.spec.Import.Scheme)
+		good, demand, err := s.p.opening(v.spec)
+		if err != nil {
+			return nil, err
+		}
+		as := func(words string, m rawMechanism, t []Attribute) {
+			plan = append(plan, trial{v.name, "open an import " + words, "C_UnwrapKey", func(c calls) error {
+				h, err := c.unwrapKey(m, v.h, i.blob, t)
+				return madeAs(c, h, err, demand)
+			}})
+		}
+		for _, w := range weaker(good, demand) {
+			as("with "+w.words, m, w.t)
+		}
+		for _, class := range Classes {
+			other, err := sessionTemplate(carried[class], s.p, HowUnwrap)
+			if err != nil {
+				return nil, err
+			}
+			as("as multi-Region material of class "+string(class), m, other)
+		}
+		for _, code := range codes {
+			if isRSA(code) && code != m.code {
+				as(fmt.Sprintf("by mechanism 0x%X", code), s.p.parametrised(code), good)
+			}
+		}
+		plan = append(plan,
+			trial{v.name, "decrypt an import as a message", "C_Decrypt", func(c calls) error {
+				_, err := c.decrypt(s.p.oaepMechanism(), v.h, i.blob)
+				return err
+			}},
+			trial{v.name, "decrypt an import by RSA alone", "C_Decrypt", func(c calls) error {
+				_, err := c.decrypt(rawMechanism{code: pkcs11.CKM_RSA_X_509}, v.h, i.blob)
+				return err
+			}})
+	}
+	return plan, nil
+}
+
+// opening returns the template by which the first step of an import is opened into a
+// session object, and what the wrapping key demands of it.
+func (p Profile) opening(wrapping Spec) (good, demand []Attribute, err error) {
+	if p.twoSteps(wrapping.Import.Scheme) {
+		good, err = Template(Spec{Role: RoleImportStep, Algorithm: AES256, Import: wrapping.Import}, NewID(), p, HowUnwrap)
+		return good, stepDemand(p), err
+	}
+	good, err = sessionTemplate(wrapping.Import.Material(), p, HowUnwrap)
+	return good, demandOf(wrapping.Import.Material(), p), err
+}
+
 // planOpenPackage opens recorded packages with every private key that is not the
 // establishment key they were made for, and with one of the thief's own.
 func planOpenPackage(s scene, _ calls) (plan []trial, _ error) {
@@ -151,11 +209,8 @@ func weaker(good, demand []Attribute) (out []variation) {
 			variation{name + " twice, the other value first", slices.Insert(slices.Clone(good), at, bad)},
 			variation{name + " twice, the other value last", slices.Insert(slices.Clone(good), at+1, bad)})
 	}
-	if !slices.ContainsFunc(demand, func(a Attribute) bool { return a.Type == pkcs11.CKA_KEY_TYPE }) {
-		return out
-	}
 	out = append(out, variation{"CKA_TRUSTED besides", slices.Insert(slices.Clone(good), 2, flag(pkcs11.CKA_TRUSTED, true))})
-	for _, k := range []uint{pkcs11.CKK_AES, pkcs11.CKK_GENERIC_SECRET, pkcs11.CKK_DES, pkcs11.CKK_DES2, pkcs11.CKK_DES3, pkcs11.CKK_SHA256_HMAC} {
+	for _, k := range []uint{pkcs11.CKK_AES, pkcs11.CKK_GENERIC_SECRET, pkcs11.CKK_DES, pkcs11.CKK_DES2, pkcs11.CKK_DES3, pkcs11.CKK_SHA256_HMAC, pkcs11.CKK_RSA, pkcs11.CKK_EC, pkcs11.CKK_DSA} {
 		a := number(pkcs11.CKA_KEY_TYPE, k)
 		if i := slices.IndexFunc(good, func(g Attribute) bool { return g.Type == a.Type }); string(good[i].Value) != string(a.Value) {
 			out = append(out, variation{fmt.Sprintf("key type 0x%X", k), with(good, a)})
@@ -177,6 +232,12 @@ func contradiction(a Attribute) Attribute {
 	case a.Type == pkcs11.CKA_CLASS:
 		return number(a.Type, pkcs11.CKO_SECRET_KEY)
 	case a.Type == pkcs11.CKA_KEY_TYPE:
+		switch string(a.Value) {
+		case string(number(a.Type, pkcs11.CKK_EC).Value):
+			return number(a.Type, pkcs11.CKK_RSA)
+		case string(number(a.Type, pkcs11.CKK_RSA).Value):
+			return number(a.Type, pkcs11.CKK_EC)
+		}
 		return number(a.Type, pkcs11.CKK_DES3)
 	case a.Type == pkcs11.CKA_ALLOWED_MECHANISMS:
 		return Attribute{Type: a.Type, Value: append(slices.Clone(a.Value), mechanisms([]uint{pkcs11.CKM_AES_CBC}).Value...)}

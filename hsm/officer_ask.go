@@ -74,7 +74,7 @@ func opensFor(c calls, p Profile, key pkcs11.ObjectHandle, public *rsa.PublicKey
 	}
 	sealed, err := rsa.EncryptOAEP(hash.New(), rand.Reader, public, nonce, nil)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("encrypting for the public half: %w: %w", ErrDataInvalid, err)
 	}
 	opened, err := c.decrypt(p.oaepMechanism(), key, sealed)
 	return err == nil && bytes.Equal(opened, nonce), wrapError("C_Decrypt", err)

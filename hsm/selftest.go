@@ -100,7 +100,7 @@ func (t *Token) established() (keys []victim) {
 
 func nameOf(s Spec) string {
 	name := string(s.Role)
-	for _, part := range []string{string(s.Algorithm), string(s.Usage), string(s.Class), s.Name} {
+	for _, part := range []string{string(s.Algorithm), string(s.Usage), string(s.Class), s.Import.word(), s.Name} {
 		if part != "" {
 			name += " " + part
 		}

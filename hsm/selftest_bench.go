@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"crypto"
 	"fmt"
 
 	"github.com/miekg/pkcs11"
@@ -47,13 +48,9 @@ func standIns() (all []Spec) {
 			all = append(all, spec)
 		}
 	}
-	importFor := func(scheme ImportScheme) ImportFor {
-		return ImportFor{Scheme: scheme, Role: RoleMaterial, Algorithm: AES256}
-	}
 	return append(all,
 		Spec{Role: RoleRegionSigning, Algorithm: ECP384, Usage: UsageSign, Name: "stand-in"},
 		Spec{Role: RoleSeal, Algorithm: HMACSHA256, Name: "stand-in"},
-		Spec{Role: RoleImportWrapping, Algorithm: RSA2048, Import: importFor(OAEPSHA1Import), Name: "stand-in"},
 		Spec{Role: RoleEstablishment, Algorithm: RSA3072, Name: "stand-in"},
 	)
 }
@@ -68,7 +65,7 @@ func (b *bench) build() (scene, error) {
 		var spki []byte
 		var err error
 		if spec.Role == RoleEstablishment {
-			pub, h, err = b.establishmentPair(spec)
+			pub, h, err = b.rsaPair(spec)
 			opener = h
 		} else {
 			h, spki, err = standIn(b.c, spec, b.p)
@@ -84,10 +81,15 @@ func (b *bench) build() (scene, error) {
 			return s, fmt.Errorf("making stand-in for transport key of class %s: %w", class, err)
 		}
 	}
+	for _, spec := range b.p.importStandIns() {
+		if err := b.importKey(&s, spec); err != nil {
+			return s, fmt.Errorf("making stand-in for %s: %w", nameOf(spec), err)
+		}
+	}
 	return s, nil
 }
 
-func (b *bench) establishmentPair(spec Spec) (pub, priv pkcs11.ObjectHandle, err error) {
+func (b *bench) rsaPair(spec Spec) (pub, priv pkcs11.ObjectHandle, err error) {
 	public, err := Template(spec, NewID(), b.p, HowPublicHalf)
 	if err != nil {
 		return 0, 0, err
@@ -103,6 +105,68 @@ func (b *bench) establishmentPair(spec Spec) (pub, priv pkcs11.ObjectHandle, err
 	}
 	b.made = append(b.made, pub, priv)
 	return pub, priv, nil
+}
+
+// importStandIns is an import wrapping key for a secret key and one for a private key.
+func (p Profile) importStandIns() []Spec {
+	one, two := OAEPSHA256Import, RSAAESKeyWrapSHA256
+	if !p.takesOAEP(crypto.SHA256) {
+		one, two = OAEPSHA1Import, RSAAESKeyWrapSHA1
+	}
+	return []Spec{
+		{Role: RoleImportWrapping, Algorithm: RSA2048, Name: "stand-in", Import: ImportFor{one, RoleMaterial, AES256, UsageNone}},
+		{Role: RoleImportWrapping, Algorithm: RSA2048, Name: "stand-in", Import: ImportFor{two, RoleMaterial, ECP256, UsageSign}},
+	}
+}
+
+// importKey makes an import wrapping key and wraps for it what a customer would, and opens
+// that as it is meant.
+func (b *bench) importKey(s *scene, spec Spec) error {
+	pub, h, err := b.rsaPair(spec)
+	if err != nil {
+		return err
+	}
+	loose, err := b.keep(b.c.generateKey(rawMechanism{code: pkcs11.CKM_AES_KEY_GEN}, customersKey()))
+	if err != nil {
+		return wrapError("C_GenerateKey", err)
+	}
+	scheme := spec.Import.Scheme
+	blob, err := b.c.wrapKey(oaepMechanism(importSchemes[scheme].hash), pub, loose)
+	if err != nil {
+		return wrapError("C_WrapKey", err)
+	}
+	if m := b.p.importMechanism(scheme); scheme.KeyWrap() && !b.p.twoSteps(scheme) {
+		t, err := sessionTemplate(spec.Import.Material(), b.p, HowGenerate)
+		if err != nil {
+			return err
+		}
+		key, _, err := generate(b.c, spec.Import.Material(), b.p, with(t, flag(pkcs11.CKA_EXTRACTABLE, true)))
+		if _, err = b.keep(key, err); err != nil {
+			return err
+		}
+		if blob, err = b.c.wrapKey(m, pub, key); err != nil {
+			return wrapError("C_WrapKey", err)
+		}
+	}
+	good, _, err := b.p.opening(spec)
+	if err != nil {
+		return err
+	}
+	opened, err := b.c.unwrapKey(b.p.importMechanism(scheme), h, blob, good)
+	if _, err = b.keep(opened, err); err != nil {
+		return wrapError("C_UnwrapKey", err)
+	}
+	v := victim{name: nameOf(spec), spec: spec, h: h}
+	s.victims = append(s.victims, v)
+	s.imports = append(s.imports, recordedImport{wrapping: v, blob: blob})
+	return nil
+}
+
+// customersKey is what somebody else would wrap.
+func customersKey() []Attribute {
+	return []Attribute{
+		number(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), number(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
+		flag(pkcs11.CKA_TOKEN, false), flag(pkcs11.CKA_PRIVATE, true), flag(pkcs11.CKA_EXTRACTABLE, true), number(pkcs11.CKA_VALUE_LEN, 32)}
 }
 
 // transportPair goes through a ceremony in miniature. What the user cannot do is left out
