@@ -136,7 +136,7 @@ func TestLostAndReturned(t *testing.T) {
 // TestStoreOlderThanAuditLog: the audit log has seen the store further on, so the store was
 // rolled back, and the daemon does not start on it before operators have approved it.
 func TestStoreOlderThanAuditLog(t *testing.T) {
-	r := keyopstest.New(t, keyopstest.Options{})
+	r := keyopstest.New(t, keyopstest.Options{Peers: keyopstest.NewNetwork()})
 	before := create(t, r, keyops.CreateKeyInput{MultiRegion: true})
 	r.Stop()
 	backup := t.TempDir() + "/backup.db"
@@ -169,7 +169,7 @@ func TestStoreOlderThanAuditLog(t *testing.T) {
 
 // TestRestoredStoreDropsPermits: what a backup tool stamped is not managed from here.
 func TestRestoredStoreDropsPermits(t *testing.T) {
-	r := keyopstest.New(t, keyopstest.Options{})
+	r := keyopstest.New(t, keyopstest.Options{Peers: keyopstest.NewNetwork()})
 	k := create(t, r, keyops.CreateKeyInput{MultiRegion: true})
 	r.Stop()
 	stamp(t, r)

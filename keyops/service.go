@@ -153,6 +153,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err := s.reconcile(ctx); err != nil {
 		return nil, fmt.Errorf("reconciling store and token: %w", err)
 	}
+	if err := s.renewAlone(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.openClock(ctx); err != nil {
 		return nil, err
 	}
