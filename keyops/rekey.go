@@ -31,6 +31,9 @@ func (c Custody) Rekey(ctx context.Context, log *audit.Log, r region.Replacement
 	if err != nil {
 		return next, err
 	}
+	if err := c.checkRoster(ctx); err != nil {
+		return next, err
+	}
 	after := c
 	after.Seal = nextSeal
 	done, err := after.Inspect(ctx)

@@ -82,6 +82,9 @@ func (c Custody) Reseal(ctx context.Context, log *audit.Log, approvals []stateme
 	if err != nil {
 		return seal.Head{}, err
 	}
+	if err := c.checkRoster(ctx); err != nil {
+		return seal.Head{}, err
+	}
 	in, err := c.Inspect(ctx)
 	if err != nil {
 		return seal.Head{}, err

@@ -39,6 +39,10 @@ type Config struct {
 	Identities func() *policy.Identities // asked for every call; nil = nobody has an identity policy
 	Peers      Peers                     // nil in a deployment of one Region
 
+	// Files is what the Region's directory shows, to be compared with what it has shown before.
+	// The zero value compares nothing.
+	Files RegionFiles
+
 	KeyQuota  int              // keys per account; 0 = 100,000
 	Clock     func() time.Time // nil = time.Now
 	Freshness time.Duration    // how old the last exchange with a primary Region may be before an unknown material is taken for late; 0 = 60 s
@@ -149,6 +153,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		if err := book.Head().Behind(seal.Head(last.Store)); err != nil {
 			return nil, fmt.Errorf("the store is not the one that audit checkpoint %d covers: %w", last.Number, err)
 		}
+	}
+	if err := s.remember(ctx, cfg.Files); err != nil {
+		return nil, err
 	}
 	if err := s.reconcile(ctx); err != nil {
 		return nil, fmt.Errorf("reconciling store and token: %w", err)

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/seal"
 	"github.com/keyferry/keyferry/keyops/store"
 )
@@ -66,6 +67,7 @@ func advise(err error) error {
 		{seal.ErrTampered, seeFindings},
 		{seal.ErrRolledBack, seeFindings},
 		{seal.ErrForked, seeFindings},
+		{keyops.ErrForgotten, "put region_dir back as it was, or find out who changed it"},
 		{syscall.EADDRINUSE, "another program listens there: stop it, or change the address"},
 		{syscall.EADDRNOTAVAIL, "this machine has no such address: correct it"},
 		{fs.ErrPermission, "let the daemon's user read it"},

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/keyferry/keyferry/cmd/internal/config"
 	"github.com/keyferry/keyferry/gateway"
@@ -9,6 +11,7 @@ import (
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/audit"
+	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
 )
 
@@ -37,6 +40,10 @@ func (d *daemon) openAudit(ctx context.Context) error {
 
 // openKeys loads the sealed store and reconciles it with the token.
 func (d *daemon) openKeys(ctx context.Context) (err error) {
+	files, err := d.regionFiles()
+	if err != nil {
+		return err
+	}
 	d.keys, err = keyops.New(ctx, keyops.Config{
 		Self: d.self, Accounts: d.config.Accounts,
 		Token: d.token, Boundary: d.boundary, Signing: d.signing, Seal: d.seal, Transport: &d.transport,
@@ -44,9 +51,28 @@ func (d *daemon) openKeys(ctx context.Context) (err error) {
 		Identities: d.identityPolicies(),
 		Peers:      d.peersOf(),
 		KeyQuota:   d.config.Limits.Keys,
+		Files:      files,
 		Log:        d.log,
 	})
 	return err
+}
+
+// regionFiles is what region_dir shows of those who may decide, and of peers.
+func (d *daemon) regionFiles() (keyops.RegionFiles, error) {
+	files := keyops.RegionFiles{Dir: region.Dir(d.config.RegionDir)}
+	all := []region.SignedDescriptor{d.self}
+	for _, name := range slices.Sorted(maps.Keys(d.peers)) {
+		files.Pins = append(files.Pins, d.peers[name])
+		all = append(all, d.peers[name])
+	}
+	for _, of := range all {
+		roster, _, err := files.Dir.LoadRosters(of.Descriptor)
+		if err != nil {
+			return files, err
+		}
+		files.Rosters = append(files.Rosters, keyops.RosterSeen{Region: of.Region, Instance: of.Instance, Roster: roster})
+	}
+	return files, nil
 }
 
 // openGateway takes the clients' ports.

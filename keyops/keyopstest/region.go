@@ -48,6 +48,7 @@ type Options struct {
 	// Identities is an identities document; empty lets user/admin of Account do everything.
 	Identities string
 	Peers      keyops.Peers
+	Files      keyops.RegionFiles
 	KeyQuota   int
 	Clock      func() time.Time
 	Elapsed    func() time.Duration // nil: as Clock says
@@ -255,7 +256,7 @@ func (r *Region) Start(ctx context.Context) (err error) {
 		Signing: r.Signing, Seal: r.SealKey, Transport: &set, Store: r.store, Audit: r.log,
 		Identities: func() *policy.Identities { return identities },
 		Peers:      r.Options.Peers, KeyQuota: r.Options.KeyQuota, Clock: r.Options.Clock, Elapsed: r.Options.Elapsed, Log: r.Options.Log,
-		Step: r.Options.Step,
+		Step: r.Options.Step, Files: r.Options.Files,
 	})
 	return err
 }
