@@ -73,3 +73,15 @@ func ParseStatement(s statement.Signed) (reencoded []byte, err error) {
 		return c.payload(), err
 	}
 }
+
+// Force puts approvals into a certificate, before it is signed.
+func Force(c Certificate, a Approved) Certificate {
+	c.forced = &forced{promotion: a.Promotion, proof: a.Proof, approvals: a.Roster.Compact(a.Promotion.Request(), a.Approvals)}
+	return c
+}
+
+// Proves reports whether the proof leads from the key to the root.
+func Proves(p ListProof, root Hash, k ListedKey) bool {
+	got, ok := p.root(k)
+	return ok && got == root
+}

@@ -2,9 +2,28 @@
 
 package mrk
 
-import "os"
+import (
+	_ "embed"
+	"os"
+	"regexp"
+)
 
 // switchedOff is the one guard that this run of the tests does without.
 var switchedOff = guard(os.Getenv("KEYFERRY_GUARD_OFF"))
 
 func off(g guard) bool { return g == switchedOff }
+
+//go:embed guard.go
+var table string
+
+// Guards lists all guards.
+func Guards() []string {
+	var names []string
+	for _, m := range regexp.MustCompile(`(?m)^\tguard\w+\s+guard\s*= "([^"]+)"`).FindAllStringSubmatch(table, -1) {
+		names = append(names, m[1])
+	}
+	return names
+}
+
+// Redundant names the guards whose absence nothing can notice, and why they are kept.
+var Redundant = map[string]string{}
