@@ -95,3 +95,14 @@ func toTime(t time.Time) *timestamppb.Timestamp {
 	}
 	return timestamppb.New(t)
 }
+
+// fromTime reads a time that may be left out.
+func fromTime(t *timestamppb.Timestamp, field string) (time.Time, error) {
+	if t == nil {
+		return time.Time{}, nil
+	}
+	if t.CheckValid() != nil {
+		return time.Time{}, &keyops.Error{Reason: keyops.ErrValidation, Message: field + " is not a time between the years 1 and 9999."}
+	}
+	return t.AsTime(), nil
+}

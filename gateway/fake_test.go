@@ -153,6 +153,18 @@ func (f *fakeKeys) ListKeyRotations(ctx context.Context, c keyops.Caller, in key
 	return reply(ctx, f, "ListKeyRotations", c, in, keyops.ListKeyRotationsOutput{})
 }
 
+func (f *fakeKeys) GetParametersForImport(ctx context.Context, c keyops.Caller, in keyops.GetParametersForImportInput) (keyops.GetParametersForImportOutput, error) {
+	return reply(ctx, f, "GetParametersForImport", c, in, keyops.GetParametersForImportOutput{KeyID: keyARN})
+}
+
+func (f *fakeKeys) ImportKeyMaterial(ctx context.Context, c keyops.Caller, in keyops.ImportKeyMaterialInput) (keyops.ImportKeyMaterialOutput, error) {
+	return reply(ctx, f, "ImportKeyMaterial", c, in, keyops.ImportKeyMaterialOutput{KeyID: keyARN})
+}
+
+func (f *fakeKeys) DeleteImportedKeyMaterial(ctx context.Context, c keyops.Caller, in keyops.DeleteImportedKeyMaterialInput) (keyops.DeleteImportedKeyMaterialOutput, error) {
+	return reply(ctx, f, "DeleteImportedKeyMaterial", c, in, keyops.DeleteImportedKeyMaterialOutput{KeyID: keyARN})
+}
+
 func (f *fakeKeys) ReplicateKey(ctx context.Context, c keyops.Caller, in keyops.ReplicateKeyInput) (keyops.ReplicateKeyOutput, error) {
 	return reply(ctx, f, "ReplicateKey", c, in, keyops.ReplicateKeyOutput{ReplicaKeyMetadata: f.metadata(), ReplicaTags: in.Tags})
 }

@@ -5,6 +5,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -15,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -148,6 +152,7 @@ func wholeService(t *testing.T, r *keyopstest.Region) {
 	rest("DeleteAlias", "DELETE", "/v1/alias/payroll", "", 200)
 	useAccess(t, s, second, note, rest)
 	useLife(t, second, rest)
+	useImport(t, s, rest)
 
 	// Bob is somebody, and may nothing any more; what does not exist looks to him like what does.
 	bob := kmsv1.NewCryptoServiceClient(s.dial(s.ca.trusting(s.ca.issue("spiffe://test.example/user/bob", nil))))
@@ -233,6 +238,49 @@ func useLife(t *testing.T, key string, rest func(operation, verb, path, body str
 	rest("CancelKeyDeletion", "POST", at+":cancelDeletion", "", 200)
 	rest("CancelKeyDeletion", "POST", at+":cancelDeletion", "", 400)
 	rest("EnableKey", "POST", at+":enable", "", 200)
+}
+
+// useImport brings a key's material, takes it away and brings it back.
+func useImport(t *testing.T, s *served, rest func(operation, verb, path, body string, code int) map[string]any) {
+	t.Helper()
+	made := rest("CreateKey", "POST", "/v1/keys", `{"origin":"EXTERNAL"}`, 200)["keyMetadata"].(map[string]any)
+	if made["keyState"] != "PendingImport" {
+		t.Errorf("made %v", made)
+	}
+	at := "/v1/keys/" + made["keyId"].(string)
+	material := bytes.Repeat([]byte{7}, 32)
+	// wrapped is the body of an import but for its end.
+	wrapped := func() string {
+		p := rest("GetParametersForImport", "POST", at+"/import-parameters", `{"wrappingAlgorithm":"RSAES_OAEP_SHA_1","wrappingKeySpec":"RSA_2048"}`, 200)
+		der, err := base64.StdEncoding.DecodeString(p["publicKey"].(string))
+		must(t, err)
+		public, err := x509.ParsePKIXPublicKey(der)
+		must(t, err)
+		blob, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, public.(*rsa.PublicKey), material, nil)
+		must(t, err)
+		return fmt.Sprintf(`{"importToken":%q,"encryptedKeyMaterial":%q`, p["importToken"], base64.StdEncoding.EncodeToString(blob))
+	}
+	body := wrapped()
+	// What is no request has no record.
+	if got := s.do("POST", at+":importMaterial", body+`,"validTo":"tomorrow"}`, nil); !strings.Contains(got.body, `field \"validTo\" is not a time such as 2026-01-31T12:00:00Z`) {
+		t.Errorf("refused with %s", got.body)
+	}
+	end := time.Now().Add(time.Hour).UTC().Truncate(time.Second).Format(time.RFC3339)
+	id := rest("ImportKeyMaterial", "POST", at+":importMaterial", body+`,"validTo":"`+end+`"}`, 200)["keyMaterialId"]
+	shown := rest("DescribeKey", "GET", at, "", 200)["keyMetadata"].(map[string]any)
+	if shown["keyState"] != "Enabled" || shown["validTo"] != end || shown["expirationModel"] != "KEY_MATERIAL_EXPIRES" || shown["currentKeyMaterialId"] != id {
+		t.Errorf("imported, it is %v", shown)
+	}
+	sealed := rest("Encrypt", "POST", "/v1/encrypt", fmt.Sprintf(`{"keyId":%q,"plaintext":"AA=="}`, made["keyId"]), 200)
+	if got := rest("DeleteImportedKeyMaterial", "POST", at+":deleteMaterial", "", 200); got["keyMaterialId"] != id {
+		t.Errorf("deleted %v", got)
+	}
+	opening := fmt.Sprintf(`{"ciphertextBlob":%q}`, sealed["ciphertextBlob"])
+	rest("Decrypt", "POST", "/v1/decrypt", opening, 400)
+	again := rest("ImportKeyMaterial", "POST", at+":importMaterial", wrapped()+`,"expirationModel":"KEY_MATERIAL_DOES_NOT_EXPIRE"}`, 200)
+	if got := rest("Decrypt", "POST", "/v1/decrypt", opening, 200); again["keyMaterialId"] != id || got["plaintext"] != "AA==" {
+		t.Errorf("brought back as %v, it opens %v", again, got)
+	}
 }
 
 const bobARN = "arn:aws:iam::111122223333:user/bob"

@@ -80,6 +80,7 @@ func (a *app) keyCreate(use string) *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&req.KeySpec, "spec", "SYMMETRIC_DEFAULT", "key spec, such as RSA_3072; keyferry region show lists what the token can do")
 	f.StringVar(&req.KeyUsage, "usage", "", "key usage: ENCRYPT_DECRYPT, SIGN_VERIFY, GENERATE_VERIFY_MAC or KEY_AGREEMENT (default the only one that the spec has)")
+	f.StringVar(&req.Origin, "origin", "", "EXTERNAL for a key whose material you import (default AWS_KMS: made in the token)")
 	f.BoolVar(&req.MultiRegion, "multi-region", false, "make a multi-Region primary key; this cannot be changed later")
 	f.StringVar(&req.Description, "description", "", "what the key is for")
 	f.StringVar(&alias, "alias", "", "also give the key this alias")

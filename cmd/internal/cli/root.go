@@ -75,6 +75,7 @@ signature or MAC does not hold, 6 related keys differ between Regions (drift).`,
 		a.keyReplicas("replicas KEY"), a.keyEnable("enable KEY"), a.keyDisable("disable KEY"), a.keyPublic("public KEY"),
 		a.keyDelete("delete KEY"), a.keyUndelete("undelete KEY"), a.keyLastUsed("last-used KEY"),
 		a.keyRotation(), a.keyRotate("rotate KEY"), a.keyRotations("rotations KEY"),
+		a.importParameters("import-parameters KEY"), a.keyImport("import KEY --token FILE"), a.keyDeleteMaterial("delete-material KEY"),
 		a.keyDescribeAs("describe KEY TEXT"), a.keyTag("tag KEY NAME=VALUE..."), a.keyUntag("untag KEY NAME..."), a.keyTags("tags KEY"))
 	alias := &cobra.Command{Use: "alias", Short: "Name keys"}
 	alias.AddCommand(a.aliasSet("set NAME KEY"), a.aliasList("list"), a.aliasDelete("delete NAME"))
@@ -112,6 +113,7 @@ func (a *app) addAWSVerbs(root *cobra.Command) {
 		a.keyDelete("schedule-key-deletion KEY"), a.keyUndelete("cancel-key-deletion KEY"), a.keyLastUsed("get-key-last-usage KEY"),
 		a.rotationEnable("enable-key-rotation KEY"), a.rotationDisable("disable-key-rotation KEY"), a.rotationShow("get-key-rotation-status KEY"),
 		a.keyRotate("rotate-key-on-demand KEY"), a.keyRotations("list-key-rotations KEY"),
+		a.importParameters("get-parameters-for-import KEY"), a.keyImport("import-key-material KEY --token FILE"), a.keyDeleteMaterial("delete-imported-key-material KEY"),
 		a.keyPublic("get-public-key KEY"), a.aliasSet("create-alias NAME KEY"), a.aliasSet("update-alias NAME KEY"),
 		a.aliasList("list-aliases"), a.aliasDelete("delete-alias NAME"), a.policyGet("get-key-policy KEY"), a.policyPut("put-key-policy KEY FILE"), a.policyList("list-key-policies KEY"),
 		a.grantCreate("create-grant KEY --to PRINCIPAL --operation OPERATION"), a.grantList("list-grants KEY"), a.grantRetirable("list-retirable-grants PRINCIPAL"),

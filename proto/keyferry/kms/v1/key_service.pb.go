@@ -2800,7 +2800,7 @@ var File_keyferry_kms_v1_key_service_proto protoreflect.FileDescriptor
 
 const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\n" +
-	"!keyferry/kms/v1/key_service.proto\x12\x0fkeyferry.kms.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ekeyferry/kms/v1/deletion.proto\x1a\x1fkeyferry/kms/v1/resources.proto\x1a\x1ekeyferry/kms/v1/rotation.proto\"\xb5\x02\n" +
+	"!keyferry/kms/v1/key_service.proto\x12\x0fkeyferry.kms.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ekeyferry/kms/v1/deletion.proto\x1a\x1ckeyferry/kms/v1/import.proto\x1a\x1fkeyferry/kms/v1/resources.proto\x1a\x1ekeyferry/kms/v1/rotation.proto\"\xb5\x02\n" +
 	"\x10CreateKeyRequest\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x1b\n" +
@@ -2978,7 +2978,7 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\x1bUpdateKeyDescriptionRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\"\x1e\n" +
-	"\x1cUpdateKeyDescriptionResponse2\xcd!\n" +
+	"\x1cUpdateKeyDescriptionResponse2\xc5%\n" +
 	"\n" +
 	"KeyService\x12g\n" +
 	"\tCreateKey\x12!.keyferry.kms.v1.CreateKeyRequest\x1a\".keyferry.kms.v1.CreateKeyResponse\"\x13\x82\xd3\xe4\x93\x02\r:\x01*\"\b/v1/keys\x12\x8c\x01\n" +
@@ -2995,7 +2995,10 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\x12DisableKeyRotation\x12*.keyferry.kms.v1.DisableKeyRotationRequest\x1a+.keyferry.kms.v1.DisableKeyRotationResponse\"\"\x82\xd3\xe4\x93\x02\x1c*\x1a/v1/keys/{key_id}/rotation\x12\x97\x01\n" +
 	"\x14GetKeyRotationStatus\x12,.keyferry.kms.v1.GetKeyRotationStatusRequest\x1a-.keyferry.kms.v1.GetKeyRotationStatusResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/keys/{key_id}/rotation\x12\x8f\x01\n" +
 	"\x11RotateKeyOnDemand\x12).keyferry.kms.v1.RotateKeyOnDemandRequest\x1a*.keyferry.kms.v1.RotateKeyOnDemandResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/keys/{key_id}:rotate\x12\x8c\x01\n" +
-	"\x10ListKeyRotations\x12(.keyferry.kms.v1.ListKeyRotationsRequest\x1a).keyferry.kms.v1.ListKeyRotationsResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/keys/{key_id}/rotations\x12\x83\x01\n" +
+	"\x10ListKeyRotations\x12(.keyferry.kms.v1.ListKeyRotationsRequest\x1a).keyferry.kms.v1.ListKeyRotationsResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/keys/{key_id}/rotations\x12\xa9\x01\n" +
+	"\x16GetParametersForImport\x12..keyferry.kms.v1.GetParametersForImportRequest\x1a/.keyferry.kms.v1.GetParametersForImportResponse\".\x82\xd3\xe4\x93\x02(:\x01*\"#/v1/keys/{key_id}/import-parameters\x12\x97\x01\n" +
+	"\x11ImportKeyMaterial\x12).keyferry.kms.v1.ImportKeyMaterialRequest\x1a*.keyferry.kms.v1.ImportKeyMaterialResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/keys/{key_id}:importMaterial\x12\xaf\x01\n" +
+	"\x19DeleteImportedKeyMaterial\x121.keyferry.kms.v1.DeleteImportedKeyMaterialRequest\x1a2.keyferry.kms.v1.DeleteImportedKeyMaterialResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/keys/{key_id}:deleteMaterial\x12\x83\x01\n" +
 	"\fReplicateKey\x12$.keyferry.kms.v1.ReplicateKeyRequest\x1a%.keyferry.kms.v1.ReplicateKeyResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/keys/{key_id}:replicate\x12\x7f\n" +
 	"\fListReplicas\x12$.keyferry.kms.v1.ListReplicasRequest\x1a%.keyferry.kms.v1.ListReplicasResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/keys/{key_id}/replicas\x12~\n" +
 	"\vCreateAlias\x12#.keyferry.kms.v1.CreateAliasRequest\x1a$.keyferry.kms.v1.CreateAliasResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/{alias_name=alias/**}\x12~\n" +
@@ -3031,80 +3034,86 @@ func file_keyferry_kms_v1_key_service_proto_rawDescGZIP() []byte {
 
 var file_keyferry_kms_v1_key_service_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_keyferry_kms_v1_key_service_proto_goTypes = []any{
-	(*CreateKeyRequest)(nil),             // 0: keyferry.kms.v1.CreateKeyRequest
-	(*CreateKeyResponse)(nil),            // 1: keyferry.kms.v1.CreateKeyResponse
-	(*DescribeKeyRequest)(nil),           // 2: keyferry.kms.v1.DescribeKeyRequest
-	(*DescribeKeyResponse)(nil),          // 3: keyferry.kms.v1.DescribeKeyResponse
-	(*ListKeysRequest)(nil),              // 4: keyferry.kms.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),             // 5: keyferry.kms.v1.ListKeysResponse
-	(*EnableKeyRequest)(nil),             // 6: keyferry.kms.v1.EnableKeyRequest
-	(*EnableKeyResponse)(nil),            // 7: keyferry.kms.v1.EnableKeyResponse
-	(*DisableKeyRequest)(nil),            // 8: keyferry.kms.v1.DisableKeyRequest
-	(*DisableKeyResponse)(nil),           // 9: keyferry.kms.v1.DisableKeyResponse
-	(*ReplicateKeyRequest)(nil),          // 10: keyferry.kms.v1.ReplicateKeyRequest
-	(*ReplicateKeyResponse)(nil),         // 11: keyferry.kms.v1.ReplicateKeyResponse
-	(*ListReplicasRequest)(nil),          // 12: keyferry.kms.v1.ListReplicasRequest
-	(*ListReplicasResponse)(nil),         // 13: keyferry.kms.v1.ListReplicasResponse
-	(*CreateAliasRequest)(nil),           // 14: keyferry.kms.v1.CreateAliasRequest
-	(*CreateAliasResponse)(nil),          // 15: keyferry.kms.v1.CreateAliasResponse
-	(*UpdateAliasRequest)(nil),           // 16: keyferry.kms.v1.UpdateAliasRequest
-	(*UpdateAliasResponse)(nil),          // 17: keyferry.kms.v1.UpdateAliasResponse
-	(*DeleteAliasRequest)(nil),           // 18: keyferry.kms.v1.DeleteAliasRequest
-	(*DeleteAliasResponse)(nil),          // 19: keyferry.kms.v1.DeleteAliasResponse
-	(*ListAliasesRequest)(nil),           // 20: keyferry.kms.v1.ListAliasesRequest
-	(*ListAliasesResponse)(nil),          // 21: keyferry.kms.v1.ListAliasesResponse
-	(*GetKeyPolicyRequest)(nil),          // 22: keyferry.kms.v1.GetKeyPolicyRequest
-	(*GetKeyPolicyResponse)(nil),         // 23: keyferry.kms.v1.GetKeyPolicyResponse
-	(*PutKeyPolicyRequest)(nil),          // 24: keyferry.kms.v1.PutKeyPolicyRequest
-	(*PutKeyPolicyResponse)(nil),         // 25: keyferry.kms.v1.PutKeyPolicyResponse
-	(*ListKeyPoliciesRequest)(nil),       // 26: keyferry.kms.v1.ListKeyPoliciesRequest
-	(*ListKeyPoliciesResponse)(nil),      // 27: keyferry.kms.v1.ListKeyPoliciesResponse
-	(*ExplainAccessRequest)(nil),         // 28: keyferry.kms.v1.ExplainAccessRequest
-	(*ExplainAccessResponse)(nil),        // 29: keyferry.kms.v1.ExplainAccessResponse
-	(*CreateGrantRequest)(nil),           // 30: keyferry.kms.v1.CreateGrantRequest
-	(*CreateGrantResponse)(nil),          // 31: keyferry.kms.v1.CreateGrantResponse
-	(*ListGrantsRequest)(nil),            // 32: keyferry.kms.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),           // 33: keyferry.kms.v1.ListGrantsResponse
-	(*ListRetirableGrantsRequest)(nil),   // 34: keyferry.kms.v1.ListRetirableGrantsRequest
-	(*ListRetirableGrantsResponse)(nil),  // 35: keyferry.kms.v1.ListRetirableGrantsResponse
-	(*RetireGrantRequest)(nil),           // 36: keyferry.kms.v1.RetireGrantRequest
-	(*RetireGrantResponse)(nil),          // 37: keyferry.kms.v1.RetireGrantResponse
-	(*RevokeGrantRequest)(nil),           // 38: keyferry.kms.v1.RevokeGrantRequest
-	(*RevokeGrantResponse)(nil),          // 39: keyferry.kms.v1.RevokeGrantResponse
-	(*TagResourceRequest)(nil),           // 40: keyferry.kms.v1.TagResourceRequest
-	(*TagResourceResponse)(nil),          // 41: keyferry.kms.v1.TagResourceResponse
-	(*UntagResourceRequest)(nil),         // 42: keyferry.kms.v1.UntagResourceRequest
-	(*UntagResourceResponse)(nil),        // 43: keyferry.kms.v1.UntagResourceResponse
-	(*ListResourceTagsRequest)(nil),      // 44: keyferry.kms.v1.ListResourceTagsRequest
-	(*ListResourceTagsResponse)(nil),     // 45: keyferry.kms.v1.ListResourceTagsResponse
-	(*UpdateKeyDescriptionRequest)(nil),  // 46: keyferry.kms.v1.UpdateKeyDescriptionRequest
-	(*UpdateKeyDescriptionResponse)(nil), // 47: keyferry.kms.v1.UpdateKeyDescriptionResponse
-	nil,                                  // 48: keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntry
-	(*Tag)(nil),                          // 49: keyferry.kms.v1.Tag
-	(*KeyMetadata)(nil),                  // 50: keyferry.kms.v1.KeyMetadata
-	(*KeyListEntry)(nil),                 // 51: keyferry.kms.v1.KeyListEntry
-	(*Replica)(nil),                      // 52: keyferry.kms.v1.Replica
-	(*AliasListEntry)(nil),               // 53: keyferry.kms.v1.AliasListEntry
-	(*ConditionValues)(nil),              // 54: keyferry.kms.v1.ConditionValues
-	(*AccessDecision)(nil),               // 55: keyferry.kms.v1.AccessDecision
-	(*GrantConstraints)(nil),             // 56: keyferry.kms.v1.GrantConstraints
-	(*GrantListEntry)(nil),               // 57: keyferry.kms.v1.GrantListEntry
-	(*ScheduleKeyDeletionRequest)(nil),   // 58: keyferry.kms.v1.ScheduleKeyDeletionRequest
-	(*CancelKeyDeletionRequest)(nil),     // 59: keyferry.kms.v1.CancelKeyDeletionRequest
-	(*GetKeyLastUsageRequest)(nil),       // 60: keyferry.kms.v1.GetKeyLastUsageRequest
-	(*EnableKeyRotationRequest)(nil),     // 61: keyferry.kms.v1.EnableKeyRotationRequest
-	(*DisableKeyRotationRequest)(nil),    // 62: keyferry.kms.v1.DisableKeyRotationRequest
-	(*GetKeyRotationStatusRequest)(nil),  // 63: keyferry.kms.v1.GetKeyRotationStatusRequest
-	(*RotateKeyOnDemandRequest)(nil),     // 64: keyferry.kms.v1.RotateKeyOnDemandRequest
-	(*ListKeyRotationsRequest)(nil),      // 65: keyferry.kms.v1.ListKeyRotationsRequest
-	(*ScheduleKeyDeletionResponse)(nil),  // 66: keyferry.kms.v1.ScheduleKeyDeletionResponse
-	(*CancelKeyDeletionResponse)(nil),    // 67: keyferry.kms.v1.CancelKeyDeletionResponse
-	(*GetKeyLastUsageResponse)(nil),      // 68: keyferry.kms.v1.GetKeyLastUsageResponse
-	(*EnableKeyRotationResponse)(nil),    // 69: keyferry.kms.v1.EnableKeyRotationResponse
-	(*DisableKeyRotationResponse)(nil),   // 70: keyferry.kms.v1.DisableKeyRotationResponse
-	(*GetKeyRotationStatusResponse)(nil), // 71: keyferry.kms.v1.GetKeyRotationStatusResponse
-	(*RotateKeyOnDemandResponse)(nil),    // 72: keyferry.kms.v1.RotateKeyOnDemandResponse
-	(*ListKeyRotationsResponse)(nil),     // 73: keyferry.kms.v1.ListKeyRotationsResponse
+	(*CreateKeyRequest)(nil),                  // 0: keyferry.kms.v1.CreateKeyRequest
+	(*CreateKeyResponse)(nil),                 // 1: keyferry.kms.v1.CreateKeyResponse
+	(*DescribeKeyRequest)(nil),                // 2: keyferry.kms.v1.DescribeKeyRequest
+	(*DescribeKeyResponse)(nil),               // 3: keyferry.kms.v1.DescribeKeyResponse
+	(*ListKeysRequest)(nil),                   // 4: keyferry.kms.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),                  // 5: keyferry.kms.v1.ListKeysResponse
+	(*EnableKeyRequest)(nil),                  // 6: keyferry.kms.v1.EnableKeyRequest
+	(*EnableKeyResponse)(nil),                 // 7: keyferry.kms.v1.EnableKeyResponse
+	(*DisableKeyRequest)(nil),                 // 8: keyferry.kms.v1.DisableKeyRequest
+	(*DisableKeyResponse)(nil),                // 9: keyferry.kms.v1.DisableKeyResponse
+	(*ReplicateKeyRequest)(nil),               // 10: keyferry.kms.v1.ReplicateKeyRequest
+	(*ReplicateKeyResponse)(nil),              // 11: keyferry.kms.v1.ReplicateKeyResponse
+	(*ListReplicasRequest)(nil),               // 12: keyferry.kms.v1.ListReplicasRequest
+	(*ListReplicasResponse)(nil),              // 13: keyferry.kms.v1.ListReplicasResponse
+	(*CreateAliasRequest)(nil),                // 14: keyferry.kms.v1.CreateAliasRequest
+	(*CreateAliasResponse)(nil),               // 15: keyferry.kms.v1.CreateAliasResponse
+	(*UpdateAliasRequest)(nil),                // 16: keyferry.kms.v1.UpdateAliasRequest
+	(*UpdateAliasResponse)(nil),               // 17: keyferry.kms.v1.UpdateAliasResponse
+	(*DeleteAliasRequest)(nil),                // 18: keyferry.kms.v1.DeleteAliasRequest
+	(*DeleteAliasResponse)(nil),               // 19: keyferry.kms.v1.DeleteAliasResponse
+	(*ListAliasesRequest)(nil),                // 20: keyferry.kms.v1.ListAliasesRequest
+	(*ListAliasesResponse)(nil),               // 21: keyferry.kms.v1.ListAliasesResponse
+	(*GetKeyPolicyRequest)(nil),               // 22: keyferry.kms.v1.GetKeyPolicyRequest
+	(*GetKeyPolicyResponse)(nil),              // 23: keyferry.kms.v1.GetKeyPolicyResponse
+	(*PutKeyPolicyRequest)(nil),               // 24: keyferry.kms.v1.PutKeyPolicyRequest
+	(*PutKeyPolicyResponse)(nil),              // 25: keyferry.kms.v1.PutKeyPolicyResponse
+	(*ListKeyPoliciesRequest)(nil),            // 26: keyferry.kms.v1.ListKeyPoliciesRequest
+	(*ListKeyPoliciesResponse)(nil),           // 27: keyferry.kms.v1.ListKeyPoliciesResponse
+	(*ExplainAccessRequest)(nil),              // 28: keyferry.kms.v1.ExplainAccessRequest
+	(*ExplainAccessResponse)(nil),             // 29: keyferry.kms.v1.ExplainAccessResponse
+	(*CreateGrantRequest)(nil),                // 30: keyferry.kms.v1.CreateGrantRequest
+	(*CreateGrantResponse)(nil),               // 31: keyferry.kms.v1.CreateGrantResponse
+	(*ListGrantsRequest)(nil),                 // 32: keyferry.kms.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),                // 33: keyferry.kms.v1.ListGrantsResponse
+	(*ListRetirableGrantsRequest)(nil),        // 34: keyferry.kms.v1.ListRetirableGrantsRequest
+	(*ListRetirableGrantsResponse)(nil),       // 35: keyferry.kms.v1.ListRetirableGrantsResponse
+	(*RetireGrantRequest)(nil),                // 36: keyferry.kms.v1.RetireGrantRequest
+	(*RetireGrantResponse)(nil),               // 37: keyferry.kms.v1.RetireGrantResponse
+	(*RevokeGrantRequest)(nil),                // 38: keyferry.kms.v1.RevokeGrantRequest
+	(*RevokeGrantResponse)(nil),               // 39: keyferry.kms.v1.RevokeGrantResponse
+	(*TagResourceRequest)(nil),                // 40: keyferry.kms.v1.TagResourceRequest
+	(*TagResourceResponse)(nil),               // 41: keyferry.kms.v1.TagResourceResponse
+	(*UntagResourceRequest)(nil),              // 42: keyferry.kms.v1.UntagResourceRequest
+	(*UntagResourceResponse)(nil),             // 43: keyferry.kms.v1.UntagResourceResponse
+	(*ListResourceTagsRequest)(nil),           // 44: keyferry.kms.v1.ListResourceTagsRequest
+	(*ListResourceTagsResponse)(nil),          // 45: keyferry.kms.v1.ListResourceTagsResponse
+	(*UpdateKeyDescriptionRequest)(nil),       // 46: keyferry.kms.v1.UpdateKeyDescriptionRequest
+	(*UpdateKeyDescriptionResponse)(nil),      // 47: keyferry.kms.v1.UpdateKeyDescriptionResponse
+	nil,                                       // 48: keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntry
+	(*Tag)(nil),                               // 49: keyferry.kms.v1.Tag
+	(*KeyMetadata)(nil),                       // 50: keyferry.kms.v1.KeyMetadata
+	(*KeyListEntry)(nil),                      // 51: keyferry.kms.v1.KeyListEntry
+	(*Replica)(nil),                           // 52: keyferry.kms.v1.Replica
+	(*AliasListEntry)(nil),                    // 53: keyferry.kms.v1.AliasListEntry
+	(*ConditionValues)(nil),                   // 54: keyferry.kms.v1.ConditionValues
+	(*AccessDecision)(nil),                    // 55: keyferry.kms.v1.AccessDecision
+	(*GrantConstraints)(nil),                  // 56: keyferry.kms.v1.GrantConstraints
+	(*GrantListEntry)(nil),                    // 57: keyferry.kms.v1.GrantListEntry
+	(*ScheduleKeyDeletionRequest)(nil),        // 58: keyferry.kms.v1.ScheduleKeyDeletionRequest
+	(*CancelKeyDeletionRequest)(nil),          // 59: keyferry.kms.v1.CancelKeyDeletionRequest
+	(*GetKeyLastUsageRequest)(nil),            // 60: keyferry.kms.v1.GetKeyLastUsageRequest
+	(*EnableKeyRotationRequest)(nil),          // 61: keyferry.kms.v1.EnableKeyRotationRequest
+	(*DisableKeyRotationRequest)(nil),         // 62: keyferry.kms.v1.DisableKeyRotationRequest
+	(*GetKeyRotationStatusRequest)(nil),       // 63: keyferry.kms.v1.GetKeyRotationStatusRequest
+	(*RotateKeyOnDemandRequest)(nil),          // 64: keyferry.kms.v1.RotateKeyOnDemandRequest
+	(*ListKeyRotationsRequest)(nil),           // 65: keyferry.kms.v1.ListKeyRotationsRequest
+	(*GetParametersForImportRequest)(nil),     // 66: keyferry.kms.v1.GetParametersForImportRequest
+	(*ImportKeyMaterialRequest)(nil),          // 67: keyferry.kms.v1.ImportKeyMaterialRequest
+	(*DeleteImportedKeyMaterialRequest)(nil),  // 68: keyferry.kms.v1.DeleteImportedKeyMaterialRequest
+	(*ScheduleKeyDeletionResponse)(nil),       // 69: keyferry.kms.v1.ScheduleKeyDeletionResponse
+	(*CancelKeyDeletionResponse)(nil),         // 70: keyferry.kms.v1.CancelKeyDeletionResponse
+	(*GetKeyLastUsageResponse)(nil),           // 71: keyferry.kms.v1.GetKeyLastUsageResponse
+	(*EnableKeyRotationResponse)(nil),         // 72: keyferry.kms.v1.EnableKeyRotationResponse
+	(*DisableKeyRotationResponse)(nil),        // 73: keyferry.kms.v1.DisableKeyRotationResponse
+	(*GetKeyRotationStatusResponse)(nil),      // 74: keyferry.kms.v1.GetKeyRotationStatusResponse
+	(*RotateKeyOnDemandResponse)(nil),         // 75: keyferry.kms.v1.RotateKeyOnDemandResponse
+	(*ListKeyRotationsResponse)(nil),          // 76: keyferry.kms.v1.ListKeyRotationsResponse
+	(*GetParametersForImportResponse)(nil),    // 77: keyferry.kms.v1.GetParametersForImportResponse
+	(*ImportKeyMaterialResponse)(nil),         // 78: keyferry.kms.v1.ImportKeyMaterialResponse
+	(*DeleteImportedKeyMaterialResponse)(nil), // 79: keyferry.kms.v1.DeleteImportedKeyMaterialResponse
 }
 var file_keyferry_kms_v1_key_service_proto_depIdxs = []int32{
 	49, // 0: keyferry.kms.v1.CreateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
@@ -3137,59 +3146,65 @@ var file_keyferry_kms_v1_key_service_proto_depIdxs = []int32{
 	63, // 27: keyferry.kms.v1.KeyService.GetKeyRotationStatus:input_type -> keyferry.kms.v1.GetKeyRotationStatusRequest
 	64, // 28: keyferry.kms.v1.KeyService.RotateKeyOnDemand:input_type -> keyferry.kms.v1.RotateKeyOnDemandRequest
 	65, // 29: keyferry.kms.v1.KeyService.ListKeyRotations:input_type -> keyferry.kms.v1.ListKeyRotationsRequest
-	10, // 30: keyferry.kms.v1.KeyService.ReplicateKey:input_type -> keyferry.kms.v1.ReplicateKeyRequest
-	12, // 31: keyferry.kms.v1.KeyService.ListReplicas:input_type -> keyferry.kms.v1.ListReplicasRequest
-	14, // 32: keyferry.kms.v1.KeyService.CreateAlias:input_type -> keyferry.kms.v1.CreateAliasRequest
-	16, // 33: keyferry.kms.v1.KeyService.UpdateAlias:input_type -> keyferry.kms.v1.UpdateAliasRequest
-	18, // 34: keyferry.kms.v1.KeyService.DeleteAlias:input_type -> keyferry.kms.v1.DeleteAliasRequest
-	20, // 35: keyferry.kms.v1.KeyService.ListAliases:input_type -> keyferry.kms.v1.ListAliasesRequest
-	22, // 36: keyferry.kms.v1.KeyService.GetKeyPolicy:input_type -> keyferry.kms.v1.GetKeyPolicyRequest
-	24, // 37: keyferry.kms.v1.KeyService.PutKeyPolicy:input_type -> keyferry.kms.v1.PutKeyPolicyRequest
-	26, // 38: keyferry.kms.v1.KeyService.ListKeyPolicies:input_type -> keyferry.kms.v1.ListKeyPoliciesRequest
-	28, // 39: keyferry.kms.v1.KeyService.ExplainAccess:input_type -> keyferry.kms.v1.ExplainAccessRequest
-	30, // 40: keyferry.kms.v1.KeyService.CreateGrant:input_type -> keyferry.kms.v1.CreateGrantRequest
-	32, // 41: keyferry.kms.v1.KeyService.ListGrants:input_type -> keyferry.kms.v1.ListGrantsRequest
-	34, // 42: keyferry.kms.v1.KeyService.ListRetirableGrants:input_type -> keyferry.kms.v1.ListRetirableGrantsRequest
-	36, // 43: keyferry.kms.v1.KeyService.RetireGrant:input_type -> keyferry.kms.v1.RetireGrantRequest
-	38, // 44: keyferry.kms.v1.KeyService.RevokeGrant:input_type -> keyferry.kms.v1.RevokeGrantRequest
-	40, // 45: keyferry.kms.v1.KeyService.TagResource:input_type -> keyferry.kms.v1.TagResourceRequest
-	42, // 46: keyferry.kms.v1.KeyService.UntagResource:input_type -> keyferry.kms.v1.UntagResourceRequest
-	44, // 47: keyferry.kms.v1.KeyService.ListResourceTags:input_type -> keyferry.kms.v1.ListResourceTagsRequest
-	46, // 48: keyferry.kms.v1.KeyService.UpdateKeyDescription:input_type -> keyferry.kms.v1.UpdateKeyDescriptionRequest
-	1,  // 49: keyferry.kms.v1.KeyService.CreateKey:output_type -> keyferry.kms.v1.CreateKeyResponse
-	3,  // 50: keyferry.kms.v1.KeyService.DescribeKey:output_type -> keyferry.kms.v1.DescribeKeyResponse
-	5,  // 51: keyferry.kms.v1.KeyService.ListKeys:output_type -> keyferry.kms.v1.ListKeysResponse
-	7,  // 52: keyferry.kms.v1.KeyService.EnableKey:output_type -> keyferry.kms.v1.EnableKeyResponse
-	9,  // 53: keyferry.kms.v1.KeyService.DisableKey:output_type -> keyferry.kms.v1.DisableKeyResponse
-	66, // 54: keyferry.kms.v1.KeyService.ScheduleKeyDeletion:output_type -> keyferry.kms.v1.ScheduleKeyDeletionResponse
-	67, // 55: keyferry.kms.v1.KeyService.CancelKeyDeletion:output_type -> keyferry.kms.v1.CancelKeyDeletionResponse
-	68, // 56: keyferry.kms.v1.KeyService.GetKeyLastUsage:output_type -> keyferry.kms.v1.GetKeyLastUsageResponse
-	69, // 57: keyferry.kms.v1.KeyService.EnableKeyRotation:output_type -> keyferry.kms.v1.EnableKeyRotationResponse
-	70, // 58: keyferry.kms.v1.KeyService.DisableKeyRotation:output_type -> keyferry.kms.v1.DisableKeyRotationResponse
-	71, // 59: keyferry.kms.v1.KeyService.GetKeyRotationStatus:output_type -> keyferry.kms.v1.GetKeyRotationStatusResponse
-	72, // 60: keyferry.kms.v1.KeyService.RotateKeyOnDemand:output_type -> keyferry.kms.v1.RotateKeyOnDemandResponse
-	73, // 61: keyferry.kms.v1.KeyService.ListKeyRotations:output_type -> keyferry.kms.v1.ListKeyRotationsResponse
-	11, // 62: keyferry.kms.v1.KeyService.ReplicateKey:output_type -> keyferry.kms.v1.ReplicateKeyResponse
-	13, // 63: keyferry.kms.v1.KeyService.ListReplicas:output_type -> keyferry.kms.v1.ListReplicasResponse
-	15, // 64: keyferry.kms.v1.KeyService.CreateAlias:output_type -> keyferry.kms.v1.CreateAliasResponse
-	17, // 65: keyferry.kms.v1.KeyService.UpdateAlias:output_type -> keyferry.kms.v1.UpdateAliasResponse
-	19, // 66: keyferry.kms.v1.KeyService.DeleteAlias:output_type -> keyferry.kms.v1.DeleteAliasResponse
-	21, // 67: keyferry.kms.v1.KeyService.ListAliases:output_type -> keyferry.kms.v1.ListAliasesResponse
-	23, // 68: keyferry.kms.v1.KeyService.GetKeyPolicy:output_type -> keyferry.kms.v1.GetKeyPolicyResponse
-	25, // 69: keyferry.kms.v1.KeyService.PutKeyPolicy:output_type -> keyferry.kms.v1.PutKeyPolicyResponse
-	27, // 70: keyferry.kms.v1.KeyService.ListKeyPolicies:output_type -> keyferry.kms.v1.ListKeyPoliciesResponse
-	29, // 71: keyferry.kms.v1.KeyService.ExplainAccess:output_type -> keyferry.kms.v1.ExplainAccessResponse
-	31, // 72: keyferry.kms.v1.KeyService.CreateGrant:output_type -> keyferry.kms.v1.CreateGrantResponse
-	33, // 73: keyferry.kms.v1.KeyService.ListGrants:output_type -> keyferry.kms.v1.ListGrantsResponse
-	35, // 74: keyferry.kms.v1.KeyService.ListRetirableGrants:output_type -> keyferry.kms.v1.ListRetirableGrantsResponse
-	37, // 75: keyferry.kms.v1.KeyService.RetireGrant:output_type -> keyferry.kms.v1.RetireGrantResponse
-	39, // 76: keyferry.kms.v1.KeyService.RevokeGrant:output_type -> keyferry.kms.v1.RevokeGrantResponse
-	41, // 77: keyferry.kms.v1.KeyService.TagResource:output_type -> keyferry.kms.v1.TagResourceResponse
-	43, // 78: keyferry.kms.v1.KeyService.UntagResource:output_type -> keyferry.kms.v1.UntagResourceResponse
-	45, // 79: keyferry.kms.v1.KeyService.ListResourceTags:output_type -> keyferry.kms.v1.ListResourceTagsResponse
-	47, // 80: keyferry.kms.v1.KeyService.UpdateKeyDescription:output_type -> keyferry.kms.v1.UpdateKeyDescriptionResponse
-	49, // [49:81] is the sub-list for method output_type
-	17, // [17:49] is the sub-list for method input_type
+	66, // 30: keyferry.kms.v1.KeyService.GetParametersForImport:input_type -> keyferry.kms.v1.GetParametersForImportRequest
+	67, // 31: keyferry.kms.v1.KeyService.ImportKeyMaterial:input_type -> keyferry.kms.v1.ImportKeyMaterialRequest
+	68, // 32: keyferry.kms.v1.KeyService.DeleteImportedKeyMaterial:input_type -> keyferry.kms.v1.DeleteImportedKeyMaterialRequest
+	10, // 33: keyferry.kms.v1.KeyService.ReplicateKey:input_type -> keyferry.kms.v1.ReplicateKeyRequest
+	12, // 34: keyferry.kms.v1.KeyService.ListReplicas:input_type -> keyferry.kms.v1.ListReplicasRequest
+	14, // 35: keyferry.kms.v1.KeyService.CreateAlias:input_type -> keyferry.kms.v1.CreateAliasRequest
+	16, // 36: keyferry.kms.v1.KeyService.UpdateAlias:input_type -> keyferry.kms.v1.UpdateAliasRequest
+	18, // 37: keyferry.kms.v1.KeyService.DeleteAlias:input_type -> keyferry.kms.v1.DeleteAliasRequest
+	20, // 38: keyferry.kms.v1.KeyService.ListAliases:input_type -> keyferry.kms.v1.ListAliasesRequest
+	22, // 39: keyferry.kms.v1.KeyService.GetKeyPolicy:input_type -> keyferry.kms.v1.GetKeyPolicyRequest
+	24, // 40: keyferry.kms.v1.KeyService.PutKeyPolicy:input_type -> keyferry.kms.v1.PutKeyPolicyRequest
+	26, // 41: keyferry.kms.v1.KeyService.ListKeyPolicies:input_type -> keyferry.kms.v1.ListKeyPoliciesRequest
+	28, // 42: keyferry.kms.v1.KeyService.ExplainAccess:input_type -> keyferry.kms.v1.ExplainAccessRequest
+	30, // 43: keyferry.kms.v1.KeyService.CreateGrant:input_type -> keyferry.kms.v1.CreateGrantRequest
+	32, // 44: keyferry.kms.v1.KeyService.ListGrants:input_type -> keyferry.kms.v1.ListGrantsRequest
+	34, // 45: keyferry.kms.v1.KeyService.ListRetirableGrants:input_type -> keyferry.kms.v1.ListRetirableGrantsRequest
+	36, // 46: keyferry.kms.v1.KeyService.RetireGrant:input_type -> keyferry.kms.v1.RetireGrantRequest
+	38, // 47: keyferry.kms.v1.KeyService.RevokeGrant:input_type -> keyferry.kms.v1.RevokeGrantRequest
+	40, // 48: keyferry.kms.v1.KeyService.TagResource:input_type -> keyferry.kms.v1.TagResourceRequest
+	42, // 49: keyferry.kms.v1.KeyService.UntagResource:input_type -> keyferry.kms.v1.UntagResourceRequest
+	44, // 50: keyferry.kms.v1.KeyService.ListResourceTags:input_type -> keyferry.kms.v1.ListResourceTagsRequest
+	46, // 51: keyferry.kms.v1.KeyService.UpdateKeyDescription:input_type -> keyferry.kms.v1.UpdateKeyDescriptionRequest
+	1,  // 52: keyferry.kms.v1.KeyService.CreateKey:output_type -> keyferry.kms.v1.CreateKeyResponse
+	3,  // 53: keyferry.kms.v1.KeyService.DescribeKey:output_type -> keyferry.kms.v1.DescribeKeyResponse
+	5,  // 54: keyferry.kms.v1.KeyService.ListKeys:output_type -> keyferry.kms.v1.ListKeysResponse
+	7,  // 55: keyferry.kms.v1.KeyService.EnableKey:output_type -> keyferry.kms.v1.EnableKeyResponse
+	9,  // 56: keyferry.kms.v1.KeyService.DisableKey:output_type -> keyferry.kms.v1.DisableKeyResponse
+	69, // 57: keyferry.kms.v1.KeyService.ScheduleKeyDeletion:output_type -> keyferry.kms.v1.ScheduleKeyDeletionResponse
+	70, // 58: keyferry.kms.v1.KeyService.CancelKeyDeletion:output_type -> keyferry.kms.v1.CancelKeyDeletionResponse
+	71, // 59: keyferry.kms.v1.KeyService.GetKeyLastUsage:output_type -> keyferry.kms.v1.GetKeyLastUsageResponse
+	72, // 60: keyferry.kms.v1.KeyService.EnableKeyRotation:output_type -> keyferry.kms.v1.EnableKeyRotationResponse
+	73, // 61: keyferry.kms.v1.KeyService.DisableKeyRotation:output_type -> keyferry.kms.v1.DisableKeyRotationResponse
+	74, // 62: keyferry.kms.v1.KeyService.GetKeyRotationStatus:output_type -> keyferry.kms.v1.GetKeyRotationStatusResponse
+	75, // 63: keyferry.kms.v1.KeyService.RotateKeyOnDemand:output_type -> keyferry.kms.v1.RotateKeyOnDemandResponse
+	76, // 64: keyferry.kms.v1.KeyService.ListKeyRotations:output_type -> keyferry.kms.v1.ListKeyRotationsResponse
+	77, // 65: keyferry.kms.v1.KeyService.GetParametersForImport:output_type -> keyferry.kms.v1.GetParametersForImportResponse
+	78, // 66: keyferry.kms.v1.KeyService.ImportKeyMaterial:output_type -> keyferry.kms.v1.ImportKeyMaterialResponse
+	79, // 67: keyferry.kms.v1.KeyService.DeleteImportedKeyMaterial:output_type -> keyferry.kms.v1.DeleteImportedKeyMaterialResponse
+	11, // 68: keyferry.kms.v1.KeyService.ReplicateKey:output_type -> keyferry.kms.v1.ReplicateKeyResponse
+	13, // 69: keyferry.kms.v1.KeyService.ListReplicas:output_type -> keyferry.kms.v1.ListReplicasResponse
+	15, // 70: keyferry.kms.v1.KeyService.CreateAlias:output_type -> keyferry.kms.v1.CreateAliasResponse
+	17, // 71: keyferry.kms.v1.KeyService.UpdateAlias:output_type -> keyferry.kms.v1.UpdateAliasResponse
+	19, // 72: keyferry.kms.v1.KeyService.DeleteAlias:output_type -> keyferry.kms.v1.DeleteAliasResponse
+	21, // 73: keyferry.kms.v1.KeyService.ListAliases:output_type -> keyferry.kms.v1.ListAliasesResponse
+	23, // 74: keyferry.kms.v1.KeyService.GetKeyPolicy:output_type -> keyferry.kms.v1.GetKeyPolicyResponse
+	25, // 75: keyferry.kms.v1.KeyService.PutKeyPolicy:output_type -> keyferry.kms.v1.PutKeyPolicyResponse
+	27, // 76: keyferry.kms.v1.KeyService.ListKeyPolicies:output_type -> keyferry.kms.v1.ListKeyPoliciesResponse
+	29, // 77: keyferry.kms.v1.KeyService.ExplainAccess:output_type -> keyferry.kms.v1.ExplainAccessResponse
+	31, // 78: keyferry.kms.v1.KeyService.CreateGrant:output_type -> keyferry.kms.v1.CreateGrantResponse
+	33, // 79: keyferry.kms.v1.KeyService.ListGrants:output_type -> keyferry.kms.v1.ListGrantsResponse
+	35, // 80: keyferry.kms.v1.KeyService.ListRetirableGrants:output_type -> keyferry.kms.v1.ListRetirableGrantsResponse
+	37, // 81: keyferry.kms.v1.KeyService.RetireGrant:output_type -> keyferry.kms.v1.RetireGrantResponse
+	39, // 82: keyferry.kms.v1.KeyService.RevokeGrant:output_type -> keyferry.kms.v1.RevokeGrantResponse
+	41, // 83: keyferry.kms.v1.KeyService.TagResource:output_type -> keyferry.kms.v1.TagResourceResponse
+	43, // 84: keyferry.kms.v1.KeyService.UntagResource:output_type -> keyferry.kms.v1.UntagResourceResponse
+	45, // 85: keyferry.kms.v1.KeyService.ListResourceTags:output_type -> keyferry.kms.v1.ListResourceTagsResponse
+	47, // 86: keyferry.kms.v1.KeyService.UpdateKeyDescription:output_type -> keyferry.kms.v1.UpdateKeyDescriptionResponse
+	52, // [52:87] is the sub-list for method output_type
+	17, // [17:52] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -3201,6 +3216,7 @@ func file_keyferry_kms_v1_key_service_proto_init() {
 		return
 	}
 	file_keyferry_kms_v1_deletion_proto_init()
+	file_keyferry_kms_v1_import_proto_init()
 	file_keyferry_kms_v1_resources_proto_init()
 	file_keyferry_kms_v1_rotation_proto_init()
 	type x struct{}

@@ -643,6 +643,141 @@ func local_request_KeyService_ListKeyRotations_0(ctx context.Context, marshaler 
 	return msg, metadata, err
 }
 
+func request_KeyService_GetParametersForImport_0(ctx context.Context, marshaler runtime.Marshaler, client KeyServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq GetParametersForImportRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["key_id"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "key_id")
+	}
+	protoReq.KeyId, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "key_id", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.GetParametersForImport(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_KeyService_GetParametersForImport_0(ctx context.Context, marshaler runtime.Marshaler, server KeyServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq GetParametersForImportRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["key_id"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "key_id")
+	}
+	protoReq.KeyId, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "key_id", err)
+	}
+	msg, err := server.GetParametersForImport(ctx, &protoReq)
+	return msg, metadata, err
+}
+
+func request_KeyService_ImportKeyMaterial_0(ctx context.Context, marshaler runtime.Marshaler, client KeyServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ImportKeyMaterialRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["key_id"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "key_id")
+	}
+	protoReq.KeyId, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "key_id", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.ImportKeyMaterial(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_KeyService_ImportKeyMaterial_0(ctx context.Context, marshaler runtime.Marshaler, server KeyServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ImportKeyMaterialRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["key_id"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "key_id")
+	}
+	protoReq.KeyId, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "key_id", err)
+	}
+	msg, err := server.ImportKeyMaterial(ctx, &protoReq)
+	return msg, metadata, err
+}
+
+func request_KeyService_DeleteImportedKeyMaterial_0(ctx context.Context, marshaler runtime.Marshaler, client KeyServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq DeleteImportedKeyMaterialRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["key_id"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "key_id")
+	}
+	protoReq.KeyId, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "key_id", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.DeleteImportedKeyMaterial(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_KeyService_DeleteImportedKeyMaterial_0(ctx context.Context, marshaler runtime.Marshaler, server KeyServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq DeleteImportedKeyMaterialRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["key_id"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "key_id")
+	}
+	protoReq.KeyId, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "key_id", err)
+	}
+	msg, err := server.DeleteImportedKeyMaterial(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 func request_KeyService_ReplicateKey_0(ctx context.Context, marshaler runtime.Marshaler, client KeyServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq ReplicateKeyRequest
@@ -1825,6 +1960,66 @@ func RegisterKeyServiceHandlerServer(ctx context.Context, mux *runtime.ServeMux,
 		}
 		forward_KeyService_ListKeyRotations_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_KeyService_GetParametersForImport_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/keyferry.kms.v1.KeyService/GetParametersForImport", runtime.WithHTTPPathPattern("/v1/keys/{key_id}/import-parameters"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_KeyService_GetParametersForImport_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_KeyService_GetParametersForImport_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_KeyService_ImportKeyMaterial_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/keyferry.kms.v1.KeyService/ImportKeyMaterial", runtime.WithHTTPPathPattern("/v1/keys/{key_id}:importMaterial"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_KeyService_ImportKeyMaterial_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_KeyService_ImportKeyMaterial_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_KeyService_DeleteImportedKeyMaterial_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/keyferry.kms.v1.KeyService/DeleteImportedKeyMaterial", runtime.WithHTTPPathPattern("/v1/keys/{key_id}:deleteMaterial"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_KeyService_DeleteImportedKeyMaterial_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_KeyService_DeleteImportedKeyMaterial_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_KeyService_ReplicateKey_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -2503,6 +2698,57 @@ func RegisterKeyServiceHandlerClient(ctx context.Context, mux *runtime.ServeMux,
 		}
 		forward_KeyService_ListKeyRotations_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_KeyService_GetParametersForImport_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/keyferry.kms.v1.KeyService/GetParametersForImport", runtime.WithHTTPPathPattern("/v1/keys/{key_id}/import-parameters"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_KeyService_GetParametersForImport_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_KeyService_GetParametersForImport_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_KeyService_ImportKeyMaterial_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/keyferry.kms.v1.KeyService/ImportKeyMaterial", runtime.WithHTTPPathPattern("/v1/keys/{key_id}:importMaterial"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_KeyService_ImportKeyMaterial_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_KeyService_ImportKeyMaterial_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_KeyService_DeleteImportedKeyMaterial_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/keyferry.kms.v1.KeyService/DeleteImportedKeyMaterial", runtime.WithHTTPPathPattern("/v1/keys/{key_id}:deleteMaterial"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_KeyService_DeleteImportedKeyMaterial_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_KeyService_DeleteImportedKeyMaterial_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_KeyService_ReplicateKey_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -2847,75 +3093,81 @@ func RegisterKeyServiceHandlerClient(ctx context.Context, mux *runtime.ServeMux,
 }
 
 var (
-	pattern_KeyService_CreateKey_0            = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "keys"}, ""))
-	pattern_KeyService_DescribeKey_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, ""))
-	pattern_KeyService_DescribeKey_1          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 3, 0, 4, 2, 5, 2}, []string{"v1", "alias", "key_id"}, ""))
-	pattern_KeyService_ListKeys_0             = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "keys"}, ""))
-	pattern_KeyService_EnableKey_0            = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "enable"))
-	pattern_KeyService_DisableKey_0           = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "disable"))
-	pattern_KeyService_ScheduleKeyDeletion_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "scheduleDeletion"))
-	pattern_KeyService_CancelKeyDeletion_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "cancelDeletion"))
-	pattern_KeyService_GetKeyLastUsage_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "last-usage"}, ""))
-	pattern_KeyService_EnableKeyRotation_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "rotation"}, ""))
-	pattern_KeyService_DisableKeyRotation_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "rotation"}, ""))
-	pattern_KeyService_GetKeyRotationStatus_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "rotation"}, ""))
-	pattern_KeyService_RotateKeyOnDemand_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "rotate"))
-	pattern_KeyService_ListKeyRotations_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "rotations"}, ""))
-	pattern_KeyService_ReplicateKey_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "replicate"))
-	pattern_KeyService_ListReplicas_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "replicas"}, ""))
-	pattern_KeyService_CreateAlias_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 3, 0, 4, 2, 5, 2}, []string{"v1", "alias", "alias_name"}, ""))
-	pattern_KeyService_UpdateAlias_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 3, 0, 4, 2, 5, 2}, []string{"v1", "alias", "alias_name"}, ""))
-	pattern_KeyService_DeleteAlias_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 3, 0, 4, 2, 5, 2}, []string{"v1", "alias", "alias_name"}, ""))
-	pattern_KeyService_ListAliases_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "aliases"}, ""))
-	pattern_KeyService_ListAliases_1          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "aliases"}, ""))
-	pattern_KeyService_GetKeyPolicy_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "policy"}, ""))
-	pattern_KeyService_PutKeyPolicy_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "policy"}, ""))
-	pattern_KeyService_ListKeyPolicies_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "policies"}, ""))
-	pattern_KeyService_ExplainAccess_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "explain-access"}, ""))
-	pattern_KeyService_CreateGrant_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "grants"}, ""))
-	pattern_KeyService_ListGrants_0           = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "grants"}, ""))
-	pattern_KeyService_ListRetirableGrants_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "retirable-grants"}, ""))
-	pattern_KeyService_RetireGrant_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "retire-grant"}, ""))
-	pattern_KeyService_RevokeGrant_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "keys", "key_id", "grants", "grant_id"}, ""))
-	pattern_KeyService_TagResource_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "tag"))
-	pattern_KeyService_UntagResource_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "untag"))
-	pattern_KeyService_ListResourceTags_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "tags"}, ""))
-	pattern_KeyService_UpdateKeyDescription_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, ""))
+	pattern_KeyService_CreateKey_0                 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "keys"}, ""))
+	pattern_KeyService_DescribeKey_0               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, ""))
+	pattern_KeyService_DescribeKey_1               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 3, 0, 4, 2, 5, 2}, []string{"v1", "alias", "key_id"}, ""))
+	pattern_KeyService_ListKeys_0                  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "keys"}, ""))
+	pattern_KeyService_EnableKey_0                 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "enable"))
+	pattern_KeyService_DisableKey_0                = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "disable"))
+	pattern_KeyService_ScheduleKeyDeletion_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "scheduleDeletion"))
+	pattern_KeyService_CancelKeyDeletion_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "cancelDeletion"))
+	pattern_KeyService_GetKeyLastUsage_0           = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "last-usage"}, ""))
+	pattern_KeyService_EnableKeyRotation_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "rotation"}, ""))
+	pattern_KeyService_DisableKeyRotation_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "rotation"}, ""))
+	pattern_KeyService_GetKeyRotationStatus_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "rotation"}, ""))
+	pattern_KeyService_RotateKeyOnDemand_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "rotate"))
+	pattern_KeyService_ListKeyRotations_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "rotations"}, ""))
+	pattern_KeyService_GetParametersForImport_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "import-parameters"}, ""))
+	pattern_KeyService_ImportKeyMaterial_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "importMaterial"))
+	pattern_KeyService_DeleteImportedKeyMaterial_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "deleteMaterial"))
+	pattern_KeyService_ReplicateKey_0              = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "replicate"))
+	pattern_KeyService_ListReplicas_0              = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "replicas"}, ""))
+	pattern_KeyService_CreateAlias_0               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 3, 0, 4, 2, 5, 2}, []string{"v1", "alias", "alias_name"}, ""))
+	pattern_KeyService_UpdateAlias_0               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 3, 0, 4, 2, 5, 2}, []string{"v1", "alias", "alias_name"}, ""))
+	pattern_KeyService_DeleteAlias_0               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 3, 0, 4, 2, 5, 2}, []string{"v1", "alias", "alias_name"}, ""))
+	pattern_KeyService_ListAliases_0               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "aliases"}, ""))
+	pattern_KeyService_ListAliases_1               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "aliases"}, ""))
+	pattern_KeyService_GetKeyPolicy_0              = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "policy"}, ""))
+	pattern_KeyService_PutKeyPolicy_0              = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "policy"}, ""))
+	pattern_KeyService_ListKeyPolicies_0           = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "policies"}, ""))
+	pattern_KeyService_ExplainAccess_0             = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "explain-access"}, ""))
+	pattern_KeyService_CreateGrant_0               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "grants"}, ""))
+	pattern_KeyService_ListGrants_0                = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "grants"}, ""))
+	pattern_KeyService_ListRetirableGrants_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "retirable-grants"}, ""))
+	pattern_KeyService_RetireGrant_0               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "retire-grant"}, ""))
+	pattern_KeyService_RevokeGrant_0               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "keys", "key_id", "grants", "grant_id"}, ""))
+	pattern_KeyService_TagResource_0               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "tag"))
+	pattern_KeyService_UntagResource_0             = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, "untag"))
+	pattern_KeyService_ListResourceTags_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "keys", "key_id", "tags"}, ""))
+	pattern_KeyService_UpdateKeyDescription_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "keys", "key_id"}, ""))
 )
 
 var (
-	forward_KeyService_CreateKey_0            = runtime.ForwardResponseMessage
-	forward_KeyService_DescribeKey_0          = runtime.ForwardResponseMessage
-	forward_KeyService_DescribeKey_1          = runtime.ForwardResponseMessage
-	forward_KeyService_ListKeys_0             = runtime.ForwardResponseMessage
-	forward_KeyService_EnableKey_0            = runtime.ForwardResponseMessage
-	forward_KeyService_DisableKey_0           = runtime.ForwardResponseMessage
-	forward_KeyService_ScheduleKeyDeletion_0  = runtime.ForwardResponseMessage
-	forward_KeyService_CancelKeyDeletion_0    = runtime.ForwardResponseMessage
-	forward_KeyService_GetKeyLastUsage_0      = runtime.ForwardResponseMessage
-	forward_KeyService_EnableKeyRotation_0    = runtime.ForwardResponseMessage
-	forward_KeyService_DisableKeyRotation_0   = runtime.ForwardResponseMessage
-	forward_KeyService_GetKeyRotationStatus_0 = runtime.ForwardResponseMessage
-	forward_KeyService_RotateKeyOnDemand_0    = runtime.ForwardResponseMessage
-	forward_KeyService_ListKeyRotations_0     = runtime.ForwardResponseMessage
-	forward_KeyService_ReplicateKey_0         = runtime.ForwardResponseMessage
-	forward_KeyService_ListReplicas_0         = runtime.ForwardResponseMessage
-	forward_KeyService_CreateAlias_0          = runtime.ForwardResponseMessage
-	forward_KeyService_UpdateAlias_0          = runtime.ForwardResponseMessage
-	forward_KeyService_DeleteAlias_0          = runtime.ForwardResponseMessage
-	forward_KeyService_ListAliases_0          = runtime.ForwardResponseMessage
-	forward_KeyService_ListAliases_1          = runtime.ForwardResponseMessage
-	forward_KeyService_GetKeyPolicy_0         = runtime.ForwardResponseMessage
-	forward_KeyService_PutKeyPolicy_0         = runtime.ForwardResponseMessage
-	forward_KeyService_ListKeyPolicies_0      = runtime.ForwardResponseMessage
-	forward_KeyService_ExplainAccess_0        = runtime.ForwardResponseMessage
-	forward_KeyService_CreateGrant_0          = runtime.ForwardResponseMessage
-	forward_KeyService_ListGrants_0           = runtime.ForwardResponseMessage
-	forward_KeyService_ListRetirableGrants_0  = runtime.ForwardResponseMessage
-	forward_KeyService_RetireGrant_0          = runtime.ForwardResponseMessage
-	forward_KeyService_RevokeGrant_0          = runtime.ForwardResponseMessage
-	forward_KeyService_TagResource_0          = runtime.ForwardResponseMessage
-	forward_KeyService_UntagResource_0        = runtime.ForwardResponseMessage
-	forward_KeyService_ListResourceTags_0     = runtime.ForwardResponseMessage
-	forward_KeyService_UpdateKeyDescription_0 = runtime.ForwardResponseMessage
+	forward_KeyService_CreateKey_0                 = runtime.ForwardResponseMessage
+	forward_KeyService_DescribeKey_0               = runtime.ForwardResponseMessage
+	forward_KeyService_DescribeKey_1               = runtime.ForwardResponseMessage
+	forward_KeyService_ListKeys_0                  = runtime.ForwardResponseMessage
+	forward_KeyService_EnableKey_0                 = runtime.ForwardResponseMessage
+	forward_KeyService_DisableKey_0                = runtime.ForwardResponseMessage
+	forward_KeyService_ScheduleKeyDeletion_0       = runtime.ForwardResponseMessage
+	forward_KeyService_CancelKeyDeletion_0         = runtime.ForwardResponseMessage
+	forward_KeyService_GetKeyLastUsage_0           = runtime.ForwardResponseMessage
+	forward_KeyService_EnableKeyRotation_0         = runtime.ForwardResponseMessage
+	forward_KeyService_DisableKeyRotation_0        = runtime.ForwardResponseMessage
+	forward_KeyService_GetKeyRotationStatus_0      = runtime.ForwardResponseMessage
+	forward_KeyService_RotateKeyOnDemand_0         = runtime.ForwardResponseMessage
+	forward_KeyService_ListKeyRotations_0          = runtime.ForwardResponseMessage
+	forward_KeyService_GetParametersForImport_0    = runtime.ForwardResponseMessage
+	forward_KeyService_ImportKeyMaterial_0         = runtime.ForwardResponseMessage
+	forward_KeyService_DeleteImportedKeyMaterial_0 = runtime.ForwardResponseMessage
+	forward_KeyService_ReplicateKey_0              = runtime.ForwardResponseMessage
+	forward_KeyService_ListReplicas_0              = runtime.ForwardResponseMessage
+	forward_KeyService_CreateAlias_0               = runtime.ForwardResponseMessage
+	forward_KeyService_UpdateAlias_0               = runtime.ForwardResponseMessage
+	forward_KeyService_DeleteAlias_0               = runtime.ForwardResponseMessage
+	forward_KeyService_ListAliases_0               = runtime.ForwardResponseMessage
+	forward_KeyService_ListAliases_1               = runtime.ForwardResponseMessage
+	forward_KeyService_GetKeyPolicy_0              = runtime.ForwardResponseMessage
+	forward_KeyService_PutKeyPolicy_0              = runtime.ForwardResponseMessage
+	forward_KeyService_ListKeyPolicies_0           = runtime.ForwardResponseMessage
+	forward_KeyService_ExplainAccess_0             = runtime.ForwardResponseMessage
+	forward_KeyService_CreateGrant_0               = runtime.ForwardResponseMessage
+	forward_KeyService_ListGrants_0                = runtime.ForwardResponseMessage
+	forward_KeyService_ListRetirableGrants_0       = runtime.ForwardResponseMessage
+	forward_KeyService_RetireGrant_0               = runtime.ForwardResponseMessage
+	forward_KeyService_RevokeGrant_0               = runtime.ForwardResponseMessage
+	forward_KeyService_TagResource_0               = runtime.ForwardResponseMessage
+	forward_KeyService_UntagResource_0             = runtime.ForwardResponseMessage
+	forward_KeyService_ListResourceTags_0          = runtime.ForwardResponseMessage
+	forward_KeyService_UpdateKeyDescription_0      = runtime.ForwardResponseMessage
 )

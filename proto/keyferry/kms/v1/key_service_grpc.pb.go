@@ -21,38 +21,41 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	KeyService_CreateKey_FullMethodName            = "/keyferry.kms.v1.KeyService/CreateKey"
-	KeyService_DescribeKey_FullMethodName          = "/keyferry.kms.v1.KeyService/DescribeKey"
-	KeyService_ListKeys_FullMethodName             = "/keyferry.kms.v1.KeyService/ListKeys"
-	KeyService_EnableKey_FullMethodName            = "/keyferry.kms.v1.KeyService/EnableKey"
-	KeyService_DisableKey_FullMethodName           = "/keyferry.kms.v1.KeyService/DisableKey"
-	KeyService_ScheduleKeyDeletion_FullMethodName  = "/keyferry.kms.v1.KeyService/ScheduleKeyDeletion"
-	KeyService_CancelKeyDeletion_FullMethodName    = "/keyferry.kms.v1.KeyService/CancelKeyDeletion"
-	KeyService_GetKeyLastUsage_FullMethodName      = "/keyferry.kms.v1.KeyService/GetKeyLastUsage"
-	KeyService_EnableKeyRotation_FullMethodName    = "/keyferry.kms.v1.KeyService/EnableKeyRotation"
-	KeyService_DisableKeyRotation_FullMethodName   = "/keyferry.kms.v1.KeyService/DisableKeyRotation"
-	KeyService_GetKeyRotationStatus_FullMethodName = "/keyferry.kms.v1.KeyService/GetKeyRotationStatus"
-	KeyService_RotateKeyOnDemand_FullMethodName    = "/keyferry.kms.v1.KeyService/RotateKeyOnDemand"
-	KeyService_ListKeyRotations_FullMethodName     = "/keyferry.kms.v1.KeyService/ListKeyRotations"
-	KeyService_ReplicateKey_FullMethodName         = "/keyferry.kms.v1.KeyService/ReplicateKey"
-	KeyService_ListReplicas_FullMethodName         = "/keyferry.kms.v1.KeyService/ListReplicas"
-	KeyService_CreateAlias_FullMethodName          = "/keyferry.kms.v1.KeyService/CreateAlias"
-	KeyService_UpdateAlias_FullMethodName          = "/keyferry.kms.v1.KeyService/UpdateAlias"
-	KeyService_DeleteAlias_FullMethodName          = "/keyferry.kms.v1.KeyService/DeleteAlias"
-	KeyService_ListAliases_FullMethodName          = "/keyferry.kms.v1.KeyService/ListAliases"
-	KeyService_GetKeyPolicy_FullMethodName         = "/keyferry.kms.v1.KeyService/GetKeyPolicy"
-	KeyService_PutKeyPolicy_FullMethodName         = "/keyferry.kms.v1.KeyService/PutKeyPolicy"
-	KeyService_ListKeyPolicies_FullMethodName      = "/keyferry.kms.v1.KeyService/ListKeyPolicies"
-	KeyService_ExplainAccess_FullMethodName        = "/keyferry.kms.v1.KeyService/ExplainAccess"
-	KeyService_CreateGrant_FullMethodName          = "/keyferry.kms.v1.KeyService/CreateGrant"
-	KeyService_ListGrants_FullMethodName           = "/keyferry.kms.v1.KeyService/ListGrants"
-	KeyService_ListRetirableGrants_FullMethodName  = "/keyferry.kms.v1.KeyService/ListRetirableGrants"
-	KeyService_RetireGrant_FullMethodName          = "/keyferry.kms.v1.KeyService/RetireGrant"
-	KeyService_RevokeGrant_FullMethodName          = "/keyferry.kms.v1.KeyService/RevokeGrant"
-	KeyService_TagResource_FullMethodName          = "/keyferry.kms.v1.KeyService/TagResource"
-	KeyService_UntagResource_FullMethodName        = "/keyferry.kms.v1.KeyService/UntagResource"
-	KeyService_ListResourceTags_FullMethodName     = "/keyferry.kms.v1.KeyService/ListResourceTags"
-	KeyService_UpdateKeyDescription_FullMethodName = "/keyferry.kms.v1.KeyService/UpdateKeyDescription"
+	KeyService_CreateKey_FullMethodName                 = "/keyferry.kms.v1.KeyService/CreateKey"
+	KeyService_DescribeKey_FullMethodName               = "/keyferry.kms.v1.KeyService/DescribeKey"
+	KeyService_ListKeys_FullMethodName                  = "/keyferry.kms.v1.KeyService/ListKeys"
+	KeyService_EnableKey_FullMethodName                 = "/keyferry.kms.v1.KeyService/EnableKey"
+	KeyService_DisableKey_FullMethodName                = "/keyferry.kms.v1.KeyService/DisableKey"
+	KeyService_ScheduleKeyDeletion_FullMethodName       = "/keyferry.kms.v1.KeyService/ScheduleKeyDeletion"
+	KeyService_CancelKeyDeletion_FullMethodName         = "/keyferry.kms.v1.KeyService/CancelKeyDeletion"
+	KeyService_GetKeyLastUsage_FullMethodName           = "/keyferry.kms.v1.KeyService/GetKeyLastUsage"
+	KeyService_EnableKeyRotation_FullMethodName         = "/keyferry.kms.v1.KeyService/EnableKeyRotation"
+	KeyService_DisableKeyRotation_FullMethodName        = "/keyferry.kms.v1.KeyService/DisableKeyRotation"
+	KeyService_GetKeyRotationStatus_FullMethodName      = "/keyferry.kms.v1.KeyService/GetKeyRotationStatus"
+	KeyService_RotateKeyOnDemand_FullMethodName         = "/keyferry.kms.v1.KeyService/RotateKeyOnDemand"
+	KeyService_ListKeyRotations_FullMethodName          = "/keyferry.kms.v1.KeyService/ListKeyRotations"
+	KeyService_GetParametersForImport_FullMethodName    = "/keyferry.kms.v1.KeyService/GetParametersForImport"
+	KeyService_ImportKeyMaterial_FullMethodName         = "/keyferry.kms.v1.KeyService/ImportKeyMaterial"
+	KeyService_DeleteImportedKeyMaterial_FullMethodName = "/keyferry.kms.v1.KeyService/DeleteImportedKeyMaterial"
+	KeyService_ReplicateKey_FullMethodName              = "/keyferry.kms.v1.KeyService/ReplicateKey"
+	KeyService_ListReplicas_FullMethodName              = "/keyferry.kms.v1.KeyService/ListReplicas"
+	KeyService_CreateAlias_FullMethodName               = "/keyferry.kms.v1.KeyService/CreateAlias"
+	KeyService_UpdateAlias_FullMethodName               = "/keyferry.kms.v1.KeyService/UpdateAlias"
+	KeyService_DeleteAlias_FullMethodName               = "/keyferry.kms.v1.KeyService/DeleteAlias"
+	KeyService_ListAliases_FullMethodName               = "/keyferry.kms.v1.KeyService/ListAliases"
+	KeyService_GetKeyPolicy_FullMethodName              = "/keyferry.kms.v1.KeyService/GetKeyPolicy"
+	KeyService_PutKeyPolicy_FullMethodName              = "/keyferry.kms.v1.KeyService/PutKeyPolicy"
+	KeyService_ListKeyPolicies_FullMethodName           = "/keyferry.kms.v1.KeyService/ListKeyPolicies"
+	KeyService_ExplainAccess_FullMethodName             = "/keyferry.kms.v1.KeyService/ExplainAccess"
+	KeyService_CreateGrant_FullMethodName               = "/keyferry.kms.v1.KeyService/CreateGrant"
+	KeyService_ListGrants_FullMethodName                = "/keyferry.kms.v1.KeyService/ListGrants"
+	KeyService_ListRetirableGrants_FullMethodName       = "/keyferry.kms.v1.KeyService/ListRetirableGrants"
+	KeyService_RetireGrant_FullMethodName               = "/keyferry.kms.v1.KeyService/RetireGrant"
+	KeyService_RevokeGrant_FullMethodName               = "/keyferry.kms.v1.KeyService/RevokeGrant"
+	KeyService_TagResource_FullMethodName               = "/keyferry.kms.v1.KeyService/TagResource"
+	KeyService_UntagResource_FullMethodName             = "/keyferry.kms.v1.KeyService/UntagResource"
+	KeyService_ListResourceTags_FullMethodName          = "/keyferry.kms.v1.KeyService/ListResourceTags"
+	KeyService_UpdateKeyDescription_FullMethodName      = "/keyferry.kms.v1.KeyService/UpdateKeyDescription"
 )
 
 // KeyServiceClient is the client API for KeyService service.
@@ -145,6 +148,29 @@ type KeyServiceClient interface {
 	// Errors: NotFoundException, InvalidArnException, InvalidMarkerException,
 	// KMSInvalidStateException, UnsupportedOperationException, ValidationException.
 	ListKeyRotations(ctx context.Context, in *ListKeyRotationsRequest, opts ...grpc.CallOption) (*ListKeyRotationsResponse, error)
+	// GetParametersForImport makes a wrapping key in the token for one import of key material,
+	// and returns its public half with the token that the import must show. Both are good for
+	// 24 hours, five attempts and one success.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException,
+	// UnsupportedOperationException (the key is not of origin EXTERNAL, or the token cannot
+	// unwrap so), LimitExceededException, ValidationException.
+	GetParametersForImport(ctx context.Context, in *GetParametersForImportRequest, opts ...grpc.CallOption) (*GetParametersForImportResponse, error)
+	// ImportKeyMaterial unwraps key material inside the token and makes it the key's. Everything
+	// that is wrong with the wrapped material is one error.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException,
+	// UnsupportedOperationException, InvalidCiphertextException, IncorrectKeyMaterialException
+	// (not the material that the key has, or of another kind), ExpiredImportTokenException,
+	// InvalidImportTokenException (of another key, spent, or after five attempts),
+	// ValidationException.
+	ImportKeyMaterial(ctx context.Context, in *ImportKeyMaterialRequest, opts ...grpc.CallOption) (*ImportKeyMaterialResponse, error)
+	// DeleteImportedKeyMaterial deletes imported key material in this Region at once. The key is
+	// PendingImport, unless it is pending deletion, until the same material is imported again.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException,
+	// UnsupportedOperationException.
+	DeleteImportedKeyMaterial(ctx context.Context, in *DeleteImportedKeyMaterialRequest, opts ...grpc.CallOption) (*DeleteImportedKeyMaterialResponse, error)
 	// ReplicateKey makes a replica of a multi-Region primary key in another Region. It must be
 	// called in the primary key's Region, needs kms:ReplicateKey here and kms:CreateKey in the
 	// replica's Region for the same principal, and answers once the request is durable here: the
@@ -393,6 +419,36 @@ func (c *keyServiceClient) ListKeyRotations(ctx context.Context, in *ListKeyRota
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListKeyRotationsResponse)
 	err := c.cc.Invoke(ctx, KeyService_ListKeyRotations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) GetParametersForImport(ctx context.Context, in *GetParametersForImportRequest, opts ...grpc.CallOption) (*GetParametersForImportResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetParametersForImportResponse)
+	err := c.cc.Invoke(ctx, KeyService_GetParametersForImport_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) ImportKeyMaterial(ctx context.Context, in *ImportKeyMaterialRequest, opts ...grpc.CallOption) (*ImportKeyMaterialResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ImportKeyMaterialResponse)
+	err := c.cc.Invoke(ctx, KeyService_ImportKeyMaterial_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) DeleteImportedKeyMaterial(ctx context.Context, in *DeleteImportedKeyMaterialRequest, opts ...grpc.CallOption) (*DeleteImportedKeyMaterialResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteImportedKeyMaterialResponse)
+	err := c.cc.Invoke(ctx, KeyService_DeleteImportedKeyMaterial_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -679,6 +735,29 @@ type KeyServiceServer interface {
 	// Errors: NotFoundException, InvalidArnException, InvalidMarkerException,
 	// KMSInvalidStateException, UnsupportedOperationException, ValidationException.
 	ListKeyRotations(context.Context, *ListKeyRotationsRequest) (*ListKeyRotationsResponse, error)
+	// GetParametersForImport makes a wrapping key in the token for one import of key material,
+	// and returns its public half with the token that the import must show. Both are good for
+	// 24 hours, five attempts and one success.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException,
+	// UnsupportedOperationException (the key is not of origin EXTERNAL, or the token cannot
+	// unwrap so), LimitExceededException, ValidationException.
+	GetParametersForImport(context.Context, *GetParametersForImportRequest) (*GetParametersForImportResponse, error)
+	// ImportKeyMaterial unwraps key material inside the token and makes it the key's. Everything
+	// that is wrong with the wrapped material is one error.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException,
+	// UnsupportedOperationException, InvalidCiphertextException, IncorrectKeyMaterialException
+	// (not the material that the key has, or of another kind), ExpiredImportTokenException,
+	// InvalidImportTokenException (of another key, spent, or after five attempts),
+	// ValidationException.
+	ImportKeyMaterial(context.Context, *ImportKeyMaterialRequest) (*ImportKeyMaterialResponse, error)
+	// DeleteImportedKeyMaterial deletes imported key material in this Region at once. The key is
+	// PendingImport, unless it is pending deletion, until the same material is imported again.
+	//
+	// Errors: NotFoundException, InvalidArnException, KMSInvalidStateException,
+	// UnsupportedOperationException.
+	DeleteImportedKeyMaterial(context.Context, *DeleteImportedKeyMaterialRequest) (*DeleteImportedKeyMaterialResponse, error)
 	// ReplicateKey makes a replica of a multi-Region primary key in another Region. It must be
 	// called in the primary key's Region, needs kms:ReplicateKey here and kms:CreateKey in the
 	// replica's Region for the same principal, and answers once the request is durable here: the
@@ -841,6 +920,15 @@ func (UnimplementedKeyServiceServer) RotateKeyOnDemand(context.Context, *RotateK
 }
 func (UnimplementedKeyServiceServer) ListKeyRotations(context.Context, *ListKeyRotationsRequest) (*ListKeyRotationsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListKeyRotations not implemented")
+}
+func (UnimplementedKeyServiceServer) GetParametersForImport(context.Context, *GetParametersForImportRequest) (*GetParametersForImportResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetParametersForImport not implemented")
+}
+func (UnimplementedKeyServiceServer) ImportKeyMaterial(context.Context, *ImportKeyMaterialRequest) (*ImportKeyMaterialResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ImportKeyMaterial not implemented")
+}
+func (UnimplementedKeyServiceServer) DeleteImportedKeyMaterial(context.Context, *DeleteImportedKeyMaterialRequest) (*DeleteImportedKeyMaterialResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteImportedKeyMaterial not implemented")
 }
 func (UnimplementedKeyServiceServer) ReplicateKey(context.Context, *ReplicateKeyRequest) (*ReplicateKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReplicateKey not implemented")
@@ -1150,6 +1238,60 @@ func _KeyService_ListKeyRotations_Handler(srv interface{}, ctx context.Context, 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(KeyServiceServer).ListKeyRotations(ctx, req.(*ListKeyRotationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_GetParametersForImport_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetParametersForImportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).GetParametersForImport(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_GetParametersForImport_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).GetParametersForImport(ctx, req.(*GetParametersForImportRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_ImportKeyMaterial_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImportKeyMaterialRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).ImportKeyMaterial(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_ImportKeyMaterial_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).ImportKeyMaterial(ctx, req.(*ImportKeyMaterialRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_DeleteImportedKeyMaterial_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteImportedKeyMaterialRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).DeleteImportedKeyMaterial(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_DeleteImportedKeyMaterial_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).DeleteImportedKeyMaterial(ctx, req.(*DeleteImportedKeyMaterialRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1554,6 +1696,18 @@ var KeyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListKeyRotations",
 			Handler:    _KeyService_ListKeyRotations_Handler,
+		},
+		{
+			MethodName: "GetParametersForImport",
+			Handler:    _KeyService_GetParametersForImport_Handler,
+		},
+		{
+			MethodName: "ImportKeyMaterial",
+			Handler:    _KeyService_ImportKeyMaterial_Handler,
+		},
+		{
+			MethodName: "DeleteImportedKeyMaterial",
+			Handler:    _KeyService_DeleteImportedKeyMaterial_Handler,
 		},
 		{
 			MethodName: "ReplicateKey",
