@@ -117,7 +117,7 @@ func (s *Service) openClock(ctx context.Context) error {
 	}
 	if s.guard.resume(row, known, s.now(), s.elapsed()) {
 		s.log.WithField("lastSeen", row.seen).WithField("hold", s.guard.hold.String()).
-			Warn("the Region was down for long, or its clock was set: no key is destroyed for a day; \"keyferryd store confirm-clock\" ends that")
+			Warn("the Region was down for long, or its clock was set: no key is destroyed for a day; \"keyferryd clock confirm\" ends that")
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func newRoot() *cobra.Command {
 	}
 	root.Flags().AddFlagSet(run.Flags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fail(exitUsage, err) })
-	root.AddCommand(run, newValidate(), newConfig(), newStore(), newVersion())
+	root.AddCommand(run, newValidate(), newConfig(), newStore(), newClock(), newVersion())
 	return root
 }
 

@@ -108,13 +108,9 @@ func newReseal() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var approvals []statement.File
-			for _, path := range append(files, more...) { // more is what a shell makes of --approval *
-				var f statement.File
-				if err := statement.ReadJSON(path, &f); err != nil {
-					return fail(exitUsage, err)
-				}
-				approvals = append(approvals, f)
+			approvals, err := readApprovals(append(files, more...)) // more is what a shell makes of --approval *
+			if err != nil {
+				return err
 			}
 			return d.reseal(cmd.Context(), cmd.OutOrStdout(), c.peers, approvals)
 		},
@@ -122,6 +118,18 @@ func newReseal() *cobra.Command {
 	c.flags(cmd)
 	cmd.Flags().StringArrayVar(&files, "approval", nil, "an operator's approval `FILE`, and those of others after it")
 	return cmd
+}
+
+func readApprovals(paths []string) ([]statement.File, error) {
+	var approvals []statement.File
+	for _, path := range paths {
+		var f statement.File
+		if err := statement.ReadJSON(path, &f); err != nil {
+			return nil, fail(exitUsage, err)
+		}
+		approvals = append(approvals, f)
+	}
+	return approvals, nil
 }
 
 // custody opens what a look at the store needs, but the store.
@@ -193,8 +201,19 @@ func (d *daemon) witnessedBy(flag string) ([]audit.StoreHead, error) {
 	return heads, nil
 }
 
-// reseal holds store and audit log like a daemon, and serves nobody.
-func (d *daemon) reseal(ctx context.Context, out io.Writer, peers []string, approvals []statement.File) (err error) {
+func (d *daemon) reseal(ctx context.Context, out io.Writer, peers []string, approvals []statement.File) error {
+	return d.keep(ctx, peers, func(c keyops.Custody) error {
+		head, err := c.Reseal(ctx, d.audit, approvals)
+		if err != nil {
+			return fail(exitStore, err)
+		}
+		_, err = fmt.Fprintf(out, "sealed anew at head %s\n", head)
+		return err
+	})
+}
+
+// keep holds store and audit log like a daemon, and serves nobody.
+func (d *daemon) keep(ctx context.Context, peers []string, fn func(keyops.Custody) error) (err error) {
 	defer func() { err = errors.Join(err, d.close(context.WithoutCancel(ctx))) }()
 	c, err := d.custody(ctx, peers)
 	if err != nil {
@@ -213,12 +232,7 @@ func (d *daemon) reseal(ctx context.Context, out io.Writer, peers []string, appr
 		return fail(exitOther, advise(err))
 	}
 	c.Store = d.store
-	head, err := c.Reseal(ctx, d.audit, approvals)
-	if err != nil {
-		return fail(exitStore, err)
-	}
-	_, err = fmt.Fprintf(out, "sealed anew at head %s\n", head)
-	return err
+	return fn(c)
 }
 
 // printFindings prints an inspection for people, or for programs.

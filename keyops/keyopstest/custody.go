@@ -50,20 +50,45 @@ func (r *Region) Approve(t testing.TB, q approval.Request, n int) []statement.Fi
 }
 
 // Reseal seals the store of a stopped Region anew.
-func (r *Region) Reseal(ctx context.Context, approvals []statement.File) (seal.Head, error) {
+func (r *Region) Reseal(ctx context.Context, approvals []statement.File) (head seal.Head, err error) {
+	err = r.keep(ctx, func(c keyops.Custody) (err error) {
+		head, err = c.Reseal(ctx, r.log, approvals)
+		return err
+	})
+	return head, err
+}
+
+// InspectClock says what operators are asked to approve of a stopped Region's clock.
+func (r *Region) InspectClock(ctx context.Context) (in keyops.ClockInspection, q approval.Request, err error) {
+	err = r.keep(ctx, func(c keyops.Custody) (err error) {
+		if in, err = c.InspectClock(ctx); err == nil {
+			q = c.ClockRequest(in, approval.NewSerial(), r.now().Add(time.Hour).Truncate(time.Second).UTC())
+		}
+		return err
+	})
+	return in, q, err
+}
+
+// ConfirmClock believes the clock of a stopped Region.
+func (r *Region) ConfirmClock(ctx context.Context, approvals []statement.File) error {
+	return r.keep(ctx, func(c keyops.Custody) error { return c.ConfirmClock(ctx, r.log, approvals) })
+}
+
+// keep holds store and audit log of a stopped Region as its operators do.
+func (r *Region) keep(ctx context.Context, fn func(keyops.Custody) error) error {
 	defer r.Stop()
 	c, err := r.custody()
 	if err != nil {
-		return seal.Head{}, err
+		return err
 	}
 	if err := r.openStore(ctx); err != nil {
-		return seal.Head{}, err
+		return err
 	}
 	if err := r.openAudit(ctx); err != nil {
-		return seal.Head{}, err
+		return err
 	}
 	c.Store = r.store
-	return c.Reseal(ctx, r.log, approvals)
+	return fn(c)
 }
 
 // Believe seals the store of a stopped Region anew as it is, approved by all its operators.

@@ -20,6 +20,7 @@ const (
 	Disassociate     Operation = "disassociate-replica" // end a synchronization for good
 	EvictReplica     Operation = "evict-replica"        // end a Region's membership of a multi-Region key
 	WriteOffMaterial Operation = "write-off-material"   // give up a material that is in no token any more
+	ConfirmClock     Operation = "confirm-clock"        // believe a clock that was set, so that what is due by it is destroyed
 	DeletePrimaryKey Operation = "delete-primary-key"   // schedule the deletion of a multi-Region primary key
 )
 
@@ -38,6 +39,7 @@ var operations = map[Operation]struct {
 	Disassociate:     {"end the synchronization with the replica instance below, for good", true},
 	EvictReplica:     {"end the membership of the Region below, whose replica key is then disabled", true},
 	WriteOffMaterial: {"give up the key material below, which no token holds any more, and with it what was encrypted under it", true},
+	ConfirmClock:     {"believe this Region's clock, by which this request expires, and delete the keys below at their dates by it", false},
 	DeletePrimaryKey: {"schedule the deletion of the multi-Region primary key below, in the end for good", true},
 }
 
