@@ -124,3 +124,24 @@ func (s *Service) SetState(ctx context.Context, id arn.KeyID, fn func(*Key)) err
 	_, err := s.change(ctx, id, func(k *Key) error { fn(k); return nil }, nil)
 	return err
 }
+
+// TakePairs takes every place of those who make RSA pairs until release is called.
+func (s *Service) TakePairs() (release func()) {
+	for range cap(s.pairs) {
+		s.pairs <- struct{}{}
+	}
+	return func() {
+		for range cap(s.pairs) {
+			<-s.pairs
+		}
+	}
+}
+
+// Identify recomputes the ID of a key's current material as if it had this public key.
+func (s *Service) Identify(ctx context.Context, id arn.KeyID, spki []byte) (material.ID, error) {
+	k := s.view.key(id)
+	return s.identify(ctx, k.ID, k.Spec, k.use(), k.Material(k.Current).Object, spki)
+}
+
+// ErrNotOurs is what Identify returns for an object that is another one.
+var ErrNotOurs = errNotOurs

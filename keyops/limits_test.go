@@ -231,19 +231,37 @@ func TestDryRunDoesNothing(t *testing.T) {
 	mac := create(t, r, keyops.CreateKeyInput{KeySpec: keyops.HMAC256, KeyUsage: keyops.GenerateVerifyMac}).ARN
 	ec := create(t, r, keyops.CreateKeyInput{KeySpec: keyops.ECCNISTP256, KeyUsage: keyops.SignVerify}).ARN
 	ctx, x := t.Context(), []byte("x")
+	rsaKey := oaep(t, r).ARN
+	agree := create(t, r, keyops.CreateKeyInput{KeySpec: keyops.ECCNISTP256, KeyUsage: keyops.KeyAgreement}).ARN
+	peer, err := r.GetPublicKey(ctx, admin(), keyops.GetPublicKeyInput{KeyID: agree})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const sha1 = keyops.AlgorithmOAEPSHA1
 	enc, err := r.Encrypt(ctx, admin(), keyops.EncryptInput{KeyID: aes, Plaintext: x})
+	if err != nil {
+		t.Fatal(err)
+	}
+	encRSA, err := r.Encrypt(ctx, admin(), keyops.EncryptInput{KeyID: rsaKey, Plaintext: x, EncryptionAlgorithm: sha1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := r.Fake.Calls()
 	for name, err := range map[string]error{
-		"Encrypt":         second(r.Encrypt(ctx, admin(), keyops.EncryptInput{KeyID: aes, Plaintext: x, DryRun: true})),
-		"Decrypt":         second(r.Decrypt(ctx, admin(), keyops.DecryptInput{CiphertextBlob: enc.CiphertextBlob, DryRun: true})),
-		"GenerateDataKey": second(r.GenerateDataKey(ctx, admin(), keyops.GenerateDataKeyInput{KeyID: aes, NumberOfBytes: 8, DryRun: true})),
-		"GenerateMac":     second(r.GenerateMac(ctx, admin(), keyops.GenerateMacInput{KeyID: mac, Message: x, MacAlgorithm: keyops.AlgorithmHMACSHA256, DryRun: true})),
-		"VerifyMac":       second(r.VerifyMac(ctx, admin(), keyops.VerifyMacInput{KeyID: mac, Message: x, Mac: x, MacAlgorithm: keyops.AlgorithmHMACSHA256, DryRun: true})),
-		"Sign":            second(r.Sign(ctx, admin(), keyops.SignInput{KeyID: ec, Message: x, SigningAlgorithm: keyops.AlgorithmECDSASHA256, DryRun: true})),
-		"Verify":          second(r.Verify(ctx, admin(), keyops.VerifyInput{KeyID: ec, Message: x, Signature: x, SigningAlgorithm: keyops.AlgorithmECDSASHA256, DryRun: true})),
+		"Encrypt":                             second(r.Encrypt(ctx, admin(), keyops.EncryptInput{KeyID: aes, Plaintext: x, DryRun: true})),
+		"Decrypt":                             second(r.Decrypt(ctx, admin(), keyops.DecryptInput{CiphertextBlob: enc.CiphertextBlob, DryRun: true})),
+		"GenerateDataKey":                     second(r.GenerateDataKey(ctx, admin(), keyops.GenerateDataKeyInput{KeyID: aes, NumberOfBytes: 8, DryRun: true})),
+		"Encrypt RSA":                         second(r.Encrypt(ctx, admin(), keyops.EncryptInput{KeyID: rsaKey, Plaintext: x, EncryptionAlgorithm: sha1, DryRun: true})),
+		"Decrypt RSA":                         second(r.Decrypt(ctx, admin(), keyops.DecryptInput{KeyID: rsaKey, CiphertextBlob: encRSA.CiphertextBlob, EncryptionAlgorithm: sha1, DryRun: true})),
+		"ReEncrypt":                           second(r.ReEncrypt(ctx, admin(), keyops.ReEncryptInput{CiphertextBlob: enc.CiphertextBlob, DestinationKeyID: aes, DryRun: true})),
+		"GenerateDataKeyWithoutPlaintext":     second(r.GenerateDataKeyWithoutPlaintext(ctx, admin(), keyops.GenerateDataKeyWithoutPlaintextInput{KeyID: aes, NumberOfBytes: 8, DryRun: true})),
+		"GenerateDataKeyPair":                 second(r.GenerateDataKeyPair(ctx, admin(), keyops.GenerateDataKeyPairInput{KeyID: aes, KeyPairSpec: "RSA_4096", DryRun: true})),
+		"GenerateDataKeyPairWithoutPlaintext": second(r.GenerateDataKeyPairWithoutPlaintext(ctx, admin(), keyops.GenerateDataKeyPairWithoutPlaintextInput{KeyID: aes, KeyPairSpec: "ECC_SECG_P256K1", DryRun: true})),
+		"DeriveSharedSecret":                  second(r.DeriveSharedSecret(ctx, admin(), keyops.DeriveSharedSecretInput{KeyID: agree, PublicKey: peer.PublicKey, KeyAgreementAlgorithm: keyops.AlgorithmECDH, DryRun: true})),
+		"GenerateMac":                         second(r.GenerateMac(ctx, admin(), keyops.GenerateMacInput{KeyID: mac, Message: x, MacAlgorithm: keyops.AlgorithmHMACSHA256, DryRun: true})),
+		"VerifyMac":                           second(r.VerifyMac(ctx, admin(), keyops.VerifyMacInput{KeyID: mac, Message: x, Mac: x, MacAlgorithm: keyops.AlgorithmHMACSHA256, DryRun: true})),
+		"Sign":                                second(r.Sign(ctx, admin(), keyops.SignInput{KeyID: ec, Message: x, SigningAlgorithm: keyops.AlgorithmECDSASHA256, DryRun: true})),
+		"Verify":                              second(r.Verify(ctx, admin(), keyops.VerifyInput{KeyID: ec, Message: x, Signature: x, SigningAlgorithm: keyops.AlgorithmECDSASHA256, DryRun: true})),
 	} {
 		t.Run(name, func(t *testing.T) {
 			want(t, err, keyops.ErrDryRun, "The request would have succeeded, but the DryRun option is set.")
