@@ -57,6 +57,9 @@ func (s *Set) Promote(ctx context.Context, signer Signer, a Approved, c Contact)
 	case guard17Generation.stops(p.Generation < s.NextGeneration()):
 		return nil, fmt.Errorf("%w: generation %d, known is %d", ErrStale, p.Generation, s.Epoch().Line.Generation)
 	}
+	if p.Suspend = p.dark(); len(p.Suspend) > maxSuspended {
+		return nil, fmt.Errorf("%w: %d Regions not waited for, at most %d", ErrFull, len(p.Suspend), maxSuspended)
+	}
 	f := &forced{promotion: p, proof: a.Proof}
 	if guard17Newest.stops(p.Keys != a.Proof.Count || !f.lists(ListedKey{s.key, s.Head()})) {
 		return nil, fmt.Errorf("%w: this key with its newest certificate is not on the approved list", ErrStale)

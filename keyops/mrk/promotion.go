@@ -19,12 +19,17 @@ type Promotion struct {
 	Target     region.Name
 	Instance   region.InstanceID // of Target
 	Generation uint64            // above any that Target knows of the listed keys
-	Suspend    []region.Name     // not waited for from the start, because they are dark; sorted
+	Suspend    []region.Name     // not waited for from the start, because they are dark
 	Keys       uint64            // how many are listed
 	Root       Hash              // of the KeyList
 	Roster     uint64            // version of the roster of Target's operators
 	Serial     string
 	Expires    time.Time
+}
+
+// dark returns the Regions that are not waited for, sorted, each once.
+func (p Promotion) dark() []region.Name {
+	return slices.Compact(slices.Sorted(slices.Values(p.Suspend)))
 }
 
 // promotions is the series in which operators number forced promotions: an operator who
@@ -35,9 +40,9 @@ const promotions = "promotions"
 func (p Promotion) Request() approval.Request {
 	dark := "none"
 	if len(p.Suspend) > 0 {
-		names := make([]string, len(p.Suspend))
-		for i, r := range p.Suspend {
-			names[i] = string(r)
+		var names []string
+		for _, r := range p.dark() {
+			names = append(names, string(r))
 		}
 		dark = strings.Join(names, ", ")
 	}
@@ -126,6 +131,9 @@ func decodeForced(r *wire.Reader) *forced {
 	}
 	for range r.Count(approval.MaxOperators) {
 		f.approvals = append(f.approvals, approval.Compact{Key: r.String(maxFingerprint), Signature: r.Bytes(statement.MaxSignature)})
+	}
+	if r.Err() == nil && len(p.dark()) != len(p.Suspend) {
+		r.Fail("a Region is not waited for twice")
 	}
 	if r.Err() == nil && !slices.IsSorted(p.Suspend) {
 		r.Fail("Regions not waited for are out of order")
