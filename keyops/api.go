@@ -25,6 +25,7 @@ type Operations interface {
 	EnableKey(context.Context, Caller, EnableKeyInput) (EnableKeyOutput, error)
 	DisableKey(context.Context, Caller, DisableKeyInput) (DisableKeyOutput, error)
 	ReplicateKey(context.Context, Caller, ReplicateKeyInput) (ReplicateKeyOutput, error)
+	UpdatePrimaryRegion(context.Context, Caller, UpdatePrimaryRegionInput) (UpdatePrimaryRegionOutput, error)
 	UpdateKeyDescription(context.Context, Caller, UpdateKeyDescriptionInput) (UpdateKeyDescriptionOutput, error)
 
 	ScheduleKeyDeletion(context.Context, Caller, ScheduleKeyDeletionInput) (ScheduleKeyDeletionOutput, error)

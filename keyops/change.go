@@ -76,6 +76,7 @@ func (s *Service) settle(ctx context.Context, old, k *Key) error {
 		}
 	}
 	k.followImports(s.clock())
+	k.handOver()
 	switch {
 	case k.Set.Told(): // rule 20: others know that this incarnation was deleted
 		k.State = keystate.PendingDeletion
@@ -105,6 +106,22 @@ func (s *Service) settle(ctx context.Context, old, k *Key) error {
 		return fmt.Errorf("reissuing the member fact of key %s: %w", k.ID, err)
 	}
 	return nil
+}
+
+// handOver follows what becomes of a hand-over, at both of its ends, and of a primary key
+// that another Region has taken over (rule 16). A clock never starts because of that: who
+// wanted the whole set deleted says so to the new primary Region.
+func (k *Key) handOver() {
+	_, offering := k.Set.Offered()
+	_, considering := k.Set.Considering()
+	switch updating := offering || considering; {
+	case updating && k.State == keystate.Enabled:
+		k.State = keystate.Updating
+	case !updating && k.State == keystate.Updating:
+		k.State = keystate.Enabled
+	case k.State == keystate.PendingReplicaDeletion && k.Set.Primary() != k.Set.Self().Region:
+		k.State = keystate.Disabled
+	}
 }
 
 // pair is a key before and after a change; old is nil for a new key.

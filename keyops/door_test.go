@@ -103,6 +103,10 @@ var onAKey = []attempt{
 	{"GetKeyPolicy", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
 		return second(r.GetKeyPolicy(ctx, c, keyops.GetKeyPolicyInput{KeyID: key}))
 	}},
+	{"UpdatePrimaryRegion", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		_, err := r.UpdatePrimaryRegion(ctx, c, keyops.UpdatePrimaryRegionInput{KeyID: key, PrimaryRegion: "us-east-1"})
+		return err
+	}},
 	{"ReplicateKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
 		return second(r.ReplicateKey(ctx, c, keyops.ReplicateKeyInput{KeyID: key, ReplicaRegion: "us-east-1"}))
 	}},
@@ -203,7 +207,7 @@ var noGrant = strings.Repeat("0", 64)
 const byAlias = "DescribeKey Encrypt Decrypt ReEncrypt GenerateDataKey GenerateDataKeyWithoutPlaintext GenerateDataKeyPair GenerateDataKeyPairWithoutPlaintext GenerateMac VerifyMac Sign Verify GetPublicKey DeriveSharedSecret"
 
 // changes are the operations that change something.
-const changes = "GetParametersForImport ImportKeyMaterial DeleteImportedKeyMaterial CreateKey ScheduleKeyDeletion CancelKeyDeletion EnableKeyRotation DisableKeyRotation RotateKeyOnDemand EnableKey DisableKey ReplicateKey CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription"
+const changes = "GetParametersForImport ImportKeyMaterial DeleteImportedKeyMaterial CreateKey ScheduleKeyDeletion CancelKeyDeletion EnableKeyRotation DisableKeyRotation RotateKeyOnDemand EnableKey DisableKey ReplicateKey UpdatePrimaryRegion CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription"
 
 func among(names, name string) bool { return slices.Contains(strings.Fields(names), name) }
 

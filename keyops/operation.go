@@ -29,6 +29,8 @@ var operations = map[string]operation{
 	"GetKeyPolicy": {scope: onKey},
 	"ReplicateKey": {scope: onKey, mutates: true},
 
+	"UpdatePrimaryRegion": {scope: onKey, mutates: true},
+
 	"ScheduleKeyDeletion":  {scope: onKey, mutates: true},
 	"CancelKeyDeletion":    {scope: onKey, mutates: true},
 	"EnableKeyRotation":    {scope: onKey, mutates: true},

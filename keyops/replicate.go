@@ -55,7 +55,7 @@ func (s *Service) ReplicateKey(ctx context.Context, caller Caller, in ReplicateK
 func (s *Service) replicaRegion(k *Key, name string) (region.Descriptor, error) {
 	var none region.Descriptor
 	if k.Set == nil {
-		return none, refuse(ErrUnsupportedOperation, "%s is not a multi-region primary key.", k.arn)
+		return none, s.isPrimary(k)
 	}
 	if p := k.Set.Primary(); p != s.self.Region {
 		return none, refuse(ErrUnsupportedOperation, "%s is not a multi-region primary key. The primary key is in Region %s.", k.arn, p)

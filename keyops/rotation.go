@@ -231,6 +231,10 @@ func (s *Service) unmanaged(k *Key, err error) error {
 		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("%s is not enabled.", k.arn), cause: err}
 	case errors.Is(err, mrk.ErrAlone):
 		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("No replica key of %s is up to date now, so its new key material would exist in one token only; repeat the call once one is.", k.arn), cause: err}
+	case errors.Is(err, mrk.ErrNotHeard):
+		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("Region %s has not heard from every other Region since its start. Try again when they answer, or suspend the replica keys in Regions that are lost.", s.self.Region), cause: err}
+	case errors.Is(err, mrk.ErrOffered):
+		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("%s is updating.", k.arn), cause: err}
 	case errors.Is(err, mrk.ErrFrozen):
 		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("The management of %s is frozen because of contradictory messages; its operators have to look at it.", k.arn), cause: err}
 	case errors.Is(err, mrk.ErrFull):

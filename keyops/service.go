@@ -65,6 +65,11 @@ type Peers interface {
 	// CheckReplica asks another Region now whether it would take the replica. The error is
 	// that Region's refusal, or wraps ErrPeerUnreachable.
 	CheckReplica(ctx context.Context, to region.Name, claim ReplicaClaim) error
+	// CheckPrimary asks another Region now whether it would take the primary key over, with
+	// errors as CheckReplica's.
+	CheckPrimary(ctx context.Context, to region.Name, claim PrimaryClaim) error
+	// Contact returns whom this Region has heard about a key.
+	Contact(arn.KeyID) mrk.Contact
 }
 
 // Contacts is an ability that Peers may have.

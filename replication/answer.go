@@ -52,7 +52,9 @@ func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope)
 		reply.body, err = r.answerDigest(keys, p, m.body)
 	case m.kind == kindCheck:
 		reply.body, err = r.answerCheck(ctx, keys, p, m.body)
-	case m.kind != kindFacts && m.kind != kindConfirm:
+	case m.kind == kindCheckPrimary:
+		reply.body, err = r.answerCheckPrimary(ctx, keys, p, m.body)
+	case m.kind != kindFacts && m.kind != kindConfirm && m.kind != kindOffer:
 		reply.kind = kindUnsupported
 		p.unknown(m.kind)
 	case m.peerSession != r.session:
@@ -61,6 +63,8 @@ func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope)
 		reply.kind = kindStale
 	case m.kind == kindFacts:
 		reply.body, err = r.answerFacts(ctx, keys, p, m)
+	case m.kind == kindOffer:
+		reply.body, err = r.answerOffer(ctx, keys, p, m.body)
 	default:
 		reply.body, err = r.answerConfirm(keys, p, m.body)
 	}
@@ -184,7 +188,11 @@ func (r *Replicator) answerCheck(ctx context.Context, keys Keys, p *peer, body [
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errMessage, err)
 	}
-	err = keys.CheckReplica(ctx, c.claim)
+	return decision(keys.CheckReplica(ctx, c.claim))
+}
+
+// decision makes an answer of yes, or of a refusal that the other Region may pass on.
+func decision(err error) ([]byte, error) {
 	var refused *keyops.Error
 	switch {
 	case err == nil:

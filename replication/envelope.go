@@ -12,12 +12,14 @@ import (
 
 // Kinds of messages. An answer has the kind of its message, or one of the last two.
 const (
-	kindDigest      = "digest"        // bucketed hashes of what both ends should know
-	kindFacts       = "facts"         // facts of one key, a create request, blobs
-	kindCheck       = "check-replica" // would this Region take a replica?
-	kindConfirm     = "confirm-held"  // does this Region, acting, hold these materials now?
-	kindStale       = "stale-session" // the answering Region has started again
-	kindUnsupported = "unsupported"   // the answering Region does not know this kind
+	kindDigest       = "digest"        // bucketed hashes of what both ends should know
+	kindFacts        = "facts"         // facts of one key, a create request, blobs
+	kindCheck        = "check-replica" // would this Region take a replica?
+	kindCheckPrimary = "check-primary" // would this Region take a primary key over?
+	kindOffer        = "offer-primary" // a primary key, to be taken over or refused
+	kindConfirm      = "confirm-held"  // does this Region, acting, hold these materials now?
+	kindStale        = "stale-session" // the answering Region has started again
+	kindUnsupported  = "unsupported"   // the answering Region does not know this kind
 )
 
 // envelopeVersion is the first field of every message.

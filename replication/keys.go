@@ -28,6 +28,12 @@ type Keys interface {
 	// CheckReplica decides without effect whether a replica would be admitted. Its errors are
 	// *keyops.Error.
 	CheckReplica(context.Context, keyops.ReplicaClaim) error
+	// CheckPrimary decides without effect whether the primary key would be taken over, with
+	// errors as CheckReplica's.
+	CheckPrimary(context.Context, keyops.PrimaryClaim) error
+	// DecideOffer accepts or refuses the primary key that a peer offers, durably. An error
+	// means that it is not decided.
+	DecideOffer(ctx context.Context, source region.Name, o mrk.Offer, v mrk.Verifier, contact mrk.Contact) error
 	// AdmitReplica makes a key that is Creating, with verified facts.
 	AdmitReplica(context.Context, keyops.ReplicaClaim, *mrk.Set) error
 	// WrapMaterial wraps a material that is held here, with one call of the token.

@@ -125,13 +125,23 @@ func (r *Replicator) LastContact(name region.Name) time.Time {
 // CheckReplica asks another Region now whether it would take the replica. The error is that
 // Region's refusal, a *keyops.Error, or wraps keyops.ErrPeerUnreachable.
 func (r *Replicator) CheckReplica(ctx context.Context, to region.Name, claim keyops.ReplicaClaim) error {
+	return r.ask(ctx, to, kindCheck, claim.CorrelationID, checkBody{claim}.marshal())
+}
+
+// CheckPrimary asks another Region now whether it would take the primary key over.
+func (r *Replicator) CheckPrimary(ctx context.Context, to region.Name, claim keyops.PrimaryClaim) error {
+	return r.ask(ctx, to, kindCheckPrimary, claim.CorrelationID, checkPrimaryBody{claim}.marshal())
+}
+
+// ask asks a question that is answered with yes or a refusal, and changes nothing.
+func (r *Replicator) ask(ctx context.Context, to region.Name, kind, correlation string, body []byte) error {
 	p, ok := r.peers[to]
 	if !ok {
 		return fmt.Errorf("%w: Region %s", errNotPinned, to)
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.CheckTimeout)
 	defer cancel()
-	reply, err := p.exchange(ctx, kindCheck, claim.CorrelationID, checkBody{claim}.marshal())
+	reply, err := p.exchange(ctx, kind, correlation, body)
 	if err != nil {
 		return fmt.Errorf("%w: Region %s: %w", keyops.ErrPeerUnreachable, to, err)
 	}

@@ -83,6 +83,9 @@ func (p *peer) confirmed(ctx context.Context, keys Keys, id arn.KeyID, hash mrk.
 	if k.Set.Hash() != hash || len(p.owed(k.Set)) > 0 {
 		return false, nil
 	}
+	if decided, err := p.handOver(ctx, k); decided || err != nil {
+		return false, err
+	}
 	if err := keys.ClearMark(ctx, id, p.pin.Region, hash); err != nil {
 		return false, err
 	}

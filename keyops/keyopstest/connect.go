@@ -3,8 +3,10 @@ package keyopstest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -198,4 +200,30 @@ func (n *Network) Roster(name region.Name, instance region.InstanceID, version u
 		return approval.Roster{}, 0, fmt.Errorf("%w: version %d of Region %s", mrk.ErrRosterUnknown, version, name)
 	}
 	return r.Descriptor.Operators, version, nil
+}
+
+// CheckPrimary asks the Region's service.
+func (n *Network) CheckPrimary(ctx context.Context, to region.Name, claim keyops.PrimaryClaim) error {
+	r, dark := n.find(to)
+	if r == nil || dark || r.Service == nil {
+		return fmt.Errorf("Region %s: %w", to, keyops.ErrPeerUnreachable)
+	}
+	return r.CheckPrimary(ctx, claim)
+}
+
+// Contact has heard every Region that can be reached.
+func (n *Network) Contact(arn.KeyID) mrk.Contact {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := mrk.Contact{Nonce: func() (mrk.Nonce, error) { return mrk.NewNonce(rand.Reader) }, Now: func() int64 { return time.Now().Unix() }}
+	for name := range n.regions {
+		c.Regions = append(c.Regions, name)
+	}
+	slices.Sort(c.Regions)
+	c.Heard = func(name region.Name) bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.regions[name] != nil && !n.dark[name]
+	}
+	return c
 }
