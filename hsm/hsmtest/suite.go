@@ -3,6 +3,8 @@ package hsmtest
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/elliptic"
 	"errors"
 	"slices"
 	"strings"
@@ -33,6 +35,8 @@ func Suite(t *testing.T, open func(t *testing.T) Harness) {
 		{"Blocks", suiteBlocks},
 		{"MAC", suiteMAC},
 		{"Sign", suiteSign},
+		{"OAEP", suiteOAEP},
+		{"Agree", suiteAgree},
 		{"Signer", suiteSigner},
 		{"SelfTest", suiteSelfTest},
 		{"Random", suiteRandom},
@@ -40,6 +44,8 @@ func Suite(t *testing.T, open func(t *testing.T) Harness) {
 		{"Transport", suiteTransport},
 		{"TransportRefuses", suiteTransportRefuses},
 		{"TransportDamaged", suiteTransportDamaged},
+		{"Import", suiteImport},
+		{"ImportRefuses", suiteImportRefuses},
 		{"Context", suiteContext},
 		{"Concurrent", suiteConcurrent},
 		{"Calls", suiteCalls},
@@ -73,8 +79,11 @@ var (
 		hsm.ClassRSADecrypt: shared(hsm.RSA2048, hsm.UsageDecrypt),
 	}
 
-	everySpec = []hsm.Spec{localAES, sharedAES, localMAC, sharedMAC, seal, localEC, sharedEC, sharedEC3, region}
-	aad       = []byte("additional data")
+	everySpec = []hsm.Spec{localAES, sharedAES, localMAC, sharedMAC, seal, localEC, sharedEC, sharedEC3, region,
+		local(hsm.HMACSHA224, ""), shared(hsm.HMACSHA384, ""), local(hsm.HMACSHA512, ""),
+		local(hsm.ECP521, hsm.UsageSign), shared(hsm.ECSecp256k1, hsm.UsageSign), local(hsm.ECP384, hsm.UsageAgree),
+		local(hsm.RSA2048, hsm.UsageSign), shared(hsm.RSA2048, hsm.UsageDecrypt)}
+	aad = []byte("additional data")
 )
 
 func shared(a hsm.Algorithm, u hsm.Usage) hsm.Spec {
@@ -112,7 +121,7 @@ func wantError(t *testing.T, what string, err, want error) {
 func suiteGenerate(t *testing.T, h Harness) {
 	for _, spec := range everySpec {
 		id, spki := generate(t, h.Source, spec)
-		if pair := spec.Usage == hsm.UsageSign; pair != (spki != nil) {
+		if pair := !spec.Algorithm.Secret(); pair != (spki != nil) {
 			t.Errorf("%s %s: SPKI of %d bytes", spec.Role, spec.Algorithm, len(spki))
 		}
 		shared := spec.Role == hsm.RoleSharedMaterial
@@ -197,6 +206,16 @@ func suiteLookup(t *testing.T, h Harness) {
 	}
 }
 
+// generator is a curve's base point, uncompressed.
+func generator(c elliptic.Curve) []byte {
+	p := c.Params()
+	n := (p.BitSize + 7) / 8
+	b := append([]byte{4}, make([]byte, 2*n)...)
+	p.Gx.FillBytes(b[1 : 1+n])
+	p.Gy.FillBytes(b[1+n:])
+	return b
+}
+
 func suiteSelfTest(t *testing.T, h Harness) {
 	before := h.Source.Objects()
 	report, err := h.Source.SelfTest(t.Context())
@@ -210,7 +229,7 @@ func suiteSelfTest(t *testing.T, h Harness) {
 	if c.Boundary != report.Boundary || report.Boundary == hsm.BoundaryNone {
 		t.Errorf("boundary %q reported and %q in the capabilities", report.Boundary, c.Boundary)
 	}
-	for _, spec := range []hsm.Spec{sharedAES, sharedMAC, sharedEC, sharedEC3} {
+	for _, spec := range everySpec {
 		if k := c.Of(spec.Algorithm, spec.Usage); !k.Generate || !k.Use || !k.Wrap || k.Limit != "" {
 			t.Errorf("capability %+v: want all", k)
 		}
@@ -253,7 +272,9 @@ func suiteRoles(t *testing.T, h Harness) {
 	allowed := map[hsm.Spec]string{
 		localAES: "gcm blocks", sharedAES: "gcm blocks",
 		localMAC: "mac", sharedMAC: "mac", seal: "mac",
-		localEC: "sign", sharedEC: "sign", sharedEC3: "sign", region: "sign",
+		localEC: "sign", sharedEC3: "sign", region: "sign",
+		local(hsm.ECP384, hsm.UsageAgree): "agree",
+		local(hsm.RSA2048, hsm.UsageSign): "rsasig", local(hsm.RSA2048, hsm.UsageDecrypt): "oaep",
 	}
 	ids := map[hsm.ID]string{}
 	for spec, uses := range allowed {
@@ -274,8 +295,15 @@ func suiteRoles(t *testing.T, h Harness) {
 		_, blocks := h.Source.EncryptBlocks(ctx, id, make([]byte, 32))
 		_, mac := h.Source.MAC(ctx, id, []byte("x"))
 		_, sign := h.Source.Sign(ctx, id, hsm.RegionScheme, make([]byte, 48))
-		for use, err := range map[string]error{"gcm": gcm, "blocks": blocks, "mac": mac, "sign": sign} {
-			if strings.Contains(uses, use) {
+		_, rsasig := h.Source.Sign(ctx, id, hsm.SignScheme{Padding: hsm.PKCS1v15, Hash: crypto.SHA256}, make([]byte, 32))
+		_, oaep := h.Source.DecryptOAEP(ctx, id, crypto.SHA1, make([]byte, 256))
+		if errors.Is(oaep, hsm.ErrDataInvalid) { // zeros are no ciphertext, and the key was asked
+			oaep = nil
+		}
+		_, agree := h.Source.Agree(ctx, id, generator(hsm.ECP384.Curve()))
+		_, imp := h.Source.ImportUnwrap(ctx, id, localAES, hsm.NewID(), make([]byte, 256))
+		for use, err := range map[string]error{"gcm": gcm, "blocks": blocks, "mac": mac, "sign": sign, "rsasig": rsasig, "oaep": oaep, "agree": agree, "import": imp} {
+			if slices.Contains(strings.Fields(uses), use) {
 				if err != nil {
 					t.Errorf("%s with role %s, %s: %v", use, o.Spec.Role, o.Spec.Algorithm, err)
 				}

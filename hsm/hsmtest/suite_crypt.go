@@ -2,11 +2,8 @@ package hsmtest
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/sha512"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
@@ -101,54 +98,6 @@ func suiteBlocks(t *testing.T, h Harness) {
 	for _, n := range []int{0, 16, 31, 33, 48} {
 		_, err := h.Source.EncryptBlocks(t.Context(), a, make([]byte, n))
 		wantError(t, "wrong length", err, hsm.ErrCaller)
-	}
-}
-
-func suiteMAC(t *testing.T, h Harness) {
-	a, _ := generate(t, h.Source, sharedMAC)
-	b, _ := generate(t, h.Source, sharedMAC)
-	seen := map[string]bool{}
-	for _, n := range []int{0, 1, 64, 4096} {
-		message := make([]byte, n)
-		for _, id := range []hsm.ID{a, b} {
-			mac, err := h.Source.MAC(t.Context(), id, message)
-			if err != nil || len(mac) != 32 {
-				t.Fatalf("MAC of %d bytes: %d bytes, %v", n, len(mac), err)
-			}
-			if seen[string(mac)] {
-				t.Errorf("MAC of %d bytes is that of another message or key", n)
-			}
-			seen[string(mac)] = true
-			again, err := h.Source.MAC(t.Context(), id, message)
-			if err != nil || !bytes.Equal(mac, again) {
-				t.Errorf("the same message twice: %x and %x, %v", mac, again, err)
-			}
-		}
-	}
-}
-
-func suiteSign(t *testing.T, h Harness) {
-	d256, d384 := sha256.Sum256([]byte("message")), sha512.Sum384([]byte("message"))
-	for _, c := range []struct {
-		spec   hsm.Spec
-		scheme hsm.SignScheme
-		digest []byte
-		wrong  []byte
-	}{
-		{sharedEC, hsm.SignScheme{Padding: hsm.ECDSA, Hash: crypto.SHA256}, d256[:], d384[:]},
-		{localEC, hsm.RegionScheme, d384[:], d256[:]}, {region, hsm.RegionScheme, d384[:], nil},
-	} {
-		id, spki := generate(t, h.Source, c.spec)
-		public := parse(t, spki)
-		signature, err := h.Source.Sign(t.Context(), id, c.scheme, c.digest)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !ecdsa.VerifyASN1(public, c.digest, signature) {
-			t.Errorf("%s: the standard library does not verify the signature", c.spec.Algorithm)
-		}
-		_, err = h.Source.Sign(t.Context(), id, c.scheme, c.wrong)
-		wantError(t, "digest of another length", err, hsm.ErrCaller)
 	}
 }
 

@@ -3,19 +3,26 @@ package hsmtest
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"sync"
 	"testing"
 
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/hsm/spki"
 )
 
 // suiteTransport sends one material of each kind and finds the same key at the other end.
 func suiteTransport(t *testing.T, h Harness) {
-	for _, spec := range []hsm.Spec{sharedAES, sharedMAC, sharedEC, sharedEC3} {
-		t.Run(string(spec.Algorithm), func(t *testing.T) {
+	all := []hsm.Spec{sharedEC3, shared(hsm.ECP521, hsm.UsageSign), shared(hsm.ECSecp256k1, hsm.UsageSign), shared(hsm.ECP521, hsm.UsageAgree)}
+	for _, class := range hsm.Classes {
+		all = append(all, sharedSpecs[class])
+	}
+	for _, spec := range all {
+		t.Run(string(spec.Algorithm)+string(spec.Usage), func(t *testing.T) {
 			here, spki := generate(t, h.Source, spec)
 			keys := h.Transport[classOf(t, spec)]
 			wrapped, err := h.Source.Wrap(t.Context(), keys.Source, here)
@@ -41,11 +48,11 @@ func suiteTransport(t *testing.T, h Harness) {
 	}
 }
 
-func sameKey(t *testing.T, h Harness, spec hsm.Spec, here, there hsm.ID, spki []byte) {
+func sameKey(t *testing.T, h Harness, spec hsm.Spec, here, there hsm.ID, der []byte) {
 	t.Helper()
 	ctx := t.Context()
-	switch spec.Algorithm {
-	case hsm.AES256:
+	switch {
+	case spec.Algorithm == hsm.AES256:
 		iv, sealed, err := h.Source.EncryptGCM(ctx, here, aad, []byte("text"))
 		if err != nil {
 			t.Fatal(err)
@@ -58,16 +65,41 @@ func sameKey(t *testing.T, h Harness, spec hsm.Spec, here, there hsm.ID, spki []
 		if errA != nil || errB != nil || !bytes.Equal(a, b) {
 			t.Errorf("blocks %x, %v and %x, %v", a, errA, b, errB)
 		}
-	case hsm.HMACSHA256:
+	case spec.Algorithm.Secret():
 		a, errA := h.Source.MAC(ctx, here, []byte("text"))
 		b, errB := h.Destination.MAC(ctx, there, []byte("text"))
 		if errA != nil || errB != nil || !bytes.Equal(a, b) {
 			t.Errorf("MACs %x, %v and %x, %v", a, errA, b, errB)
 		}
+	case spec.Usage == hsm.UsageAgree:
+		point := generator(spec.Algorithm.Curve())
+		a, errA := h.Source.Agree(ctx, here, point)
+		b, errB := h.Destination.Agree(ctx, there, point)
+		if errA != nil || errB != nil || !bytes.Equal(a, b) {
+			t.Errorf("secrets %x, %v and %x, %v", a, errA, b, errB)
+		}
+	case spec.Usage == hsm.UsageDecrypt:
+		public, err := spki.Parse(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, hash := range []crypto.Hash{crypto.SHA1, crypto.SHA256} {
+			sealed, err := rsa.EncryptOAEP(hash.New(), rand.Reader, public.(*rsa.PublicKey), text, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := h.Destination.DecryptOAEP(ctx, there, hash, sealed); err != nil || !bytes.Equal(got, text) {
+				t.Errorf("opened elsewhere: %q, %v", got, err)
+			}
+		}
 	default:
+		scheme := hsm.RegionScheme
+		if spec.Algorithm.ModulusBits() != 0 {
+			scheme.Padding = hsm.PSS
+		}
 		digest := bytes.Repeat([]byte{7}, 48)
-		signature, err := h.Destination.Sign(ctx, there, hsm.RegionScheme, digest)
-		if err != nil || !ecdsa.VerifyASN1(parse(t, spki), digest, signature) {
+		signature, err := h.Destination.Sign(ctx, there, scheme, digest)
+		if err != nil || !verifies(t, der, scheme, digest, signature) {
 			t.Errorf("signed elsewhere: %v", err)
 		}
 	}
