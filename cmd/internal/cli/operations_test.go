@@ -177,3 +177,29 @@ command line, which has every operation under AWS's name, ` + "`keyferry create-
 		t.Errorf("the page is not that of this API (%v); run go test ./cmd/internal/cli -run Page -update", err)
 	}
 }
+
+// TestStates holds the command against the page, which is generated from what keyops does.
+func TestStates(t *testing.T) {
+	code, out, errs := run(t, "", "reference", "states")
+	if code != ExitOK || errs != "" {
+		t.Fatalf("exit code %d, %s", code, errs)
+	}
+	page, err := os.ReadFile("../../../docs/reference/states.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cells := regexp.MustCompile(` {2,}`)
+	table, _, _ := strings.Cut(out, "\n\n")
+	lines := strings.Split(table, "\n")
+	if len(lines) < 40 {
+		t.Errorf("%d lines", len(lines))
+	}
+	for _, line := range lines {
+		name, _, _ := strings.Cut(line, " ")
+		want := "| " + strings.Join(cells.Split(strings.TrimSpace(line), -1), " | ") + " |"
+		later := strings.Replace(want, name, name+" (later)", 1)
+		if !strings.Contains(string(page), want+"\n") && !strings.Contains(string(page), later+"\n") {
+			t.Errorf("the page does not have %s", want)
+		}
+	}
+}

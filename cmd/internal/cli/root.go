@@ -89,12 +89,15 @@ signature or MAC does not hold, 6 related keys differ between Regions (drift).`,
 	audit := &cobra.Command{Use: "audit", Short: "Check audit logs"}
 	audit.AddCommand(a.auditVerify(), a.auditReconcile())
 
-	root.AddCommand(key, alias, policy, grant, reg, audit, a.approve(),
+	reference := &cobra.Command{Use: "reference", Short: "Look up what the service does"}
+	reference.AddCommand(a.referenceStates("states"))
+
+	root.AddCommand(key, alias, policy, grant, reg, audit, reference, a.approve(),
 		a.encrypt("encrypt KEY"), a.decrypt("decrypt [KEY]"), a.reEncrypt("re-encrypt KEY"),
 		a.generateDataKey("generate-data-key KEY"), a.generateDataKeyPair("generate-data-key-pair KEY --spec SPEC"),
 		a.sign("sign KEY"), a.verify("verify KEY --signature FILE"), a.mac("mac KEY"), a.verifyMac("verify-mac KEY --mac FILE"),
 		a.deriveSharedSecret("derive-shared-secret KEY --peer FILE"), a.random("random BYTES"), a.whoami("whoami"), a.drift("drift [KEY...]"))
-	for _, c := range []*cobra.Command{key, alias, policy, grant, reg, audit} {
+	for _, c := range []*cobra.Command{key, alias, policy, grant, reg, audit, reference} {
 		c.Args = cobra.NoArgs
 		c.RunE = needsCommand
 	}
