@@ -43,9 +43,12 @@ type Config struct {
 	// The zero value compares nothing.
 	Files RegionFiles
 
-	KeyQuota  int              // keys per account; 0 = 100,000
-	Clock     func() time.Time // nil = time.Now
-	Freshness time.Duration    // how old the last exchange with a primary Region may be before an unknown material is taken for late; 0 = 60 s
+	KeyQuota int // keys per account; 0 = 100,000
+	// UnboundedEncryption lets a material of a symmetric key encrypt more than 2^32 times,
+	// with which equal IVs become likely.
+	UnboundedEncryption bool
+	Clock               func() time.Time // nil = time.Now
+	Freshness           time.Duration    // how old the last exchange with a primary Region may be before an unknown material is taken for late; 0 = 60 s
 	// Elapsed measures time that passes, whoever sets the clock; nil = by the monotonic
 	// reading of what Clock returns, if that has one.
 	Elapsed func() time.Duration
@@ -95,6 +98,7 @@ type Service struct {
 	identities  func() *policy.Identities
 	peers       Peers
 	quota       int
+	unbounded   bool // encryption
 	clock       func() time.Time
 	elapsed     func() time.Duration
 	freshness   time.Duration
@@ -134,7 +138,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		self: cfg.Self.Descriptor, fingerprint: cfg.Self.Fingerprint(), partition: cfg.Self.Partition,
 		accounts: slices.Clone(cfg.Accounts), token: cfg.Token, boundary: cfg.Boundary, signing: cfg.Signing, sealing: cfg.Seal,
 		transport: cfg.Transport, store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers,
-		quota: cfg.KeyQuota, clock: cfg.Clock, elapsed: cfg.Elapsed, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
+		quota: cfg.KeyQuota, unbounded: cfg.UnboundedEncryption, clock: cfg.Clock, elapsed: cfg.Elapsed, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
 		view: newView(), marks: newMarks(), wrappings: newWrappings(), failed: make(chan struct{}),
 		pairs: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}

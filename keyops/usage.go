@@ -27,7 +27,7 @@ const (
 func (s *Service) countEncryption(ctx context.Context, k *Key, m *Material) error {
 	n := m.watch.count.Add(1)
 	switch all := n + m.elsewhere; {
-	case all > maxEncryptions:
+	case all > maxEncryptions && !s.unbounded:
 		return refuse(ErrLimitExceeded, "The current key material of %s has encrypted 2^32 times; rotate the key, or use a new one.", k.arn)
 	case all >= rotationDue && m.watch.due.CompareAndSwap(false, true):
 		s.log.WithField("key", k.ID).WithField("material", m.ID).

@@ -93,3 +93,17 @@ func spentBy(t *testing.T, r *keyopstest.Region, id arn.KeyID) map[string]uint64
 	}
 	return counts
 }
+
+// TestUnboundedEncryption: an operator may have it otherwise, and hears of it all the same.
+func TestUnboundedEncryption(t *testing.T) {
+	r := keyopstest.New(t, keyopstest.Options{Unbounded: true})
+	k := create(t, r, keyops.CreateKeyInput{})
+	r.SetEncryptions(k.KeyID, 1<<32)
+	if _, err := encryptWith(r, k); err != nil {
+		t.Error(explain(err))
+	}
+	out, err := r.DescribeKey(t.Context(), admin(), keyops.DescribeKeyInput{KeyID: k.ARN})
+	if err != nil || !out.KeyMetadata.RotationDue {
+		t.Errorf("%+v, %v", out, err)
+	}
+}

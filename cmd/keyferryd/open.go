@@ -48,11 +48,12 @@ func (d *daemon) openKeys(ctx context.Context) (err error) {
 		Self: d.self, Accounts: d.config.Accounts,
 		Token: d.token, Boundary: d.boundary, Signing: d.signing, Seal: d.seal, Transport: &d.transport,
 		Store: d.store, Audit: d.audit,
-		Identities: d.identityPolicies(),
-		Peers:      d.peersOf(),
-		KeyQuota:   d.config.Limits.Keys,
-		Files:      files,
-		Log:        d.log,
+		Identities:          d.identityPolicies(),
+		Peers:               d.peersOf(),
+		KeyQuota:            d.config.Limits.Keys,
+		UnboundedEncryption: d.config.Limits.UnboundedEncryption,
+		Files:               files,
+		Log:                 d.log,
 	})
 	return err
 }

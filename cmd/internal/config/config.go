@@ -173,6 +173,9 @@ type Quorum struct {
 type Limits struct {
 	// Keys is the key quota of each account, 1 to 10000000. Default 100000.
 	Keys int `yaml:"keys,omitempty"`
+	// UnboundedEncryption lets the current material of a symmetric key encrypt more than 2^32
+	// times. Random IVs are then no longer safely distinct. Default false: it refuses.
+	UnboundedEncryption bool `yaml:"unbounded_encryption,omitempty"`
 	// Connections is the number of client connections, 1 to 100000. Default 1000.
 	Connections int `yaml:"connections,omitempty"`
 	// ConnectionsPerAddress is how many of them one address has, 1 to 100000. Default: half.
