@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -19,10 +20,22 @@ import (
 // differ between vendors, so the name travels.
 const wrapAlgorithm = "AES_KEY_WRAP_PAD"
 
+// UnwrapEpochs returns the epochs of the transport keys from a Region whose other ends are
+// here, for the materials of one key, newest first: under these it may send them.
+func (s *Service) UnwrapEpochs(id arn.KeyID, from region.Descriptor) []uint64 {
+	k, err := s.SharedKey(id)
+	if err != nil {
+		return nil
+	}
+	return s.transport.Epochs(transport.EndOf(from), transport.EndOf(s.self), k.use().class())
+}
+
 // WrapMaterial wraps one material for another Region, inside the token, under the newest
-// transport key towards it. The blob is made to be sent, and is audited before it leaves.
-func (s *Service) WrapMaterial(ctx context.Context, id arn.KeyID, m material.ID, to region.Descriptor) (mrk.Blob, error) {
-	blob, err := s.wrap(ctx, id, m, to)
+// transport key towards it: of these epochs, if any are given, and else of all that are
+// here, of which the destination need not have each. The blob is made to be sent, and is
+// audited before it leaves.
+func (s *Service) WrapMaterial(ctx context.Context, id arn.KeyID, m material.ID, to region.Descriptor, epochs ...uint64) (mrk.Blob, error) {
+	blob, err := s.wrap(ctx, id, m, to, epochs)
 	cause := Cause{Event: "SynchronizeMultiRegionKey", Peer: to.Region}
 	if err := s.auditEvent(ctx, cause, "", id, map[string]string{"wrappedMaterialId": m.String()}, err); err != nil {
 		return mrk.Blob{}, err
@@ -30,7 +43,7 @@ func (s *Service) WrapMaterial(ctx context.Context, id arn.KeyID, m material.ID,
 	return blob, nil
 }
 
-func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to region.Descriptor) (mrk.Blob, error) {
+func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to region.Descriptor, epochs []uint64) (mrk.Blob, error) {
 	k, err := s.SharedKey(id)
 	if err != nil {
 		return mrk.Blob{}, err
@@ -52,7 +65,7 @@ func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to re
 		return mrk.Blob{}, err
 	}
 	class := k.use().class()
-	key, ok := s.transport.Newest(transport.EndOf(s.self), transport.EndOf(to), class)
+	key, ok := s.wrapsFor(to, class, epochs)
 	if !ok || key.Role != hsm.RoleTransportSource {
 		return mrk.Blob{}, fmt.Errorf("wrapping %s material for %s: %w", class, to.Region, ErrNoTransportKey)
 	}
@@ -69,6 +82,21 @@ func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to re
 		blob.Length = uint64(k.use().token.SecretBytes())
 	}
 	return blob, nil
+}
+
+// wrapsFor returns the newest transport key towards a Region, of these epochs if any are
+// given.
+func (s *Service) wrapsFor(to region.Descriptor, class hsm.Class, epochs []uint64) (transport.Key, bool) {
+	name := transport.Name{Source: transport.EndOf(s.self), Destination: transport.EndOf(to)}
+	if len(epochs) == 0 {
+		return s.transport.Newest(name.Source, name.Destination, class)
+	}
+	for _, name.Epoch = range slices.Backward(slices.Sorted(slices.Values(epochs))) {
+		if key, ok := s.transport.At(name, class); ok {
+			return key, true
+		}
+	}
+	return transport.Key{}, false
 }
 
 // InstallMaterial takes a material that a peer wrapped (rule 4): intent, C_UnwrapKey, the

@@ -81,6 +81,11 @@ func (s *Service) UpdateShared(ctx context.Context, id arn.KeyID, cause Cause, f
 	if err != nil {
 		return err
 	}
+	// The record follows the change, since the store says what was done should this Region
+	// die between the two; but nothing is done that could not be recorded.
+	if err := s.audit.Ready(); err != nil {
+		return fmt.Errorf("changing key %s: %w", id, err)
+	}
 	now, err := s.change(ctx, id, fn, nil)
 	if err == nil && now.Version == old.Version {
 		return nil

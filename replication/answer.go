@@ -145,6 +145,8 @@ func (r *Replicator) answerFacts(ctx context.Context, keys Keys, p *peer, m enve
 		reply.trouble = tell(err)
 	default:
 		reply.facts, reply.head, reply.hash = k.Set.Facts(f.head), k.Set.Head(), k.Set.Hash()
+		reply.epochs = keys.UnwrapEpochs(f.key, p.pin)
+		reply.epochs = reply.epochs[:min(len(reply.epochs), maxEpochs)]
 		reply.request, _ = p.request(k) // one that is not sent shows in this Region's own tries
 	}
 	return reply.marshal(), nil

@@ -18,6 +18,7 @@ const (
 	maxEntries = 8000 // of one answer to a digest
 	maxBlobs   = 16   // of one message
 	maxBlob    = 32 << 10
+	maxEpochs  = 16 // of one answer
 	maxText    = 1024
 )
 
@@ -146,6 +147,7 @@ type factsBody struct {
 	hash    mrk.Hash // of all facts that the sender knows; zero if it does not know the key
 	request *mrk.CreateRequest
 	blobs   []mrk.Blob // in messages only
+	epochs  []uint64   // in answers only: of the transport keys under which the answering Region can be sent materials
 	trouble trouble    // in answers only
 }
 
@@ -164,6 +166,10 @@ func (f factsBody) marshal() []byte {
 	for _, b := range f.blobs {
 		w.Bytes(b.Marshal())
 	}
+	w.Count(len(f.epochs))
+	for _, e := range f.epochs {
+		w.Uint(e)
+	}
 	w.String(string(f.trouble.cause))
 	w.String(f.trouble.text)
 	return w.Out()
@@ -179,6 +185,9 @@ func parseFacts(p []byte) (factsBody, error) {
 	var blobs [][]byte
 	for range r.Count(maxBlobs) {
 		blobs = append(blobs, r.Bytes(maxBlob))
+	}
+	for range r.Count(maxEpochs) {
+		f.epochs = append(f.epochs, r.Uint())
 	}
 	f.trouble = trouble{cause: mrk.Cause(r.String(maxKind)), text: r.String(maxText)}
 	if err := r.Done(); err != nil {

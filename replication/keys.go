@@ -36,8 +36,12 @@ type Keys interface {
 	DecideOffer(ctx context.Context, source region.Name, o mrk.Offer, v mrk.Verifier, contact mrk.Contact) error
 	// AdmitReplica makes a key that is Creating, with verified facts.
 	AdmitReplica(context.Context, keyops.ReplicaClaim, *mrk.Set) error
-	// WrapMaterial wraps a material that is held here, with one call of the token.
-	WrapMaterial(ctx context.Context, id arn.KeyID, m material.ID, to region.Descriptor) (mrk.Blob, error)
+	// WrapMaterial wraps a material that is held here, with one call of the token, under the
+	// newest transport key of these epochs.
+	WrapMaterial(ctx context.Context, id arn.KeyID, m material.ID, to region.Descriptor, epochs ...uint64) (mrk.Blob, error)
+	// UnwrapEpochs returns the epochs of the transport keys under which a Region may send the
+	// key's materials here, newest first.
+	UnwrapEpochs(id arn.KeyID, from region.Descriptor) []uint64
 	// InstallMaterial makes a wrapped material one that is held, or refuses it. A material
 	// that is held already is not unwrapped again.
 	InstallMaterial(ctx context.Context, id arn.KeyID, b mrk.Blob) error

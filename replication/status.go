@@ -92,7 +92,7 @@ func (r *Replicator) status(keys Keys, k *keyops.Key, m mrk.MemberView) RegionSt
 		if fresh {
 			row.LastSynchronized = mark.Since // everything before was confirmed
 		}
-		if mark.Attempts > 0 && mark.Cause != "" && row.Status != StatusFailed {
+		if mark.Attempts > 0 && mark.Cause != "" && row.Status != StatusFailed && !p.trying(k.ID) {
 			row.Status, row.Cause, row.Text = StatusFailed, string(mark.Cause), mark.Text
 		}
 		if row.Status == StatusFailed {
@@ -128,6 +128,13 @@ func (p *peer) describe(row *RegionStatus, id arn.KeyID) {
 	if p.busy[id] && row.Status != StatusSynchronized {
 		row.Status = StatusInProgress
 	}
+}
+
+// trying reports whether the key is being exchanged with the peer now.
+func (p *peer) trying(id arn.KeyID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.busy[id]
 }
 
 // lacking counts what a member has not confirmed: states after the one that it follows, and

@@ -28,7 +28,7 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 	var last factsBody // the peer's newest answer
 	introduce := false
 	for range rounds {
-		body, unsent, err := p.compose(ctx, keys, id, last.head, introduce)
+		body, unsent, err := p.compose(ctx, keys, id, last, introduce)
 		if err != nil {
 			return err
 		}
@@ -95,10 +95,11 @@ func (p *peer) confirmed(ctx context.Context, keys Keys, id arn.KeyID, hash mrk.
 	return true, nil
 }
 
-// compose makes the next message about a key: what follows the certificates that the peer
-// is known to have, and materials once the peer has said what it lacks. A request or a
-// material that cannot be sent, which unsent is about, keeps no fact back.
-func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, after mrk.Hash, introduce bool) (body factsBody, unsent, err error) {
+// compose makes the next message about a key, after the peer's last answer in this
+// exchange: what follows the certificates that the peer is known to have, and materials
+// once the peer has said what it lacks and what it can unwrap. A request or a material that
+// cannot be sent, which unsent is about, keeps no fact back.
+func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, last factsBody, introduce bool) (body factsBody, unsent, err error) {
 	k, err := keys.SharedKey(id)
 	if errors.Is(err, keyops.ErrNotFound) || err == nil && !k.Set.Concerns(p.pin.Region) {
 		return factsBody{key: id, facts: mrk.Facts{Key: id}}, nil, nil // asks what the peer knows
@@ -106,15 +107,22 @@ func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, after mrk.H
 	if err != nil {
 		return factsBody{}, nil, err
 	}
-	body = factsBody{key: id, facts: k.Set.Facts(after), head: k.Set.Head(), hash: k.Set.Hash()}
+	body = factsBody{key: id, facts: k.Set.Facts(last.head), head: k.Set.Head(), hash: k.Set.Hash()}
 	if introduce {
 		body.facts.Admission = k.Set.Admission()
 	}
 	if body.request, unsent = p.request(k); unsent != nil {
 		return body, unsent, nil
 	}
-	for _, m := range p.owed(k.Set) {
-		b, err := keys.WrapMaterial(ctx, id, m, p.pin)
+	owed := p.owed(k.Set)
+	if last.hash == (mrk.Hash{}) || len(owed) == 0 {
+		return body, nil, nil
+	}
+	if len(last.epochs) == 0 {
+		return body, fmt.Errorf("sending materials to %s: %w", p.pin.Region, keyops.ErrNoTransportKey), nil
+	}
+	for _, m := range owed {
+		b, err := keys.WrapMaterial(ctx, id, m, p.pin, last.epochs...)
 		if err != nil {
 			return body, fmt.Errorf("wrapping for %s: %w", p.pin.Region, err), nil
 		}

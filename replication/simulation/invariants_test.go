@@ -22,7 +22,7 @@ type ledger struct {
 
 type stateName struct {
 	key   arn.KeyID
-	epoch string
+	epoch mrk.Epoch
 	seq   uint64
 }
 
@@ -71,7 +71,7 @@ func (w *world) record(id arn.KeyID) {
 		if st == nil {
 			continue
 		}
-		name := stateName{id, st.Epoch.String(), st.Seq}
+		name := stateName{id, st.Epoch, st.Seq}
 		if before, ok := w.ledger.states[name]; ok && before != st.Hash() {
 			w.break_("two states %d of epoch %s of %s", st.Seq, st.Epoch, id)
 		}
