@@ -43,6 +43,7 @@ func (w *world) check() {
 		}
 		w.record(id)
 		w.onePrimary(id)
+		w.proven(id)
 		w.readable(id)
 		w.nothingLost(id)
 	}
@@ -91,6 +92,38 @@ func (w *world) onePrimary(id arn.KeyID) {
 			w.break_("%s and %s act in epoch %s of %s", other, n.name, k.Set.Epoch(), id)
 		}
 		acting[k.Set.Epoch()] = n.name
+	}
+}
+
+// proven is that nobody is counted active but by a fact of this epoch which shows that both
+// sides hold what either may have used.
+func (w *world) proven(id arn.KeyID) {
+	for _, n := range w.up() {
+		k := n.key(id)
+		if k == nil || !k.Set.Acting() {
+			continue
+		}
+		st, held := k.Set.State(), k.Set.Own().Held
+		for _, e := range st.Members {
+			if e.Region == n.name || e.Status != mrk.Active {
+				continue
+			}
+			f := k.Set.Fact(e.Region)
+			if f == nil || f.Joined != st.Epoch || f.Incarnation != e.Incarnation {
+				w.break_("%s counts %s active, which has not joined epoch %s of %s", n.name, e.Region, st.Epoch, id)
+				return
+			}
+			for _, m := range held {
+				if m != st.Pending && !f.Holds(m) {
+					w.break_("%s counts %s active, which lacks %.8s of %s", n.name, e.Region, m, id)
+				}
+			}
+			for _, m := range f.Used {
+				if !slices.Contains(held, m) {
+					w.break_("%s counts %s active, whose %.8s of %s it lacks itself", n.name, e.Region, m, id)
+				}
+			}
+		}
 	}
 }
 

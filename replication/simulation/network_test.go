@@ -51,6 +51,7 @@ func (l link) Exchange(ctx context.Context, message []byte) ([]byte, error) {
 	if l.from.dead {
 		return nil, errLost
 	}
+	w.check() // what is true must be true between any two messages
 	if w.faults && w.depth < maxDepth && w.chance(6) {
 		w.do(choose(w, meanwhile, meanwhileWeight))
 	}

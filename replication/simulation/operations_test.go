@@ -46,8 +46,8 @@ var operations = []operation{
 	{"stop", 1, (*world).stopOne},
 	{"start", 12, (*world).startOne},
 	{"back up", 4, (*world).backUp},
-	{"restore", 3, (*world).restore},
-	{"lose token", 1, (*world).loseToken},
+	{"restore", 4, (*world).restore},
+	{"lose token", 3, (*world).loseToken},
 	{"clock", 1, (*world).jump},
 }
 
