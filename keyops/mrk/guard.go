@@ -39,7 +39,6 @@ const (
 	guard8Holds   guard = "8 awaited members hold the pending material"
 	guard8Alone   guard = "8 not in one token only"
 
-	guard9Chain guard = "9 state of a certified epoch"
 	guard11Held guard = "11 active members hold what the primary holds"
 	guard11Used guard = "11 primary holds what active members used"
 
@@ -85,6 +84,7 @@ const (
 	guard22Nonce     guard = "22 confirmation is fresh"
 	guard22Holds     guard = "22 confirmed to hold all that is held"
 	guard23Newest    guard = "23 deletion of the newest incarnation"
+	guard23Final     guard = "23 deletion is the last word"
 	guard24Members   guard = "24 no members"
 	guard24Absent    guard = "24 every other Region has no such key"
 	guard25Member    guard = "25 a member"

@@ -329,7 +329,7 @@ func (w *world) agrees(p *node, r regionName) {
 				return // MATERIAL_LOST: waits for operators to write it off
 			}
 		}
-		w.t.Fatalf("%s lives, and is %s", r, e.Status)
+		w.t.Fatalf("%s lives, incarnation %d, %s, told %v, holding %d, and is %s, incarnation %d", r, n.set.Incarnation(), n.state, n.set.Told(), len(n.held()), e.Status, e.Incarnation)
 	}
 	if !maps.Equal(n.usable(), p.usable()) {
 		w.t.Fatalf("%s holds %d materials, the primary Region %d", r, len(n.usable()), len(p.usable()))

@@ -38,8 +38,16 @@ type Member struct {
 // Hash names the fact.
 func (m *Member) Hash() Hash { return sha256.Sum256(m.signed.Payload) }
 
-// Compare orders one Region's facts by incarnation, then counter.
+// Compare orders one Region's facts by incarnation, then counter. A deletion is the last
+// word on an incarnation: a Region that was restored to before it may have counted on past
+// it when it hears of it.
 func (m *Member) Compare(o *Member) int {
+	if m.Incarnation == o.Incarnation && guard23Final.stops(m.Deleted != o.Deleted) {
+		if m.Deleted {
+			return 1
+		}
+		return -1
+	}
 	return cmp.Or(cmp.Compare(m.Incarnation, o.Incarnation), cmp.Compare(m.Counter, o.Counter))
 }
 

@@ -263,7 +263,7 @@ func (s *Set) external() bool { return s.state != nil && s.state.Origin == "EXTE
 // gone reports whether a Region has said that the incarnation of its entry is deleted.
 func (s *Set) gone(e Entry) bool {
 	m := s.members[e.Region]
-	return m != nil && m.Deleted && m.Incarnation >= e.Incarnation
+	return m != nil && m.Deleted && !guard23Newest.stops(m.Incarnation < e.Incarnation)
 }
 
 // Hash covers all facts, so that two Regions with the same hash have nothing to tell each

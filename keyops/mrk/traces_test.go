@@ -446,6 +446,33 @@ func TestCE12RestoredReplicaThatWasDeletedIsUnusable(t *testing.T) {
 	w.converged(regionA, regionB)
 }
 
+// A restored Region that has counted past its own deletion before it hears of it is deleted
+// all the same.
+func TestCE12DeletionIsTheLastWord(t *testing.T) {
+	w := withReplicas(t)
+	c := w.nodes[regionC]
+	backup := c.set.Marshal()
+	w.delete(regionC)
+	w.sync(regionC, regionA)
+	w.step(regionA)
+	w.restore(regionC, backup)
+	for _, state := range []string{"Enabled", "Disabled", "Enabled", "Disabled", "Enabled"} {
+		c.state = state
+		w.settle(c)
+	}
+	w.sync(regionC, regionA)
+	w.step(regionA)
+	if got := w.nodes[regionA].set.Entry(regionC).Status; got != mrk.Removed {
+		t.Fatalf("C came back as %s", got)
+	}
+	w.sync(regionA, regionC)
+	if !c.set.Told() {
+		t.Fatal("C does not know that it is deleted")
+	}
+	w.heal()
+	w.converged(regionA, regionB)
+}
+
 func TestCE13LabelledObjectsAreTakenBack(t *testing.T) {
 	w := newWorld(t)
 	backup := w.nodes[regionA].set.Marshal()

@@ -191,7 +191,7 @@ func (w *world) settle(n *node) {
 	if n.set.Shut() && (n.state == "Enabled" || n.state == "Creating" || n.state == "Updating") {
 		n.state = "Disabled"
 	}
-	if n.set.Told() && n.state != "" {
+	if n.set.Told() && n.state != "" && n.state != "Gone" {
 		n.state = "PendingDeletion"
 	}
 	if n.state == "Creating" && n.set.Ready(held) {
