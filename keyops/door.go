@@ -135,6 +135,7 @@ func (s *Service) admitKey(c *call, t target) error {
 func (s *Service) permitted(c *call, a *asker, action string, r resolved, retires string) (*Key, error) {
 	key := s.view.key(r.id)
 	if key == nil || key.Account != r.account || key.Account != c.caller.Principal.Account && !c.op.foreign {
+		s.decide(a, action, r.named, s.decoy) // as for a key that is there, so that a refusal takes as long
 		return nil, s.missing(c, action, r)
 	}
 	if g, ok := key.grant(retires); ok {
@@ -150,6 +151,7 @@ func (s *Service) permitted(c *call, a *asker, action string, r resolved, retire
 		return nil, s.missing(c, action, r)
 	}
 	if !d.Allowed {
+		s.decide(&c.asker, r.listing(), "*", nil) // as for a key that is not there
 		return nil, s.denied(c, action, r.named, d)
 	}
 	if d.Reason == policy.GrantAllow {
@@ -212,14 +214,18 @@ func (s *Service) denied(c *call, action, resource string, d policy.Decision) er
 		c.asker.arn, action, resource, c.caller.RequestID)
 }
 
+// listing is the permission with which a caller may know whether what it names exists.
+func (r resolved) listing() string {
+	if r.alias != "" {
+		return "kms:ListAliases"
+	}
+	return "kms:ListKeys"
+}
+
 // missing answers for a key that is not there, or cannot be read. Only a caller that may
 // list what exists in its account, and so knows already, hears more than a refusal.
 func (s *Service) missing(c *call, action string, r resolved) error {
-	list := "kms:ListKeys"
-	if r.alias != "" {
-		list = "kms:ListAliases"
-	}
-	d := s.decide(&c.asker, list, "*", nil)
+	d := s.decide(&c.asker, r.listing(), "*", nil)
 	if !d.Allowed || r.account != c.caller.Principal.Account {
 		return s.denied(c, action, r.named, d)
 	}

@@ -207,18 +207,6 @@ func (k *Key) check() error {
 	return nil
 }
 
-func writeTime(w *wire.Writer, t time.Time) {
-	if t.IsZero() {
-		w.Uint(0)
-		return
-	}
-	w.Uint(uint64(t.UnixNano()))
-}
+func writeTime(w *wire.Writer, t time.Time) { w.Time(t) }
 
-func readTime(r *wire.Reader) time.Time {
-	n := r.Uint()
-	if n == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, int64(n)).UTC()
-}
+func readTime(r *wire.Reader) time.Time { return r.Time() }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/ciphertext"
+	"github.com/keyferry/keyferry/keyops/keystate"
 	"github.com/keyferry/keyferry/keyops/policy"
 	"github.com/keyferry/keyferry/keyops/region"
 )
@@ -263,6 +264,7 @@ func (s *Service) explain(q *question, resource string, key *Key) AccessDecision
 			keyPolicy = q.policy
 		}
 		e = policy.Explain(req, keyPolicy, s.identities().For(q.asker.arn), grants...)
+		e.Advice = append(e.Advice, s.stateAdvice(q.action, key)...)
 	} else {
 		if key != nil {
 			resource = key.arn
@@ -271,6 +273,23 @@ func (s *Service) explain(q *question, resource string, key *Key) AccessDecision
 		e.Advice = []string{"who may kms:GetKeyPolicy on the key is told the reasons"}
 	}
 	return AccessDecision{s.self.Region, e}
+}
+
+// stateAdvice says that the state of the key would refuse the call, which policies know
+// nothing of. The decision stays theirs: a state passes.
+func (s *Service) stateAdvice(action string, key *Key) []string {
+	name := strings.TrimPrefix(action, "kms:")
+	if strings.HasPrefix(name, "ReEncrypt") {
+		name = "ReEncrypt"
+	}
+	if _, ok := operations[name]; !ok || key == nil {
+		return nil
+	}
+	var why *Error
+	if !errors.As(s.allows(key, name, keystate.Facts{}), &why) {
+		return nil
+	}
+	return []string{fmt.Sprintf("whatever policies say, the state of the key refuses the call now, with %s: %s", why.Reason, why.Message)}
 }
 
 // allRetirable returns every grant with the permission of its retiring principal, for a

@@ -260,3 +260,29 @@ func TestExplainReplicateKey(t *testing.T) {
 func policyFor(action string) string {
 	return `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + appARN + `"},"Action":` + action + `,"Resource":"*"}]}`
 }
+
+// TestExplainKnowsOfStates: a decision is that of the policies, and beside it stands what the
+// state of the key says to the call.
+func TestExplainKnowsOfStates(t *testing.T) {
+	r := keyopstest.New(t, keyopstest.Options{})
+	k := create(t, r, keyops.CreateKeyInput{})
+	told := func(action string) (allowed bool, advice string) {
+		t.Helper()
+		out, err := ask(r, admin(), keyops.ExplainAccessInput{Action: action, KeyID: k.ARN})
+		if err != nil {
+			t.Fatal(explain(err))
+		}
+		return out.Allowed, strings.Join(out.Decisions[0].Advice, "; ")
+	}
+	if allowed, advice := told("kms:Encrypt"); !allowed || strings.Contains(advice, "state") {
+		t.Errorf("of an enabled key: %v, %q", allowed, advice)
+	}
+	if _, err := r.DisableKey(t.Context(), admin(), keyops.DisableKeyInput{KeyID: k.ARN}); err != nil {
+		t.Fatal(err)
+	}
+	for action, refused := range map[string]bool{"kms:Encrypt": true, "kms:ReEncryptFrom": true, "kms:DescribeKey": false, "kms:EnableKey": false} {
+		if allowed, advice := told(action); !allowed || strings.Contains(advice, "DisabledException") != refused {
+			t.Errorf("%s on a disabled key: %v, %q", action, allowed, advice)
+		}
+	}
+}

@@ -3,10 +3,12 @@ package keyops
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/policy"
 	"github.com/keyferry/keyferry/keyops/seal"
 	"github.com/keyferry/keyferry/keyops/store"
 )
@@ -145,3 +147,14 @@ func (s *Service) Identify(ctx context.Context, id arn.KeyID, spki []byte) (mate
 
 // ErrNotOurs is what Identify returns for an object that is another one.
 var ErrNotOurs = errNotOurs
+
+// CountDecisions counts how often the policies of who asks are looked up from now on, which
+// is once for each decision.
+func (s *Service) CountDecisions() *atomic.Int64 {
+	n, ask := new(atomic.Int64), s.identities
+	s.identities = func() *policy.Identities {
+		n.Add(1)
+		return ask()
+	}
+	return n
+}

@@ -105,7 +105,8 @@ type Service struct {
 	log         logrus.FieldLogger
 	onStep      func(string)
 
-	unsound   int // rows that did not hold at the start
+	unsound   int  // rows that did not hold at the start
+	decoy     *Key // that nobody has; decided on where there is no key
 	view      *view
 	marks     *marks
 	wrappings *wrappings
@@ -143,6 +144,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		pairs: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
 	if err := s.complete(); err != nil {
+		return nil, err
+	}
+	if err := s.makeDecoy(); err != nil {
 		return nil, err
 	}
 	book, findings, err := seal.Open(ctx, cfg.Store, sealKey{cfg.Token, cfg.Seal}, s.self.Instance)
@@ -226,6 +230,22 @@ func (s *Service) complete() error {
 		l.SetOutput(io.Discard)
 		s.log = l
 	}
+	return nil
+}
+
+// makeDecoy makes a key that nobody has. Which account its policy trusts makes no difference
+// to the work of deciding.
+func (s *Service) makeDecoy() error {
+	k := &Key{
+		ID: arn.NewKeyID(false), Account: s.accounts[0], Spec: SymmetricDefault, Usage: EncryptDecrypt, Origin: OriginToken,
+		Policy: policy.DefaultKeyPolicy(s.partition, string(s.accounts[0])),
+	}
+	k.arn = s.keyARN(k.Account, k.ID)
+	var err error
+	if k.policy, err = parsePolicy(k.Policy); err != nil {
+		return fmt.Errorf("the default key policy: %w", err)
+	}
+	s.decoy = k
 	return nil
 }
 

@@ -2,6 +2,7 @@ package keyops
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -14,7 +15,11 @@ func (s *Service) TagResource(ctx context.Context, caller Caller, in TagResource
 	if err == nil && len(tags) == 0 {
 		err = invalid("tags", "have length greater than or equal to 1")
 	}
-	return do(ctx, s, caller, "TagResource", target{ref: in.KeyID, invalid: err}, func(ctx context.Context, c *call) (TagResourceOutput, error) {
+	t := target{ref: in.KeyID, invalid: err}
+	if err == nil {
+		t.details = tagKeys(slices.Sorted(maps.Keys(tags)))
+	}
+	return do(ctx, s, caller, "TagResource", t, func(ctx context.Context, c *call) (TagResourceOutput, error) {
 		return TagResourceOutput{}, s.describeAs(ctx, c, func(k *Key) error {
 			if k.Tags == nil {
 				k.Tags = map[string]string{}
@@ -43,6 +48,9 @@ func (s *Service) UntagResource(ctx context.Context, caller Caller, in UntagReso
 			t.invalid = invalid("tagKeys", "have members of length between 1 and %d", maxTagKey)
 		}
 	}
+	if t.invalid == nil {
+		t.details = tagKeys(in.TagKeys)
+	}
 	return do(ctx, s, caller, "UntagResource", t, func(ctx context.Context, c *call) (UntagResourceOutput, error) {
 		return UntagResourceOutput{}, s.describeAs(ctx, c, func(k *Key) error {
 			before := len(k.Tags)
@@ -55,6 +63,16 @@ func (s *Service) UntagResource(ctx context.Context, caller Caller, in UntagReso
 			return nil
 		})
 	})
+}
+
+// tagKeys names in the audit record which tags are changed, not to what. The names may hold
+// any separator, so they are a list of JSON.
+func tagKeys(names []string) map[string]string {
+	list, err := json.Marshal(names)
+	if err != nil {
+		return nil // strings can always be marshalled
+	}
+	return map[string]string{"tagKeys": string(list)}
 }
 
 // ListResourceTags lists a key's tags, ordered by name.

@@ -93,10 +93,6 @@ func (d *daemon) run(ctx context.Context) error {
 		}
 	})
 	background.Go(func() error {
-		d.keys.Run(needed)
-		return nil
-	})
-	background.Go(func() error {
 		d.files.Run(needed, filesEvery, hangups())
 		return nil
 	})

@@ -51,8 +51,8 @@ func (m Meta) encode() []byte {
 	w.Uint(metaForm)
 	w.String(string(m.Instance))
 	w.String(m.StoreID)
-	writeTime(&w, m.Created)
-	writeTime(&w, m.Restored)
+	w.Time(m.Created)
+	w.Time(m.Restored)
 	return w.Out()
 }
 
@@ -64,24 +64,8 @@ func decodeMeta(body []byte) (Meta, error) {
 	m := Meta{
 		Instance: region.InstanceID(r.String(64)),
 		StoreID:  r.String(64),
-		Created:  readTime(r),
-		Restored: readTime(r),
+		Created:  r.Time(),
+		Restored: r.Time(),
 	}
 	return m, r.Done()
-}
-
-func writeTime(w *wire.Writer, t time.Time) {
-	if t.IsZero() {
-		w.Uint(0)
-		return
-	}
-	w.Uint(uint64(t.UnixNano()))
-}
-
-func readTime(r *wire.Reader) time.Time {
-	n := r.Uint()
-	if n == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, int64(n)).UTC()
 }

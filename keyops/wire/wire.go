@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // ErrMalformed is wrapped by every decoding error.
@@ -43,6 +44,15 @@ func (w *Writer) Bool(v bool) {
 		return
 	}
 	w.Uint(0)
+}
+
+// Time appends a Uint of the nanoseconds since 1970, and 0 for the zero time.
+func (w *Writer) Time(t time.Time) {
+	if t.IsZero() {
+		w.Uint(0)
+		return
+	}
+	w.Uint(uint64(t.UnixNano()))
 }
 
 // Count appends the number of elements of a list; each element follows as its own fields.
@@ -119,6 +129,15 @@ func (r *Reader) Uint() uint64 {
 	var b [8]byte
 	r.Fixed(b[:])
 	return binary.BigEndian.Uint64(b[:])
+}
+
+// Time takes what [Writer.Time] appended, in UTC.
+func (r *Reader) Time() time.Time {
+	n := r.Uint()
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(n)).UTC()
 }
 
 // Bool takes a Uint that must be 0 or 1.
