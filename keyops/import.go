@@ -168,21 +168,11 @@ func (k *Key) followImports(now time.Time) {
 	}
 }
 
-// lengths are the lengths, in bytes, that imported secret keys may have: AWS's. For
-// HMAC_224 it has the length that keys made here have, too (DESIGN 3).
-func (k *Key) lengths() []int {
-	row := k.use()
-	if row.token == hsm.HMACSHA224 {
-		return []int{28, 32}
-	}
-	return []int{row.token.SecretBytes()}
-}
-
 // what describes in words what has to be wrapped.
 func (k *Key) what() string {
 	row := k.use()
 	if row.pair() {
 		return fmt.Sprintf("an unencrypted PKCS #8 private key (DER) of key spec %s", k.Spec)
 	}
-	return fmt.Sprintf("a key of exactly %d bytes", k.lengths()[0])
+	return fmt.Sprintf("a key of exactly %d bytes", row.token.SecretBytes())
 }
