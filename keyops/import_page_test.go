@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
+	"encoding/pem"
 	"hash"
 	"os"
 	"os/exec"
@@ -250,7 +251,7 @@ func importByPage(t *testing.T, r *keyopstest.Region, blocks map[string]string, 
 	if kind.replace[0] != "" {
 		make = strings.Replace(make, kind.replace[0], kind.replace[1], 1)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "wrapping-key.der"), p.PublicKey, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "wrapping-key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: p.PublicKey}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	sh(t, dir, make)
@@ -278,7 +279,7 @@ func importByPage(t *testing.T, r *keyopstest.Region, blocks map[string]string, 
 	if p, err = r.GetParametersForImport(t.Context(), admin(), get); err != nil {
 		t.Fatal(explain(err))
 	}
-	if err := os.WriteFile(filepath.Join(dir, "wrapping-key.der"), p.PublicKey, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "wrapping-key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: p.PublicKey}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	sh(t, dir, wrap)
