@@ -44,13 +44,20 @@ func (a *app) aliasSet(use string) *cobra.Command {
 }
 
 func (a *app) aliasList(use string) *cobra.Command {
-	return &cobra.Command{
+	var key string
+	c := &cobra.Command{
 		Use: use, Short: "List the account's aliases in this Region", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
+			return a.with(c.Context(), func(ctx context.Context, cl *client) (err error) {
+				id := ""
+				if key != "" {
+					if id, err = cl.keyID(ctx, key); err != nil {
+						return err
+					}
+				}
 				w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
 				for marker := ""; ; {
-					out, err := cl.keys.ListAliases(ctx, &kmsv1.ListAliasesRequest{Marker: marker})
+					out, err := cl.keys.ListAliases(ctx, &kmsv1.ListAliasesRequest{KeyId: id, Marker: marker})
 					if err != nil {
 						return err
 					}
@@ -71,6 +78,8 @@ func (a *app) aliasList(use string) *cobra.Command {
 			})
 		},
 	}
+	c.Flags().StringVar(&key, "key", "", "only those of this `KEY`")
+	return c
 }
 
 func (a *app) aliasDelete(use string) *cobra.Command {

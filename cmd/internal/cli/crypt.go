@@ -55,8 +55,10 @@ type usage struct {
 
 func (u *usage) flags(c *cobra.Command) {
 	grantFlag(c, &u.grantTokens)
-	c.Flags().BoolVar(&u.dryRun, "dry-run", false, "only check permission and request; exit code 0 if the key would have been used")
+	c.Flags().BoolVar(&u.dryRun, "dry-run", false, onlyCheck)
 }
+
+const onlyCheck = "only check permission and request; exit code 0 if it would have been done"
 
 func grantFlag(c *cobra.Command, tokens *[]string) {
 	c.Flags().StringArrayVar(tokens, "grant-token", nil, "`TOKEN` of a grant to rely on, repeated; grants are in force without it")

@@ -61,7 +61,8 @@ func (a *app) grantCreate(use string) *cobra.Command {
 	f.StringArrayVarP(&pairs, "context", "c", nil, "`KEY=VALUE` that the encryption context must have, repeated")
 	f.BoolVar(&exact, "exact", false, "the encryption context must have these pairs and no others")
 	f.StringVar(&req.Name, "name", "", "makes the command repeatable: with the same name and all else the same it makes no second grant")
-	f.BoolVar(&req.DryRun, "dry-run", false, "only check")
+	f.BoolVar(&req.DryRun, "dry-run", false, onlyCheck)
+	grantFlag(c, &req.GrantTokens)
 	for _, name := range []string{"to", "operation"} {
 		if err := c.MarkFlagRequired(name); err != nil {
 			panic(err) // the flags are above
@@ -153,17 +154,18 @@ func (a *app) grantRetirable(use string) *cobra.Command {
 }
 
 func (a *app) grantRetire(use string) *cobra.Command {
-	return &cobra.Command{
+	var dryRun bool
+	c := &cobra.Command{
 		Use: use, Short: "End a grant that has done its work, by its token or by key and grant ID", Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
-				req := &kmsv1.RetireGrantRequest{GrantToken: args[0]}
+				req := &kmsv1.RetireGrantRequest{GrantToken: args[0], DryRun: dryRun}
 				if len(args) == 2 {
 					id, err := cl.keyID(ctx, args[0])
 					if err != nil {
 						return err
 					}
-					req = &kmsv1.RetireGrantRequest{KeyId: id, GrantId: args[1]}
+					req = &kmsv1.RetireGrantRequest{KeyId: id, GrantId: args[1], DryRun: dryRun}
 				}
 				if _, err := cl.keys.RetireGrant(ctx, req); err != nil {
 					return err
@@ -173,10 +175,13 @@ func (a *app) grantRetire(use string) *cobra.Command {
 			})
 		},
 	}
+	c.Flags().BoolVar(&dryRun, "dry-run", false, onlyCheck)
+	return c
 }
 
 func (a *app) grantRevoke(use string) *cobra.Command {
-	return &cobra.Command{
+	var dryRun bool
+	c := &cobra.Command{
 		Use: use, Short: "Take a grant away, at once", Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
@@ -184,7 +189,7 @@ func (a *app) grantRevoke(use string) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if _, err := cl.keys.RevokeGrant(ctx, &kmsv1.RevokeGrantRequest{KeyId: id, GrantId: args[1]}); err != nil {
+				if _, err := cl.keys.RevokeGrant(ctx, &kmsv1.RevokeGrantRequest{KeyId: id, GrantId: args[1], DryRun: dryRun}); err != nil {
 					return err
 				}
 				a.say("grant %s is revoked in %s", args[1], cl.region)
@@ -192,4 +197,6 @@ func (a *app) grantRevoke(use string) *cobra.Command {
 			})
 		},
 	}
+	c.Flags().BoolVar(&dryRun, "dry-run", false, onlyCheck)
+	return c
 }
