@@ -113,3 +113,23 @@ func TestConstraintInWords(t *testing.T) {
 		}
 	}
 }
+
+// TestMultiRegionPage lints the policy that the page shows.
+func TestMultiRegionPage(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/multi-region-keys.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```json\n")
+	document, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("the page shows no policy")
+	}
+	file := filepath.Join(t.TempDir(), "policy.json")
+	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := run(t, "", "policy", "lint", "--identities", file); code != ExitOK {
+		t.Errorf("exit code %d: %s%s", code, out, errs)
+	}
+}
