@@ -306,7 +306,9 @@ func (t *Token) Health(ctx context.Context) error {
 	} else if id, ok := t.index.one(UseBlocks); ok {
 		_, err = t.EncryptBlocks(ctx, id, make([]byte, checkBlocks))
 	}
-	if err != nil && !errors.Is(err, ErrNotFound) { // one destroyed meanwhile is no fault of the token
+	// One that was destroyed meanwhile is no fault of the token, nor is one without its value,
+	// as a process leaves that was killed while the token wrote.
+	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrCaller) && !errors.Is(err, ErrNotSupported) {
 		return err
 	}
 	_, err = do(ctx, t, call{op: "Health"}, func(c *connection, s pkcs11.SessionHandle) (any, error) {

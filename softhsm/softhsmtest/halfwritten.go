@@ -38,23 +38,26 @@ func Newest(t testing.TB, dir string) string {
 //
 // A file is a generation number and then attributes, each a type, a kind and a value;
 // numbers have eight bytes, big-endian, and byte strings begin with their length.
-func TakeValue(t testing.TB, name string) {
+func TakeValue(t testing.TB, name string) { t.Helper(); Take(t, name, 0x11) }
+
+// Take empties any byte string in an object's file, such as CKA_MODULUS.
+func Take(t testing.TB, name string, attribute uint64) {
 	t.Helper()
 	file, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const value, byteString = 0x11, 3
-	header := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, value), byteString)
+	const byteString = 3
+	header := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, attribute), byteString)
 	start := bytes.Index(file, header)
 	if start < 0 || len(file) < start+len(header)+8 {
-		t.Fatalf("%s has no CKA_VALUE", name)
+		t.Fatalf("%s has no attribute 0x%X", name, attribute)
 	}
 	start += len(header)
 	n := binary.BigEndian.Uint64(file[start:])
 	end := start + 8 + int(n)
 	if n == 0 || n > 4096 || end > len(file) {
-		t.Fatalf("%s has a CKA_VALUE of %d bytes", name, n)
+		t.Fatalf("%s has an attribute 0x%X of %d bytes", name, attribute, n)
 	}
 	half := append(file[:start:start], make([]byte, 8)...)
 	if err := os.WriteFile(name, append(half, file[end:]...), 0o600); err != nil {
