@@ -17,17 +17,6 @@ const (
 	maxSpent  = 1 << 56          // sums of MaxMembers counts do not wrap around
 )
 
-// raise takes over what is higher, and reports whether anything was.
-func (c Counts) raise(by Counts) bool {
-	raised := false
-	for id, n := range by {
-		if n > c[id] {
-			c[id], raised = n, true
-		}
-	}
-	return raised
-}
-
 func (c Counts) encode(w *wire.Writer) {
 	w.Count(len(c))
 	for _, id := range slices.SortedFunc(maps.Keys(c), compareIDs) {
@@ -72,20 +61,19 @@ func (s *Set) SpentElsewhere(id material.ID) uint64 {
 	return sum
 }
 
-// spend takes over what this Region has used, and keeps the counts of every material that
-// the set has heard of.
+// spend takes over what this Region has used. Its own facts come back before the states that
+// list what they are about, so a count of what is not listed is kept as well.
 func (s *Set) spend(by Counts) (raised bool) {
-	known := Counts{}
-	for id, n := range by {
-		if _, ok := s.known[id]; ok && n <= maxSpent {
-			known[id] = n
-		}
-	}
 	spent := maps.Clone(s.spent)
 	if spent == nil {
 		spent = Counts{}
 	}
-	if raised = spent.raise(known); raised {
+	for id, n := range by {
+		if _, known := spent[id]; n > spent[id] && n <= maxSpent && (known || len(spent) < maxCounts) {
+			spent[id], raised = n, true
+		}
+	}
+	if raised {
 		s.spent = spent
 	}
 	return raised

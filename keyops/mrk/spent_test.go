@@ -4,7 +4,6 @@ import (
 	"context"
 	"testing"
 
-	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
 )
 
@@ -13,7 +12,7 @@ func (w *world) spend(n *node, times uint64) {
 	w.t.Helper()
 	own := n.own()
 	own.Spent = mrk.Counts{testMaterial(0): times}
-	_, err := n.set.Reissue(context.Background(), testSigner(n.name), own)
+	_, err := n.set.Reissue(context.Background(), w.signer(n.name), own)
 	w.must(err)
 	stored, err := mrk.Unmarshal(n.set.Marshal())
 	w.must(err)
@@ -52,13 +51,38 @@ func TestSpentIsToldAndKept(t *testing.T) {
 	if got := a.set.SpentElsewhere(id); got != 320 {
 		t.Errorf("after the restore A hears of %d, want 320", got)
 	}
-	// Nobody counts what was never listed, and so nobody keeps it for a hostile peer.
+	// What is out of bounds is not taken.
 	own := c.own()
-	own.Spent = mrk.Counts{material.ID{99}: 7, id: 1 << 57}
-	if _, err := c.set.Reissue(context.Background(), testSigner(regionC), own); err != nil {
+	own.Spent = mrk.Counts{id: 1 << 57}
+	if _, err := c.set.Reissue(context.Background(), w.signer(regionC), own); err != nil {
 		t.Fatal(err)
 	}
-	if c.set.Spent(material.ID{99}) != 0 || c.set.Spent(id) != 300 {
-		t.Errorf("counts of %d and %d were taken", c.set.Spent(material.ID{99}), c.set.Spent(id))
+	if c.set.Spent(id) != 300 {
+		t.Errorf("a count of %d was taken", c.set.Spent(id))
+	}
+}
+
+// TestSpentSurvivesTheKey: a Region that was made a member again, and knows nothing, learns
+// from the others how far it had come.
+func TestSpentSurvivesTheKey(t *testing.T) {
+	w := withReplicas(t)
+	c, id := w.nodes[regionC], testMaterial(0)
+	w.spend(c, 77)
+	w.must(w.replicateAgain(regionA))
+	w.sync(regionA, regionB)
+	facts := w.nodes[regionA].set.Facts(mrk.Hash{})
+	req, ok := w.nodes[regionA].set.Request(regionC)
+	if !ok {
+		t.Fatal("no create request is outstanding")
+	}
+	again, err := mrk.Join(c.self(), w.verifier(), facts, req)
+	w.must(err)
+	if got := again.Spent(id); got != 77 {
+		t.Errorf("the count begins again at %d, want 77", got)
+	}
+	stored, err := mrk.Unmarshal(again.Marshal())
+	w.must(err)
+	if got := stored.Spent(id); got != 77 {
+		t.Errorf("stored, the count is %d, want 77", got)
 	}
 }
