@@ -159,7 +159,7 @@ func (w *world) reads(n *node, l letter) bool {
 
 func (w *world) active(top *mrk.State, n *node, id arn.KeyID) bool {
 	k := n.key(id)
-	if k == nil || top == nil || k.State != keystate.Enabled {
+	if k == nil || top == nil || k.State != keystate.Enabled && k.State != keystate.Updating {
 		return false
 	}
 	e := top.Entry(n.name)

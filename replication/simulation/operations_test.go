@@ -33,6 +33,7 @@ var operations = []operation{
 	{"disable", 2, (*world).toggle},
 	{"suspend", 2, (*world).suspend},
 	{"rotate", 6, (*world).rotate},
+	{"hand over", 4, (*world).handOver},
 	{"work", 4, (*world).work},
 	{"round", 50, (*world).round},
 	{"step", 4, (*world).step},
@@ -231,6 +232,18 @@ func (w *world) rotate() {
 	r := n.run
 	_, err := r.svc.RotateKeyOnDemand(context.Background(), caller(), keyops.RotateKeyOnDemandInput{KeyID: string(id)})
 	w.answered(n, r, "rotate", err)
+}
+
+// handOver asks for another primary Region.
+func (w *world) handOver() {
+	id := w.anyKey()
+	n, _ := w.acting(id)
+	if n == nil {
+		return
+	}
+	to, r := pick(w, w.nodes), n.run
+	_, err := r.svc.UpdatePrimaryRegion(context.Background(), caller(), keyops.UpdatePrimaryRegionInput{KeyID: string(id), PrimaryRegion: string(to.name)})
+	w.answered(n, r, fmt.Sprintf("hand over to %s", to.name), err)
 }
 
 // work is what a daemon does by its clock every minute.
