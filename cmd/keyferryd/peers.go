@@ -26,11 +26,10 @@ func (d *daemon) openPeers(context.Context) error {
 	if d.config.Peers.Listen == "" {
 		return nil
 	}
-	listener, err := net.Listen("tcp", d.config.Peers.Listen)
+	listener, err := listenPeers(d.config.Peers.Listen)
 	if err != nil {
-		return fmt.Errorf("listening on %s: %w", d.config.Peers.Listen, err)
+		return err
 	}
-	listener = netutil.LimitListener(listener, peerConnections)
 	c := replication.Config{Self: d.self.Descriptor, Listener: listener, Log: d.log}
 	for _, name := range slices.Sorted(maps.Keys(d.peers)) {
 		c.Peers = append(c.Peers, replication.Peer{
@@ -44,6 +43,15 @@ func (d *daemon) openPeers(context.Context) error {
 	}
 	d.closing("stopping replication", func(context.Context) error { d.replicator.Close(); return nil })
 	return nil
+}
+
+// listenPeers takes an address for so many connections and no more; others wait.
+func listenPeers(address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", address, err)
+	}
+	return netutil.LimitListener(listener, peerConnections), nil
 }
 
 func authorityOf(p config.Permissions) keyops.Authority {

@@ -106,10 +106,16 @@ func (w *world) create() {
 	if n == nil || len(w.keys) >= maxKeys {
 		return
 	}
-	out, err := r.svc.CreateKey(context.Background(), caller(), keyops.CreateKeyInput{MultiRegion: true})
-	if w.answered(n, r, "create", err) {
-		w.keys = append(w.keys, out.KeyMetadata.KeyID)
+	_, err := n.createKey()
+	w.answered(n, r, "create", err)
+}
+
+func (n *node) createKey() (arn.KeyID, error) {
+	out, err := n.run.svc.CreateKey(context.Background(), caller(), keyops.CreateKeyInput{MultiRegion: true})
+	if err == nil {
+		n.w.keys = append(n.w.keys, out.KeyMetadata.KeyID)
 	}
+	return out.KeyMetadata.KeyID, err
 }
 
 func (w *world) anyKey() arn.KeyID {
@@ -130,8 +136,12 @@ func (w *world) replicate() {
 		return
 	}
 	r := n.run
-	_, err := r.svc.ReplicateKey(context.Background(), caller(), keyops.ReplicateKeyInput{KeyID: string(id), ReplicaRegion: string(to.name)})
-	w.answered(n, r, fmt.Sprintf("replicate to %s", to.name), err)
+	w.answered(n, r, fmt.Sprintf("replicate to %s", to.name), n.replicateTo(id, to))
+}
+
+func (n *node) replicateTo(id arn.KeyID, to *node) error {
+	_, err := n.run.svc.ReplicateKey(context.Background(), caller(), keyops.ReplicateKeyInput{KeyID: string(id), ReplicaRegion: string(to.name)})
+	return err
 }
 
 // letter is something that was encrypted.

@@ -46,8 +46,6 @@ type world struct {
 type settings struct {
 	regions int // 0 = 3 to 5, as the seed says
 	steps   int // 0 = 20 to 120, as the seed says
-	only    []string
-	without []string
 }
 
 var start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
