@@ -24,7 +24,7 @@ func (a *app) rotationEnable(use string) *cobra.Command {
 		_, err := cl.keys.EnableKeyRotation(ctx, &kmsv1.EnableKeyRotationRequest{KeyId: id, RotationPeriodInDays: uint32(period)})
 		return "rotated automatically", err
 	})
-	c.Flags().Var(&period, "period", "90 to 2560 `DAYS` from one rotation to the next (default as it is, at first 365d)")
+	c.Flags().Var(&period, "period", "90 to 2560 `DAYS` from one rotation to the next (default 365d)")
 	return c
 }
 
