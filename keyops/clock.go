@@ -115,9 +115,18 @@ func (s *Service) openClock(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("reading the clock: %w", err)
 	}
-	if s.guard.resume(row, known, s.now(), s.elapsed()) {
+	held := s.guard.resume(row, known, s.now(), s.elapsed())
+	if s.found.Restored {
+		// Deletions that were cancelled since the backup was made are scheduled again.
+		held = held || s.guard.hold < holdFor
+		s.guard.hold = holdFor
+	}
+	if held {
 		s.log.WithField("lastSeen", row.seen).WithField("hold", s.guard.hold.String()).
-			Warn("the Region was down for long, or its clock was set: no key is destroyed for a day; \"keyferryd clock confirm\" ends that")
+			Warn("the Region was down for long, its clock was set, or its store comes from a backup: no key is destroyed for a day; \"keyferryd clock confirm\" ends that")
+	}
+	if s.found.Restored {
+		return s.saveClock(ctx) // the next start will not know that there was a backup
 	}
 	return nil
 }

@@ -104,3 +104,32 @@ func TestConfirmClock(t *testing.T) {
 		t.Errorf("audited as %+v", records)
 	}
 }
+
+// TestRestoredStoreDeletesNothingForADay: a backup has forgotten that a deletion was
+// cancelled, even if it is minutes old.
+func TestRestoredStoreDeletesNothingForADay(t *testing.T) {
+	r, c := onAClock(t)
+	k := create(t, r, keyops.CreateKeyInput{})
+	schedule(t, r, k, 7)
+	pass(t, r, c, 7*aDay-10*time.Minute, time.Hour)
+	r.Stop()
+	stamp(t, r)
+	c.advance(20 * time.Minute)
+	for range 2 { // the second start knows no more of the backup
+		if err := startErr(r); err != nil {
+			t.Fatal(err)
+		}
+		r.Stop()
+	}
+	if err := startErr(r); err != nil {
+		t.Fatal(err)
+	}
+	pass(t, r, c, 23*time.Hour, time.Hour)
+	if !exists(t, r, k) {
+		t.Fatal("deleted by a restored store within a day")
+	}
+	pass(t, r, c, 2*time.Hour, time.Hour)
+	if exists(t, r, k) {
+		t.Error("not deleted after a day")
+	}
+}

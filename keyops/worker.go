@@ -171,6 +171,9 @@ func (l *leftovers) take(before time.Time) (old []*write) {
 func (s *Service) resolveLeftovers(ctx context.Context) error {
 	var errs []error
 	for _, w := range s.leftovers.take(s.clock().Add(-leftoverAge)) {
+		if s.listed(w.object) {
+			continue // it came to its outcome after all; an object in use is never destroyed
+		}
 		w.unknown = false
 		if s.undo(ctx, w, nil) {
 			s.log.WithField("object", w.object).WithField("key", w.key).Info("unfinished token write undone")
