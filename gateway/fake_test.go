@@ -169,6 +169,10 @@ func (f *fakeKeys) ReplicateKey(ctx context.Context, c keyops.Caller, in keyops.
 	return reply(ctx, f, "ReplicateKey", c, in, keyops.ReplicateKeyOutput{ReplicaKeyMetadata: f.metadata(), ReplicaTags: in.Tags})
 }
 
+func (f *fakeKeys) UpdatePrimaryRegion(ctx context.Context, c keyops.Caller, in keyops.UpdatePrimaryRegionInput) (keyops.UpdatePrimaryRegionOutput, error) {
+	return reply(ctx, f, "UpdatePrimaryRegion", c, in, keyops.UpdatePrimaryRegionOutput{})
+}
+
 func (f *fakeKeys) PutKeyPolicy(ctx context.Context, c keyops.Caller, in keyops.PutKeyPolicyInput) (keyops.PutKeyPolicyOutput, error) {
 	return reply(ctx, f, "PutKeyPolicy", c, in, keyops.PutKeyPolicyOutput{})
 }

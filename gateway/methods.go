@@ -77,6 +77,7 @@ var methods = map[string]method{
 	kmsv1.KeyService_ImportKeyMaterial_FullMethodName:         {"kms:ImportKeyMaterial", onKey, auditManagement, classManage, smallRequest, slow, false},
 	kmsv1.KeyService_DeleteImportedKeyMaterial_FullMethodName: {"kms:DeleteImportedKeyMaterial", onKey, auditManagement, classManage, smallRequest, quick, false},
 	kmsv1.KeyService_ReplicateKey_FullMethodName:              {"kms:ReplicateKey", onKey, auditManagement, classManage, smallRequest, slow, false},
+	kmsv1.KeyService_UpdatePrimaryRegion_FullMethodName:       {"kms:UpdatePrimaryRegion", onKey, auditManagement, classManage, smallRequest, slow, false},
 	kmsv1.KeyService_ListReplicas_FullMethodName:              {"kms:DescribeKey", onKey, auditManagement, classRead, smallRequest, quick, false},
 	kmsv1.KeyService_CreateAlias_FullMethodName:               {"kms:CreateAlias", onAlias, auditManagement, classManage, smallRequest, quick, false},
 	kmsv1.KeyService_UpdateAlias_FullMethodName:               {"kms:UpdateAlias", onAlias, auditManagement, classManage, smallRequest, quick, false},

@@ -84,6 +84,16 @@ func (s *keyService) ReplicateKey(ctx context.Context, r *kmsv1.ReplicateKeyRequ
 	}, nil
 }
 
+func (s *keyService) UpdatePrimaryRegion(ctx context.Context, r *kmsv1.UpdatePrimaryRegionRequest) (*kmsv1.UpdatePrimaryRegionResponse, error) {
+	_, err := s.keys.UpdatePrimaryRegion(ctx, callerOf(ctx), keyops.UpdatePrimaryRegionInput{
+		KeyID: r.GetKeyId(), PrimaryRegion: r.GetPrimaryRegion(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.UpdatePrimaryRegionResponse{}, nil
+}
+
 func (s *keyService) CreateAlias(ctx context.Context, r *kmsv1.CreateAliasRequest) (*kmsv1.CreateAliasResponse, error) {
 	_, err := s.keys.CreateAlias(ctx, callerOf(ctx), keyops.CreateAliasInput{AliasName: r.GetAliasName(), TargetKeyID: r.GetTargetKeyId()})
 	if err != nil {

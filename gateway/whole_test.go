@@ -144,6 +144,7 @@ func wholeService(t *testing.T, r *keyopstest.Region) {
 	rest("GetCallerIdentity", "GET", "/v1/whoami", "", 200)
 	rest("DescribeRegion", "GET", "/v1/peers", "", 200)
 	rest("ReplicateKey", "POST", "/v1/keys/"+meta.GetKeyId()+":replicate", `{"replicaRegion":"us-east-1"}`, 400)
+	rest("UpdatePrimaryRegion", "POST", "/v1/keys/"+meta.GetKeyId()+":updatePrimaryRegion", `{"primaryRegion":"us-east-1"}`, 400)
 	second := rest("CreateKey", "POST", "/v1/keys", `{}`, 200)["keyMetadata"].(map[string]any)["keyId"].(string)
 	rest("UpdateAlias", "PATCH", "/v1/alias/payroll", `{"targetKeyId":"`+second+`"}`, 200)
 	rest("DisableKey", "POST", "/v1/keys/"+second+":disable", "", 200)

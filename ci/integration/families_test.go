@@ -167,6 +167,42 @@ func TestRotationReachesEveryRegion(t *testing.T) {
 	}
 }
 
+// TestHandOver makes a replica key the primary key, and back, and encrypts all the while.
+func TestHandOver(t *testing.T) {
+	softhsmtest.Used(t)
+	key := shared.createKey(t, paris)
+	shared.replicate(t, key, paris, virginia)
+	failed := make(chan error, 1)
+	stop := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-stop:
+				failed <- nil
+				return
+			default:
+			}
+			for _, region := range []string{paris, virginia} {
+				if _, err := shared.keyferry([]byte("x"), "encrypt", key, "--region", region); err != nil {
+					failed <- err
+					return
+				}
+			}
+		}
+	}()
+	for _, way := range [][2]string{{paris, virginia}, {virginia, paris}} {
+		shared.must(t, nil, "key", "promote", key, "--region", way[0], "--to", way[1], "--wait")
+		eventually(t, 30*time.Second, func() (string, bool) {
+			shown := string(shared.must(t, nil, "key", "show", key, "--region", way[1]))
+			return shown, strings.Contains(shown, "PRIMARY") && strings.Contains(shown, "Enabled")
+		})
+	}
+	close(stop)
+	if err := <-failed; err != nil {
+		t.Errorf("encrypting meanwhile: %v", err)
+	}
+}
+
 // TestImport brings a key's own material, wrapped by OpenSSL, takes it away and brings it
 // back.
 func TestImport(t *testing.T) {

@@ -48,6 +48,7 @@ func TestUsageErrors(t *testing.T) {
 		{"signature file missing", "", []string{"verify", "k", "--signature", "/nonexistent"}, "reading the signature"},
 		{"random not a number", "", []string{"random", "many"}, "want 1 to 1024"},
 		{"replicate without destination", "", []string{"key", "replicate", "k"}, "to"},
+		{"promote to nowhere", "", []string{"key", "promote", "k"}, "to"},
 		{"no configuration", "", []string{"whoami"}, "none.yaml"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

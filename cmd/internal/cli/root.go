@@ -72,7 +72,7 @@ signature or MAC does not hold, 6 related keys differ between Regions (drift).`,
 
 	key := &cobra.Command{Use: "key", Short: "Create and manage keys"}
 	key.AddCommand(a.keyCreate("create"), a.keyShow("show KEY"), a.keyList("list"), a.keyReplicate("replicate KEY --to REGION"),
-		a.keyReplicas("replicas KEY"), a.keyEnable("enable KEY"), a.keyDisable("disable KEY"), a.keyPublic("public KEY"),
+		a.keyReplicas("replicas KEY"), a.keyPromote("promote KEY --to REGION"), a.keyEnable("enable KEY"), a.keyDisable("disable KEY"), a.keyPublic("public KEY"),
 		a.keyDelete("delete KEY"), a.keyUndelete("undelete KEY"), a.keyLastUsed("last-used KEY"),
 		a.keyRotation(), a.keyRotate("rotate KEY"), a.keyRotations("rotations KEY"),
 		a.importParameters("import-parameters KEY"), a.keyImport("import KEY --token FILE"), a.keyDeleteMaterial("delete-material KEY"),
@@ -112,7 +112,7 @@ signature or MAC does not hold, 6 related keys differ between Regions (drift).`,
 func (a *app) addAWSVerbs(root *cobra.Command) {
 	for _, c := range []*cobra.Command{
 		a.keyCreate("create-key"), a.keyShow("describe-key KEY"), a.keyList("list-keys"),
-		a.keyReplicate("replicate-key KEY --to REGION"), a.keyEnable("enable-key KEY"), a.keyDisable("disable-key KEY"),
+		a.keyReplicate("replicate-key KEY --to REGION"), a.keyPromote("update-primary-region KEY --to REGION"), a.keyEnable("enable-key KEY"), a.keyDisable("disable-key KEY"),
 		a.keyDelete("schedule-key-deletion KEY"), a.keyUndelete("cancel-key-deletion KEY"), a.keyLastUsed("get-key-last-usage KEY"),
 		a.rotationEnable("enable-key-rotation KEY"), a.rotationDisable("disable-key-rotation KEY"), a.rotationShow("get-key-rotation-status KEY"),
 		a.keyRotate("rotate-key-on-demand KEY"), a.keyRotations("list-key-rotations KEY"),

@@ -730,6 +730,98 @@ func (x *ReplicateKeyResponse) GetReplicaTags() []*Tag {
 	return nil
 }
 
+// UpdatePrimaryRegionRequest says which replica key shall be the primary key.
+type UpdatePrimaryRegionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN of a multi-Region primary key. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Region of the replica key, such as us-east-1. Required.
+	PrimaryRegion string `protobuf:"bytes,2,opt,name=primary_region,json=primaryRegion,proto3" json:"primary_region,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdatePrimaryRegionRequest) Reset() {
+	*x = UpdatePrimaryRegionRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdatePrimaryRegionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdatePrimaryRegionRequest) ProtoMessage() {}
+
+func (x *UpdatePrimaryRegionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdatePrimaryRegionRequest.ProtoReflect.Descriptor instead.
+func (*UpdatePrimaryRegionRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *UpdatePrimaryRegionRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *UpdatePrimaryRegionRequest) GetPrimaryRegion() string {
+	if x != nil {
+		return x.PrimaryRegion
+	}
+	return ""
+}
+
+// UpdatePrimaryRegionResponse is empty.
+type UpdatePrimaryRegionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdatePrimaryRegionResponse) Reset() {
+	*x = UpdatePrimaryRegionResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdatePrimaryRegionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdatePrimaryRegionResponse) ProtoMessage() {}
+
+func (x *UpdatePrimaryRegionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdatePrimaryRegionResponse.ProtoReflect.Descriptor instead.
+func (*UpdatePrimaryRegionResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{13}
+}
+
 // ListReplicasRequest names the multi-Region key whose members to list.
 type ListReplicasRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -741,7 +833,7 @@ type ListReplicasRequest struct {
 
 func (x *ListReplicasRequest) Reset() {
 	*x = ListReplicasRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[12]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +845,7 @@ func (x *ListReplicasRequest) String() string {
 func (*ListReplicasRequest) ProtoMessage() {}
 
 func (x *ListReplicasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[12]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +858,7 @@ func (x *ListReplicasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicasRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicasRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{12}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListReplicasRequest) GetKeyId() string {
@@ -788,7 +880,7 @@ type ListReplicasResponse struct {
 
 func (x *ListReplicasResponse) Reset() {
 	*x = ListReplicasResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[13]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +892,7 @@ func (x *ListReplicasResponse) String() string {
 func (*ListReplicasResponse) ProtoMessage() {}
 
 func (x *ListReplicasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[13]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +905,7 @@ func (x *ListReplicasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicasResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicasResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{13}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListReplicasResponse) GetReplicas() []*Replica {
@@ -837,7 +929,7 @@ type CreateAliasRequest struct {
 
 func (x *CreateAliasRequest) Reset() {
 	*x = CreateAliasRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[14]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +941,7 @@ func (x *CreateAliasRequest) String() string {
 func (*CreateAliasRequest) ProtoMessage() {}
 
 func (x *CreateAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[14]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +954,7 @@ func (x *CreateAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAliasRequest.ProtoReflect.Descriptor instead.
 func (*CreateAliasRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{14}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateAliasRequest) GetAliasName() string {
@@ -888,7 +980,7 @@ type CreateAliasResponse struct {
 
 func (x *CreateAliasResponse) Reset() {
 	*x = CreateAliasResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[15]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +992,7 @@ func (x *CreateAliasResponse) String() string {
 func (*CreateAliasResponse) ProtoMessage() {}
 
 func (x *CreateAliasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[15]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1005,7 @@ func (x *CreateAliasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAliasResponse.ProtoReflect.Descriptor instead.
 func (*CreateAliasResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{15}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{17}
 }
 
 // UpdateAliasRequest names an alias and the key that it shall name.
@@ -929,7 +1021,7 @@ type UpdateAliasRequest struct {
 
 func (x *UpdateAliasRequest) Reset() {
 	*x = UpdateAliasRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[16]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +1033,7 @@ func (x *UpdateAliasRequest) String() string {
 func (*UpdateAliasRequest) ProtoMessage() {}
 
 func (x *UpdateAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[16]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1046,7 @@ func (x *UpdateAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAliasRequest.ProtoReflect.Descriptor instead.
 func (*UpdateAliasRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{16}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateAliasRequest) GetAliasName() string {
@@ -980,7 +1072,7 @@ type UpdateAliasResponse struct {
 
 func (x *UpdateAliasResponse) Reset() {
 	*x = UpdateAliasResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[17]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1084,7 @@ func (x *UpdateAliasResponse) String() string {
 func (*UpdateAliasResponse) ProtoMessage() {}
 
 func (x *UpdateAliasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[17]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1097,7 @@ func (x *UpdateAliasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAliasResponse.ProtoReflect.Descriptor instead.
 func (*UpdateAliasResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{17}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{19}
 }
 
 // DeleteAliasRequest names the alias to delete.
@@ -1019,7 +1111,7 @@ type DeleteAliasRequest struct {
 
 func (x *DeleteAliasRequest) Reset() {
 	*x = DeleteAliasRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[18]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1123,7 @@ func (x *DeleteAliasRequest) String() string {
 func (*DeleteAliasRequest) ProtoMessage() {}
 
 func (x *DeleteAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[18]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1136,7 @@ func (x *DeleteAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAliasRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAliasRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{18}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteAliasRequest) GetAliasName() string {
@@ -1063,7 +1155,7 @@ type DeleteAliasResponse struct {
 
 func (x *DeleteAliasResponse) Reset() {
 	*x = DeleteAliasResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[19]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1167,7 @@ func (x *DeleteAliasResponse) String() string {
 func (*DeleteAliasResponse) ProtoMessage() {}
 
 func (x *DeleteAliasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[19]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1180,7 @@ func (x *DeleteAliasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAliasResponse.ProtoReflect.Descriptor instead.
 func (*DeleteAliasResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{19}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{21}
 }
 
 // ListAliasesRequest asks for one page of aliases.
@@ -1106,7 +1198,7 @@ type ListAliasesRequest struct {
 
 func (x *ListAliasesRequest) Reset() {
 	*x = ListAliasesRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[20]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1210,7 @@ func (x *ListAliasesRequest) String() string {
 func (*ListAliasesRequest) ProtoMessage() {}
 
 func (x *ListAliasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[20]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1223,7 @@ func (x *ListAliasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAliasesRequest.ProtoReflect.Descriptor instead.
 func (*ListAliasesRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{20}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListAliasesRequest) GetKeyId() string {
@@ -1170,7 +1262,7 @@ type ListAliasesResponse struct {
 
 func (x *ListAliasesResponse) Reset() {
 	*x = ListAliasesResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[21]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1274,7 @@ func (x *ListAliasesResponse) String() string {
 func (*ListAliasesResponse) ProtoMessage() {}
 
 func (x *ListAliasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[21]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1287,7 @@ func (x *ListAliasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAliasesResponse.ProtoReflect.Descriptor instead.
 func (*ListAliasesResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{21}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListAliasesResponse) GetAliases() []*AliasListEntry {
@@ -1232,7 +1324,7 @@ type GetKeyPolicyRequest struct {
 
 func (x *GetKeyPolicyRequest) Reset() {
 	*x = GetKeyPolicyRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[22]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1336,7 @@ func (x *GetKeyPolicyRequest) String() string {
 func (*GetKeyPolicyRequest) ProtoMessage() {}
 
 func (x *GetKeyPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[22]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1349,7 @@ func (x *GetKeyPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetKeyPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{22}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetKeyPolicyRequest) GetKeyId() string {
@@ -1287,7 +1379,7 @@ type GetKeyPolicyResponse struct {
 
 func (x *GetKeyPolicyResponse) Reset() {
 	*x = GetKeyPolicyResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[23]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1391,7 @@ func (x *GetKeyPolicyResponse) String() string {
 func (*GetKeyPolicyResponse) ProtoMessage() {}
 
 func (x *GetKeyPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[23]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1404,7 @@ func (x *GetKeyPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetKeyPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{23}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetKeyPolicyResponse) GetPolicy() string {
@@ -1347,7 +1439,7 @@ type PutKeyPolicyRequest struct {
 
 func (x *PutKeyPolicyRequest) Reset() {
 	*x = PutKeyPolicyRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[24]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1451,7 @@ func (x *PutKeyPolicyRequest) String() string {
 func (*PutKeyPolicyRequest) ProtoMessage() {}
 
 func (x *PutKeyPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[24]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1464,7 @@ func (x *PutKeyPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutKeyPolicyRequest.ProtoReflect.Descriptor instead.
 func (*PutKeyPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{24}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PutKeyPolicyRequest) GetKeyId() string {
@@ -1412,7 +1504,7 @@ type PutKeyPolicyResponse struct {
 
 func (x *PutKeyPolicyResponse) Reset() {
 	*x = PutKeyPolicyResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[25]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +1516,7 @@ func (x *PutKeyPolicyResponse) String() string {
 func (*PutKeyPolicyResponse) ProtoMessage() {}
 
 func (x *PutKeyPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[25]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +1529,7 @@ func (x *PutKeyPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutKeyPolicyResponse.ProtoReflect.Descriptor instead.
 func (*PutKeyPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{25}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{27}
 }
 
 // ListKeyPoliciesRequest names the key whose policies to list.
@@ -1455,7 +1547,7 @@ type ListKeyPoliciesRequest struct {
 
 func (x *ListKeyPoliciesRequest) Reset() {
 	*x = ListKeyPoliciesRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[26]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1559,7 @@ func (x *ListKeyPoliciesRequest) String() string {
 func (*ListKeyPoliciesRequest) ProtoMessage() {}
 
 func (x *ListKeyPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[26]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1572,7 @@ func (x *ListKeyPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeyPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListKeyPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{26}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListKeyPoliciesRequest) GetKeyId() string {
@@ -1519,7 +1611,7 @@ type ListKeyPoliciesResponse struct {
 
 func (x *ListKeyPoliciesResponse) Reset() {
 	*x = ListKeyPoliciesResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[27]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1623,7 @@ func (x *ListKeyPoliciesResponse) String() string {
 func (*ListKeyPoliciesResponse) ProtoMessage() {}
 
 func (x *ListKeyPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[27]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1636,7 @@ func (x *ListKeyPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeyPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListKeyPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{27}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListKeyPoliciesResponse) GetPolicyNames() []string {
@@ -1598,7 +1690,7 @@ type ExplainAccessRequest struct {
 
 func (x *ExplainAccessRequest) Reset() {
 	*x = ExplainAccessRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[28]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1702,7 @@ func (x *ExplainAccessRequest) String() string {
 func (*ExplainAccessRequest) ProtoMessage() {}
 
 func (x *ExplainAccessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[28]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1715,7 @@ func (x *ExplainAccessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAccessRequest.ProtoReflect.Descriptor instead.
 func (*ExplainAccessRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{28}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExplainAccessRequest) GetPrincipal() string {
@@ -1696,7 +1788,7 @@ type ExplainAccessResponse struct {
 
 func (x *ExplainAccessResponse) Reset() {
 	*x = ExplainAccessResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[29]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1800,7 @@ func (x *ExplainAccessResponse) String() string {
 func (*ExplainAccessResponse) ProtoMessage() {}
 
 func (x *ExplainAccessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[29]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1813,7 @@ func (x *ExplainAccessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAccessResponse.ProtoReflect.Descriptor instead.
 func (*ExplainAccessResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{29}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExplainAccessResponse) GetAllowed() bool {
@@ -1767,7 +1859,7 @@ type CreateGrantRequest struct {
 
 func (x *CreateGrantRequest) Reset() {
 	*x = CreateGrantRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[30]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1871,7 @@ func (x *CreateGrantRequest) String() string {
 func (*CreateGrantRequest) ProtoMessage() {}
 
 func (x *CreateGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[30]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1884,7 @@ func (x *CreateGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGrantRequest.ProtoReflect.Descriptor instead.
 func (*CreateGrantRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{30}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CreateGrantRequest) GetKeyId() string {
@@ -1865,7 +1957,7 @@ type CreateGrantResponse struct {
 
 func (x *CreateGrantResponse) Reset() {
 	*x = CreateGrantResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[31]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +1969,7 @@ func (x *CreateGrantResponse) String() string {
 func (*CreateGrantResponse) ProtoMessage() {}
 
 func (x *CreateGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[31]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +1982,7 @@ func (x *CreateGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGrantResponse.ProtoReflect.Descriptor instead.
 func (*CreateGrantResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{31}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CreateGrantResponse) GetGrantId() string {
@@ -1926,7 +2018,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[32]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2030,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[32]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2043,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{32}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListGrantsRequest) GetKeyId() string {
@@ -2004,7 +2096,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[33]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2108,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[33]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2121,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{33}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*GrantListEntry {
@@ -2068,7 +2160,7 @@ type ListRetirableGrantsRequest struct {
 
 func (x *ListRetirableGrantsRequest) Reset() {
 	*x = ListRetirableGrantsRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[34]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2172,7 @@ func (x *ListRetirableGrantsRequest) String() string {
 func (*ListRetirableGrantsRequest) ProtoMessage() {}
 
 func (x *ListRetirableGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[34]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2185,7 @@ func (x *ListRetirableGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRetirableGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListRetirableGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{34}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListRetirableGrantsRequest) GetRetiringPrincipal() string {
@@ -2132,7 +2224,7 @@ type ListRetirableGrantsResponse struct {
 
 func (x *ListRetirableGrantsResponse) Reset() {
 	*x = ListRetirableGrantsResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[35]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2144,7 +2236,7 @@ func (x *ListRetirableGrantsResponse) String() string {
 func (*ListRetirableGrantsResponse) ProtoMessage() {}
 
 func (x *ListRetirableGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[35]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2157,7 +2249,7 @@ func (x *ListRetirableGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRetirableGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListRetirableGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{35}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListRetirableGrantsResponse) GetGrants() []*GrantListEntry {
@@ -2198,7 +2290,7 @@ type RetireGrantRequest struct {
 
 func (x *RetireGrantRequest) Reset() {
 	*x = RetireGrantRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[36]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2302,7 @@ func (x *RetireGrantRequest) String() string {
 func (*RetireGrantRequest) ProtoMessage() {}
 
 func (x *RetireGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[36]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2315,7 @@ func (x *RetireGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireGrantRequest.ProtoReflect.Descriptor instead.
 func (*RetireGrantRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{36}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RetireGrantRequest) GetGrantToken() string {
@@ -2263,7 +2355,7 @@ type RetireGrantResponse struct {
 
 func (x *RetireGrantResponse) Reset() {
 	*x = RetireGrantResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[37]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2275,7 +2367,7 @@ func (x *RetireGrantResponse) String() string {
 func (*RetireGrantResponse) ProtoMessage() {}
 
 func (x *RetireGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[37]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2288,7 +2380,7 @@ func (x *RetireGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireGrantResponse.ProtoReflect.Descriptor instead.
 func (*RetireGrantResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{37}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{39}
 }
 
 // RevokeGrantRequest names the grant to take away.
@@ -2306,7 +2398,7 @@ type RevokeGrantRequest struct {
 
 func (x *RevokeGrantRequest) Reset() {
 	*x = RevokeGrantRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[38]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2410,7 @@ func (x *RevokeGrantRequest) String() string {
 func (*RevokeGrantRequest) ProtoMessage() {}
 
 func (x *RevokeGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[38]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2423,7 @@ func (x *RevokeGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeGrantRequest.ProtoReflect.Descriptor instead.
 func (*RevokeGrantRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{38}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RevokeGrantRequest) GetKeyId() string {
@@ -2364,7 +2456,7 @@ type RevokeGrantResponse struct {
 
 func (x *RevokeGrantResponse) Reset() {
 	*x = RevokeGrantResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[39]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2468,7 @@ func (x *RevokeGrantResponse) String() string {
 func (*RevokeGrantResponse) ProtoMessage() {}
 
 func (x *RevokeGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[39]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2481,7 @@ func (x *RevokeGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeGrantResponse.ProtoReflect.Descriptor instead.
 func (*RevokeGrantResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{39}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{41}
 }
 
 // TagResourceRequest holds tags to give to a key.
@@ -2405,7 +2497,7 @@ type TagResourceRequest struct {
 
 func (x *TagResourceRequest) Reset() {
 	*x = TagResourceRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[40]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2509,7 @@ func (x *TagResourceRequest) String() string {
 func (*TagResourceRequest) ProtoMessage() {}
 
 func (x *TagResourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[40]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2522,7 @@ func (x *TagResourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagResourceRequest.ProtoReflect.Descriptor instead.
 func (*TagResourceRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{40}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TagResourceRequest) GetKeyId() string {
@@ -2456,7 +2548,7 @@ type TagResourceResponse struct {
 
 func (x *TagResourceResponse) Reset() {
 	*x = TagResourceResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[41]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2560,7 @@ func (x *TagResourceResponse) String() string {
 func (*TagResourceResponse) ProtoMessage() {}
 
 func (x *TagResourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[41]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2573,7 @@ func (x *TagResourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagResourceResponse.ProtoReflect.Descriptor instead.
 func (*TagResourceResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{41}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{43}
 }
 
 // UntagResourceRequest names tags to take from a key.
@@ -2497,7 +2589,7 @@ type UntagResourceRequest struct {
 
 func (x *UntagResourceRequest) Reset() {
 	*x = UntagResourceRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[42]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +2601,7 @@ func (x *UntagResourceRequest) String() string {
 func (*UntagResourceRequest) ProtoMessage() {}
 
 func (x *UntagResourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[42]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +2614,7 @@ func (x *UntagResourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UntagResourceRequest.ProtoReflect.Descriptor instead.
 func (*UntagResourceRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{42}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *UntagResourceRequest) GetKeyId() string {
@@ -2548,7 +2640,7 @@ type UntagResourceResponse struct {
 
 func (x *UntagResourceResponse) Reset() {
 	*x = UntagResourceResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[43]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2560,7 +2652,7 @@ func (x *UntagResourceResponse) String() string {
 func (*UntagResourceResponse) ProtoMessage() {}
 
 func (x *UntagResourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[43]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2573,7 +2665,7 @@ func (x *UntagResourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UntagResourceResponse.ProtoReflect.Descriptor instead.
 func (*UntagResourceResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{43}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{45}
 }
 
 // ListResourceTagsRequest asks for one page of a key's tags.
@@ -2591,7 +2683,7 @@ type ListResourceTagsRequest struct {
 
 func (x *ListResourceTagsRequest) Reset() {
 	*x = ListResourceTagsRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[44]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2695,7 @@ func (x *ListResourceTagsRequest) String() string {
 func (*ListResourceTagsRequest) ProtoMessage() {}
 
 func (x *ListResourceTagsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[44]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2708,7 @@ func (x *ListResourceTagsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResourceTagsRequest.ProtoReflect.Descriptor instead.
 func (*ListResourceTagsRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{44}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListResourceTagsRequest) GetKeyId() string {
@@ -2655,7 +2747,7 @@ type ListResourceTagsResponse struct {
 
 func (x *ListResourceTagsResponse) Reset() {
 	*x = ListResourceTagsResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[45]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2667,7 +2759,7 @@ func (x *ListResourceTagsResponse) String() string {
 func (*ListResourceTagsResponse) ProtoMessage() {}
 
 func (x *ListResourceTagsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[45]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2680,7 +2772,7 @@ func (x *ListResourceTagsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResourceTagsResponse.ProtoReflect.Descriptor instead.
 func (*ListResourceTagsResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{45}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListResourceTagsResponse) GetTags() []*Tag {
@@ -2717,7 +2809,7 @@ type UpdateKeyDescriptionRequest struct {
 
 func (x *UpdateKeyDescriptionRequest) Reset() {
 	*x = UpdateKeyDescriptionRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[46]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2729,7 +2821,7 @@ func (x *UpdateKeyDescriptionRequest) String() string {
 func (*UpdateKeyDescriptionRequest) ProtoMessage() {}
 
 func (x *UpdateKeyDescriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[46]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2742,7 +2834,7 @@ func (x *UpdateKeyDescriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateKeyDescriptionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateKeyDescriptionRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{46}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *UpdateKeyDescriptionRequest) GetKeyId() string {
@@ -2768,7 +2860,7 @@ type UpdateKeyDescriptionResponse struct {
 
 func (x *UpdateKeyDescriptionResponse) Reset() {
 	*x = UpdateKeyDescriptionResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[47]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2780,7 +2872,7 @@ func (x *UpdateKeyDescriptionResponse) String() string {
 func (*UpdateKeyDescriptionResponse) ProtoMessage() {}
 
 func (x *UpdateKeyDescriptionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[47]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2793,7 +2885,7 @@ func (x *UpdateKeyDescriptionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateKeyDescriptionResponse.ProtoReflect.Descriptor instead.
 func (*UpdateKeyDescriptionResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{47}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{49}
 }
 
 var File_keyferry_kms_v1_key_service_proto protoreflect.FileDescriptor
@@ -2841,7 +2933,11 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\x14ReplicateKeyResponse\x12N\n" +
 	"\x14replica_key_metadata\x18\x01 \x01(\v2\x1c.keyferry.kms.v1.KeyMetadataR\x12replicaKeyMetadata\x12%\n" +
 	"\x0ereplica_policy\x18\x02 \x01(\tR\rreplicaPolicy\x127\n" +
-	"\freplica_tags\x18\x03 \x03(\v2\x14.keyferry.kms.v1.TagR\vreplicaTags\",\n" +
+	"\freplica_tags\x18\x03 \x03(\v2\x14.keyferry.kms.v1.TagR\vreplicaTags\"Z\n" +
+	"\x1aUpdatePrimaryRegionRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12%\n" +
+	"\x0eprimary_region\x18\x02 \x01(\tR\rprimaryRegion\"\x1d\n" +
+	"\x1bUpdatePrimaryRegionResponse\",\n" +
 	"\x13ListReplicasRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\"L\n" +
 	"\x14ListReplicasResponse\x124\n" +
@@ -2978,7 +3074,7 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\x1bUpdateKeyDescriptionRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\"\x1e\n" +
-	"\x1cUpdateKeyDescriptionResponse2\xc5%\n" +
+	"\x1cUpdateKeyDescriptionResponse2\xea&\n" +
 	"\n" +
 	"KeyService\x12g\n" +
 	"\tCreateKey\x12!.keyferry.kms.v1.CreateKeyRequest\x1a\".keyferry.kms.v1.CreateKeyResponse\"\x13\x82\xd3\xe4\x93\x02\r:\x01*\"\b/v1/keys\x12\x8c\x01\n" +
@@ -2999,7 +3095,8 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\x16GetParametersForImport\x12..keyferry.kms.v1.GetParametersForImportRequest\x1a/.keyferry.kms.v1.GetParametersForImportResponse\".\x82\xd3\xe4\x93\x02(:\x01*\"#/v1/keys/{key_id}/import-parameters\x12\x97\x01\n" +
 	"\x11ImportKeyMaterial\x12).keyferry.kms.v1.ImportKeyMaterialRequest\x1a*.keyferry.kms.v1.ImportKeyMaterialResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/keys/{key_id}:importMaterial\x12\xaf\x01\n" +
 	"\x19DeleteImportedKeyMaterial\x121.keyferry.kms.v1.DeleteImportedKeyMaterialRequest\x1a2.keyferry.kms.v1.DeleteImportedKeyMaterialResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/keys/{key_id}:deleteMaterial\x12\x83\x01\n" +
-	"\fReplicateKey\x12$.keyferry.kms.v1.ReplicateKeyRequest\x1a%.keyferry.kms.v1.ReplicateKeyResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/keys/{key_id}:replicate\x12\x7f\n" +
+	"\fReplicateKey\x12$.keyferry.kms.v1.ReplicateKeyRequest\x1a%.keyferry.kms.v1.ReplicateKeyResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/keys/{key_id}:replicate\x12\xa2\x01\n" +
+	"\x13UpdatePrimaryRegion\x12+.keyferry.kms.v1.UpdatePrimaryRegionRequest\x1a,.keyferry.kms.v1.UpdatePrimaryRegionResponse\"0\x82\xd3\xe4\x93\x02*:\x01*\"%/v1/keys/{key_id}:updatePrimaryRegion\x12\x7f\n" +
 	"\fListReplicas\x12$.keyferry.kms.v1.ListReplicasRequest\x1a%.keyferry.kms.v1.ListReplicasResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/keys/{key_id}/replicas\x12~\n" +
 	"\vCreateAlias\x12#.keyferry.kms.v1.CreateAliasRequest\x1a$.keyferry.kms.v1.CreateAliasResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/{alias_name=alias/**}\x12~\n" +
 	"\vUpdateAlias\x12#.keyferry.kms.v1.UpdateAliasRequest\x1a$.keyferry.kms.v1.UpdateAliasResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*2\x19/v1/{alias_name=alias/**}\x12{\n" +
@@ -3032,7 +3129,7 @@ func file_keyferry_kms_v1_key_service_proto_rawDescGZIP() []byte {
 	return file_keyferry_kms_v1_key_service_proto_rawDescData
 }
 
-var file_keyferry_kms_v1_key_service_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_keyferry_kms_v1_key_service_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_keyferry_kms_v1_key_service_proto_goTypes = []any{
 	(*CreateKeyRequest)(nil),                  // 0: keyferry.kms.v1.CreateKeyRequest
 	(*CreateKeyResponse)(nil),                 // 1: keyferry.kms.v1.CreateKeyResponse
@@ -3046,165 +3143,169 @@ var file_keyferry_kms_v1_key_service_proto_goTypes = []any{
 	(*DisableKeyResponse)(nil),                // 9: keyferry.kms.v1.DisableKeyResponse
 	(*ReplicateKeyRequest)(nil),               // 10: keyferry.kms.v1.ReplicateKeyRequest
 	(*ReplicateKeyResponse)(nil),              // 11: keyferry.kms.v1.ReplicateKeyResponse
-	(*ListReplicasRequest)(nil),               // 12: keyferry.kms.v1.ListReplicasRequest
-	(*ListReplicasResponse)(nil),              // 13: keyferry.kms.v1.ListReplicasResponse
-	(*CreateAliasRequest)(nil),                // 14: keyferry.kms.v1.CreateAliasRequest
-	(*CreateAliasResponse)(nil),               // 15: keyferry.kms.v1.CreateAliasResponse
-	(*UpdateAliasRequest)(nil),                // 16: keyferry.kms.v1.UpdateAliasRequest
-	(*UpdateAliasResponse)(nil),               // 17: keyferry.kms.v1.UpdateAliasResponse
-	(*DeleteAliasRequest)(nil),                // 18: keyferry.kms.v1.DeleteAliasRequest
-	(*DeleteAliasResponse)(nil),               // 19: keyferry.kms.v1.DeleteAliasResponse
-	(*ListAliasesRequest)(nil),                // 20: keyferry.kms.v1.ListAliasesRequest
-	(*ListAliasesResponse)(nil),               // 21: keyferry.kms.v1.ListAliasesResponse
-	(*GetKeyPolicyRequest)(nil),               // 22: keyferry.kms.v1.GetKeyPolicyRequest
-	(*GetKeyPolicyResponse)(nil),              // 23: keyferry.kms.v1.GetKeyPolicyResponse
-	(*PutKeyPolicyRequest)(nil),               // 24: keyferry.kms.v1.PutKeyPolicyRequest
-	(*PutKeyPolicyResponse)(nil),              // 25: keyferry.kms.v1.PutKeyPolicyResponse
-	(*ListKeyPoliciesRequest)(nil),            // 26: keyferry.kms.v1.ListKeyPoliciesRequest
-	(*ListKeyPoliciesResponse)(nil),           // 27: keyferry.kms.v1.ListKeyPoliciesResponse
-	(*ExplainAccessRequest)(nil),              // 28: keyferry.kms.v1.ExplainAccessRequest
-	(*ExplainAccessResponse)(nil),             // 29: keyferry.kms.v1.ExplainAccessResponse
-	(*CreateGrantRequest)(nil),                // 30: keyferry.kms.v1.CreateGrantRequest
-	(*CreateGrantResponse)(nil),               // 31: keyferry.kms.v1.CreateGrantResponse
-	(*ListGrantsRequest)(nil),                 // 32: keyferry.kms.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),                // 33: keyferry.kms.v1.ListGrantsResponse
-	(*ListRetirableGrantsRequest)(nil),        // 34: keyferry.kms.v1.ListRetirableGrantsRequest
-	(*ListRetirableGrantsResponse)(nil),       // 35: keyferry.kms.v1.ListRetirableGrantsResponse
-	(*RetireGrantRequest)(nil),                // 36: keyferry.kms.v1.RetireGrantRequest
-	(*RetireGrantResponse)(nil),               // 37: keyferry.kms.v1.RetireGrantResponse
-	(*RevokeGrantRequest)(nil),                // 38: keyferry.kms.v1.RevokeGrantRequest
-	(*RevokeGrantResponse)(nil),               // 39: keyferry.kms.v1.RevokeGrantResponse
-	(*TagResourceRequest)(nil),                // 40: keyferry.kms.v1.TagResourceRequest
-	(*TagResourceResponse)(nil),               // 41: keyferry.kms.v1.TagResourceResponse
-	(*UntagResourceRequest)(nil),              // 42: keyferry.kms.v1.UntagResourceRequest
-	(*UntagResourceResponse)(nil),             // 43: keyferry.kms.v1.UntagResourceResponse
-	(*ListResourceTagsRequest)(nil),           // 44: keyferry.kms.v1.ListResourceTagsRequest
-	(*ListResourceTagsResponse)(nil),          // 45: keyferry.kms.v1.ListResourceTagsResponse
-	(*UpdateKeyDescriptionRequest)(nil),       // 46: keyferry.kms.v1.UpdateKeyDescriptionRequest
-	(*UpdateKeyDescriptionResponse)(nil),      // 47: keyferry.kms.v1.UpdateKeyDescriptionResponse
-	nil,                                       // 48: keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntry
-	(*Tag)(nil),                               // 49: keyferry.kms.v1.Tag
-	(*KeyMetadata)(nil),                       // 50: keyferry.kms.v1.KeyMetadata
-	(*KeyListEntry)(nil),                      // 51: keyferry.kms.v1.KeyListEntry
-	(*Replica)(nil),                           // 52: keyferry.kms.v1.Replica
-	(*AliasListEntry)(nil),                    // 53: keyferry.kms.v1.AliasListEntry
-	(*ConditionValues)(nil),                   // 54: keyferry.kms.v1.ConditionValues
-	(*AccessDecision)(nil),                    // 55: keyferry.kms.v1.AccessDecision
-	(*GrantConstraints)(nil),                  // 56: keyferry.kms.v1.GrantConstraints
-	(*GrantListEntry)(nil),                    // 57: keyferry.kms.v1.GrantListEntry
-	(*ScheduleKeyDeletionRequest)(nil),        // 58: keyferry.kms.v1.ScheduleKeyDeletionRequest
-	(*CancelKeyDeletionRequest)(nil),          // 59: keyferry.kms.v1.CancelKeyDeletionRequest
-	(*GetKeyLastUsageRequest)(nil),            // 60: keyferry.kms.v1.GetKeyLastUsageRequest
-	(*EnableKeyRotationRequest)(nil),          // 61: keyferry.kms.v1.EnableKeyRotationRequest
-	(*DisableKeyRotationRequest)(nil),         // 62: keyferry.kms.v1.DisableKeyRotationRequest
-	(*GetKeyRotationStatusRequest)(nil),       // 63: keyferry.kms.v1.GetKeyRotationStatusRequest
-	(*RotateKeyOnDemandRequest)(nil),          // 64: keyferry.kms.v1.RotateKeyOnDemandRequest
-	(*ListKeyRotationsRequest)(nil),           // 65: keyferry.kms.v1.ListKeyRotationsRequest
-	(*GetParametersForImportRequest)(nil),     // 66: keyferry.kms.v1.GetParametersForImportRequest
-	(*ImportKeyMaterialRequest)(nil),          // 67: keyferry.kms.v1.ImportKeyMaterialRequest
-	(*DeleteImportedKeyMaterialRequest)(nil),  // 68: keyferry.kms.v1.DeleteImportedKeyMaterialRequest
-	(*ScheduleKeyDeletionResponse)(nil),       // 69: keyferry.kms.v1.ScheduleKeyDeletionResponse
-	(*CancelKeyDeletionResponse)(nil),         // 70: keyferry.kms.v1.CancelKeyDeletionResponse
-	(*GetKeyLastUsageResponse)(nil),           // 71: keyferry.kms.v1.GetKeyLastUsageResponse
-	(*EnableKeyRotationResponse)(nil),         // 72: keyferry.kms.v1.EnableKeyRotationResponse
-	(*DisableKeyRotationResponse)(nil),        // 73: keyferry.kms.v1.DisableKeyRotationResponse
-	(*GetKeyRotationStatusResponse)(nil),      // 74: keyferry.kms.v1.GetKeyRotationStatusResponse
-	(*RotateKeyOnDemandResponse)(nil),         // 75: keyferry.kms.v1.RotateKeyOnDemandResponse
-	(*ListKeyRotationsResponse)(nil),          // 76: keyferry.kms.v1.ListKeyRotationsResponse
-	(*GetParametersForImportResponse)(nil),    // 77: keyferry.kms.v1.GetParametersForImportResponse
-	(*ImportKeyMaterialResponse)(nil),         // 78: keyferry.kms.v1.ImportKeyMaterialResponse
-	(*DeleteImportedKeyMaterialResponse)(nil), // 79: keyferry.kms.v1.DeleteImportedKeyMaterialResponse
+	(*UpdatePrimaryRegionRequest)(nil),        // 12: keyferry.kms.v1.UpdatePrimaryRegionRequest
+	(*UpdatePrimaryRegionResponse)(nil),       // 13: keyferry.kms.v1.UpdatePrimaryRegionResponse
+	(*ListReplicasRequest)(nil),               // 14: keyferry.kms.v1.ListReplicasRequest
+	(*ListReplicasResponse)(nil),              // 15: keyferry.kms.v1.ListReplicasResponse
+	(*CreateAliasRequest)(nil),                // 16: keyferry.kms.v1.CreateAliasRequest
+	(*CreateAliasResponse)(nil),               // 17: keyferry.kms.v1.CreateAliasResponse
+	(*UpdateAliasRequest)(nil),                // 18: keyferry.kms.v1.UpdateAliasRequest
+	(*UpdateAliasResponse)(nil),               // 19: keyferry.kms.v1.UpdateAliasResponse
+	(*DeleteAliasRequest)(nil),                // 20: keyferry.kms.v1.DeleteAliasRequest
+	(*DeleteAliasResponse)(nil),               // 21: keyferry.kms.v1.DeleteAliasResponse
+	(*ListAliasesRequest)(nil),                // 22: keyferry.kms.v1.ListAliasesRequest
+	(*ListAliasesResponse)(nil),               // 23: keyferry.kms.v1.ListAliasesResponse
+	(*GetKeyPolicyRequest)(nil),               // 24: keyferry.kms.v1.GetKeyPolicyRequest
+	(*GetKeyPolicyResponse)(nil),              // 25: keyferry.kms.v1.GetKeyPolicyResponse
+	(*PutKeyPolicyRequest)(nil),               // 26: keyferry.kms.v1.PutKeyPolicyRequest
+	(*PutKeyPolicyResponse)(nil),              // 27: keyferry.kms.v1.PutKeyPolicyResponse
+	(*ListKeyPoliciesRequest)(nil),            // 28: keyferry.kms.v1.ListKeyPoliciesRequest
+	(*ListKeyPoliciesResponse)(nil),           // 29: keyferry.kms.v1.ListKeyPoliciesResponse
+	(*ExplainAccessRequest)(nil),              // 30: keyferry.kms.v1.ExplainAccessRequest
+	(*ExplainAccessResponse)(nil),             // 31: keyferry.kms.v1.ExplainAccessResponse
+	(*CreateGrantRequest)(nil),                // 32: keyferry.kms.v1.CreateGrantRequest
+	(*CreateGrantResponse)(nil),               // 33: keyferry.kms.v1.CreateGrantResponse
+	(*ListGrantsRequest)(nil),                 // 34: keyferry.kms.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),                // 35: keyferry.kms.v1.ListGrantsResponse
+	(*ListRetirableGrantsRequest)(nil),        // 36: keyferry.kms.v1.ListRetirableGrantsRequest
+	(*ListRetirableGrantsResponse)(nil),       // 37: keyferry.kms.v1.ListRetirableGrantsResponse
+	(*RetireGrantRequest)(nil),                // 38: keyferry.kms.v1.RetireGrantRequest
+	(*RetireGrantResponse)(nil),               // 39: keyferry.kms.v1.RetireGrantResponse
+	(*RevokeGrantRequest)(nil),                // 40: keyferry.kms.v1.RevokeGrantRequest
+	(*RevokeGrantResponse)(nil),               // 41: keyferry.kms.v1.RevokeGrantResponse
+	(*TagResourceRequest)(nil),                // 42: keyferry.kms.v1.TagResourceRequest
+	(*TagResourceResponse)(nil),               // 43: keyferry.kms.v1.TagResourceResponse
+	(*UntagResourceRequest)(nil),              // 44: keyferry.kms.v1.UntagResourceRequest
+	(*UntagResourceResponse)(nil),             // 45: keyferry.kms.v1.UntagResourceResponse
+	(*ListResourceTagsRequest)(nil),           // 46: keyferry.kms.v1.ListResourceTagsRequest
+	(*ListResourceTagsResponse)(nil),          // 47: keyferry.kms.v1.ListResourceTagsResponse
+	(*UpdateKeyDescriptionRequest)(nil),       // 48: keyferry.kms.v1.UpdateKeyDescriptionRequest
+	(*UpdateKeyDescriptionResponse)(nil),      // 49: keyferry.kms.v1.UpdateKeyDescriptionResponse
+	nil,                                       // 50: keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntry
+	(*Tag)(nil),                               // 51: keyferry.kms.v1.Tag
+	(*KeyMetadata)(nil),                       // 52: keyferry.kms.v1.KeyMetadata
+	(*KeyListEntry)(nil),                      // 53: keyferry.kms.v1.KeyListEntry
+	(*Replica)(nil),                           // 54: keyferry.kms.v1.Replica
+	(*AliasListEntry)(nil),                    // 55: keyferry.kms.v1.AliasListEntry
+	(*ConditionValues)(nil),                   // 56: keyferry.kms.v1.ConditionValues
+	(*AccessDecision)(nil),                    // 57: keyferry.kms.v1.AccessDecision
+	(*GrantConstraints)(nil),                  // 58: keyferry.kms.v1.GrantConstraints
+	(*GrantListEntry)(nil),                    // 59: keyferry.kms.v1.GrantListEntry
+	(*ScheduleKeyDeletionRequest)(nil),        // 60: keyferry.kms.v1.ScheduleKeyDeletionRequest
+	(*CancelKeyDeletionRequest)(nil),          // 61: keyferry.kms.v1.CancelKeyDeletionRequest
+	(*GetKeyLastUsageRequest)(nil),            // 62: keyferry.kms.v1.GetKeyLastUsageRequest
+	(*EnableKeyRotationRequest)(nil),          // 63: keyferry.kms.v1.EnableKeyRotationRequest
+	(*DisableKeyRotationRequest)(nil),         // 64: keyferry.kms.v1.DisableKeyRotationRequest
+	(*GetKeyRotationStatusRequest)(nil),       // 65: keyferry.kms.v1.GetKeyRotationStatusRequest
+	(*RotateKeyOnDemandRequest)(nil),          // 66: keyferry.kms.v1.RotateKeyOnDemandRequest
+	(*ListKeyRotationsRequest)(nil),           // 67: keyferry.kms.v1.ListKeyRotationsRequest
+	(*GetParametersForImportRequest)(nil),     // 68: keyferry.kms.v1.GetParametersForImportRequest
+	(*ImportKeyMaterialRequest)(nil),          // 69: keyferry.kms.v1.ImportKeyMaterialRequest
+	(*DeleteImportedKeyMaterialRequest)(nil),  // 70: keyferry.kms.v1.DeleteImportedKeyMaterialRequest
+	(*ScheduleKeyDeletionResponse)(nil),       // 71: keyferry.kms.v1.ScheduleKeyDeletionResponse
+	(*CancelKeyDeletionResponse)(nil),         // 72: keyferry.kms.v1.CancelKeyDeletionResponse
+	(*GetKeyLastUsageResponse)(nil),           // 73: keyferry.kms.v1.GetKeyLastUsageResponse
+	(*EnableKeyRotationResponse)(nil),         // 74: keyferry.kms.v1.EnableKeyRotationResponse
+	(*DisableKeyRotationResponse)(nil),        // 75: keyferry.kms.v1.DisableKeyRotationResponse
+	(*GetKeyRotationStatusResponse)(nil),      // 76: keyferry.kms.v1.GetKeyRotationStatusResponse
+	(*RotateKeyOnDemandResponse)(nil),         // 77: keyferry.kms.v1.RotateKeyOnDemandResponse
+	(*ListKeyRotationsResponse)(nil),          // 78: keyferry.kms.v1.ListKeyRotationsResponse
+	(*GetParametersForImportResponse)(nil),    // 79: keyferry.kms.v1.GetParametersForImportResponse
+	(*ImportKeyMaterialResponse)(nil),         // 80: keyferry.kms.v1.ImportKeyMaterialResponse
+	(*DeleteImportedKeyMaterialResponse)(nil), // 81: keyferry.kms.v1.DeleteImportedKeyMaterialResponse
 }
 var file_keyferry_kms_v1_key_service_proto_depIdxs = []int32{
-	49, // 0: keyferry.kms.v1.CreateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
-	50, // 1: keyferry.kms.v1.CreateKeyResponse.key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
-	50, // 2: keyferry.kms.v1.DescribeKeyResponse.key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
-	51, // 3: keyferry.kms.v1.ListKeysResponse.keys:type_name -> keyferry.kms.v1.KeyListEntry
-	49, // 4: keyferry.kms.v1.ReplicateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
-	50, // 5: keyferry.kms.v1.ReplicateKeyResponse.replica_key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
-	49, // 6: keyferry.kms.v1.ReplicateKeyResponse.replica_tags:type_name -> keyferry.kms.v1.Tag
-	52, // 7: keyferry.kms.v1.ListReplicasResponse.replicas:type_name -> keyferry.kms.v1.Replica
-	53, // 8: keyferry.kms.v1.ListAliasesResponse.aliases:type_name -> keyferry.kms.v1.AliasListEntry
-	48, // 9: keyferry.kms.v1.ExplainAccessRequest.encryption_context:type_name -> keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntry
-	54, // 10: keyferry.kms.v1.ExplainAccessRequest.conditions:type_name -> keyferry.kms.v1.ConditionValues
-	55, // 11: keyferry.kms.v1.ExplainAccessResponse.decisions:type_name -> keyferry.kms.v1.AccessDecision
-	56, // 12: keyferry.kms.v1.CreateGrantRequest.constraints:type_name -> keyferry.kms.v1.GrantConstraints
-	57, // 13: keyferry.kms.v1.ListGrantsResponse.grants:type_name -> keyferry.kms.v1.GrantListEntry
-	57, // 14: keyferry.kms.v1.ListRetirableGrantsResponse.grants:type_name -> keyferry.kms.v1.GrantListEntry
-	49, // 15: keyferry.kms.v1.TagResourceRequest.tags:type_name -> keyferry.kms.v1.Tag
-	49, // 16: keyferry.kms.v1.ListResourceTagsResponse.tags:type_name -> keyferry.kms.v1.Tag
+	51, // 0: keyferry.kms.v1.CreateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
+	52, // 1: keyferry.kms.v1.CreateKeyResponse.key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
+	52, // 2: keyferry.kms.v1.DescribeKeyResponse.key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
+	53, // 3: keyferry.kms.v1.ListKeysResponse.keys:type_name -> keyferry.kms.v1.KeyListEntry
+	51, // 4: keyferry.kms.v1.ReplicateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
+	52, // 5: keyferry.kms.v1.ReplicateKeyResponse.replica_key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
+	51, // 6: keyferry.kms.v1.ReplicateKeyResponse.replica_tags:type_name -> keyferry.kms.v1.Tag
+	54, // 7: keyferry.kms.v1.ListReplicasResponse.replicas:type_name -> keyferry.kms.v1.Replica
+	55, // 8: keyferry.kms.v1.ListAliasesResponse.aliases:type_name -> keyferry.kms.v1.AliasListEntry
+	50, // 9: keyferry.kms.v1.ExplainAccessRequest.encryption_context:type_name -> keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntry
+	56, // 10: keyferry.kms.v1.ExplainAccessRequest.conditions:type_name -> keyferry.kms.v1.ConditionValues
+	57, // 11: keyferry.kms.v1.ExplainAccessResponse.decisions:type_name -> keyferry.kms.v1.AccessDecision
+	58, // 12: keyferry.kms.v1.CreateGrantRequest.constraints:type_name -> keyferry.kms.v1.GrantConstraints
+	59, // 13: keyferry.kms.v1.ListGrantsResponse.grants:type_name -> keyferry.kms.v1.GrantListEntry
+	59, // 14: keyferry.kms.v1.ListRetirableGrantsResponse.grants:type_name -> keyferry.kms.v1.GrantListEntry
+	51, // 15: keyferry.kms.v1.TagResourceRequest.tags:type_name -> keyferry.kms.v1.Tag
+	51, // 16: keyferry.kms.v1.ListResourceTagsResponse.tags:type_name -> keyferry.kms.v1.Tag
 	0,  // 17: keyferry.kms.v1.KeyService.CreateKey:input_type -> keyferry.kms.v1.CreateKeyRequest
 	2,  // 18: keyferry.kms.v1.KeyService.DescribeKey:input_type -> keyferry.kms.v1.DescribeKeyRequest
 	4,  // 19: keyferry.kms.v1.KeyService.ListKeys:input_type -> keyferry.kms.v1.ListKeysRequest
 	6,  // 20: keyferry.kms.v1.KeyService.EnableKey:input_type -> keyferry.kms.v1.EnableKeyRequest
 	8,  // 21: keyferry.kms.v1.KeyService.DisableKey:input_type -> keyferry.kms.v1.DisableKeyRequest
-	58, // 22: keyferry.kms.v1.KeyService.ScheduleKeyDeletion:input_type -> keyferry.kms.v1.ScheduleKeyDeletionRequest
-	59, // 23: keyferry.kms.v1.KeyService.CancelKeyDeletion:input_type -> keyferry.kms.v1.CancelKeyDeletionRequest
-	60, // 24: keyferry.kms.v1.KeyService.GetKeyLastUsage:input_type -> keyferry.kms.v1.GetKeyLastUsageRequest
-	61, // 25: keyferry.kms.v1.KeyService.EnableKeyRotation:input_type -> keyferry.kms.v1.EnableKeyRotationRequest
-	62, // 26: keyferry.kms.v1.KeyService.DisableKeyRotation:input_type -> keyferry.kms.v1.DisableKeyRotationRequest
-	63, // 27: keyferry.kms.v1.KeyService.GetKeyRotationStatus:input_type -> keyferry.kms.v1.GetKeyRotationStatusRequest
-	64, // 28: keyferry.kms.v1.KeyService.RotateKeyOnDemand:input_type -> keyferry.kms.v1.RotateKeyOnDemandRequest
-	65, // 29: keyferry.kms.v1.KeyService.ListKeyRotations:input_type -> keyferry.kms.v1.ListKeyRotationsRequest
-	66, // 30: keyferry.kms.v1.KeyService.GetParametersForImport:input_type -> keyferry.kms.v1.GetParametersForImportRequest
-	67, // 31: keyferry.kms.v1.KeyService.ImportKeyMaterial:input_type -> keyferry.kms.v1.ImportKeyMaterialRequest
-	68, // 32: keyferry.kms.v1.KeyService.DeleteImportedKeyMaterial:input_type -> keyferry.kms.v1.DeleteImportedKeyMaterialRequest
+	60, // 22: keyferry.kms.v1.KeyService.ScheduleKeyDeletion:input_type -> keyferry.kms.v1.ScheduleKeyDeletionRequest
+	61, // 23: keyferry.kms.v1.KeyService.CancelKeyDeletion:input_type -> keyferry.kms.v1.CancelKeyDeletionRequest
+	62, // 24: keyferry.kms.v1.KeyService.GetKeyLastUsage:input_type -> keyferry.kms.v1.GetKeyLastUsageRequest
+	63, // 25: keyferry.kms.v1.KeyService.EnableKeyRotation:input_type -> keyferry.kms.v1.EnableKeyRotationRequest
+	64, // 26: keyferry.kms.v1.KeyService.DisableKeyRotation:input_type -> keyferry.kms.v1.DisableKeyRotationRequest
+	65, // 27: keyferry.kms.v1.KeyService.GetKeyRotationStatus:input_type -> keyferry.kms.v1.GetKeyRotationStatusRequest
+	66, // 28: keyferry.kms.v1.KeyService.RotateKeyOnDemand:input_type -> keyferry.kms.v1.RotateKeyOnDemandRequest
+	67, // 29: keyferry.kms.v1.KeyService.ListKeyRotations:input_type -> keyferry.kms.v1.ListKeyRotationsRequest
+	68, // 30: keyferry.kms.v1.KeyService.GetParametersForImport:input_type -> keyferry.kms.v1.GetParametersForImportRequest
+	69, // 31: keyferry.kms.v1.KeyService.ImportKeyMaterial:input_type -> keyferry.kms.v1.ImportKeyMaterialRequest
+	70, // 32: keyferry.kms.v1.KeyService.DeleteImportedKeyMaterial:input_type -> keyferry.kms.v1.DeleteImportedKeyMaterialRequest
 	10, // 33: keyferry.kms.v1.KeyService.ReplicateKey:input_type -> keyferry.kms.v1.ReplicateKeyRequest
-	12, // 34: keyferry.kms.v1.KeyService.ListReplicas:input_type -> keyferry.kms.v1.ListReplicasRequest
-	14, // 35: keyferry.kms.v1.KeyService.CreateAlias:input_type -> keyferry.kms.v1.CreateAliasRequest
-	16, // 36: keyferry.kms.v1.KeyService.UpdateAlias:input_type -> keyferry.kms.v1.UpdateAliasRequest
-	18, // 37: keyferry.kms.v1.KeyService.DeleteAlias:input_type -> keyferry.kms.v1.DeleteAliasRequest
-	20, // 38: keyferry.kms.v1.KeyService.ListAliases:input_type -> keyferry.kms.v1.ListAliasesRequest
-	22, // 39: keyferry.kms.v1.KeyService.GetKeyPolicy:input_type -> keyferry.kms.v1.GetKeyPolicyRequest
-	24, // 40: keyferry.kms.v1.KeyService.PutKeyPolicy:input_type -> keyferry.kms.v1.PutKeyPolicyRequest
-	26, // 41: keyferry.kms.v1.KeyService.ListKeyPolicies:input_type -> keyferry.kms.v1.ListKeyPoliciesRequest
-	28, // 42: keyferry.kms.v1.KeyService.ExplainAccess:input_type -> keyferry.kms.v1.ExplainAccessRequest
-	30, // 43: keyferry.kms.v1.KeyService.CreateGrant:input_type -> keyferry.kms.v1.CreateGrantRequest
-	32, // 44: keyferry.kms.v1.KeyService.ListGrants:input_type -> keyferry.kms.v1.ListGrantsRequest
-	34, // 45: keyferry.kms.v1.KeyService.ListRetirableGrants:input_type -> keyferry.kms.v1.ListRetirableGrantsRequest
-	36, // 46: keyferry.kms.v1.KeyService.RetireGrant:input_type -> keyferry.kms.v1.RetireGrantRequest
-	38, // 47: keyferry.kms.v1.KeyService.RevokeGrant:input_type -> keyferry.kms.v1.RevokeGrantRequest
-	40, // 48: keyferry.kms.v1.KeyService.TagResource:input_type -> keyferry.kms.v1.TagResourceRequest
-	42, // 49: keyferry.kms.v1.KeyService.UntagResource:input_type -> keyferry.kms.v1.UntagResourceRequest
-	44, // 50: keyferry.kms.v1.KeyService.ListResourceTags:input_type -> keyferry.kms.v1.ListResourceTagsRequest
-	46, // 51: keyferry.kms.v1.KeyService.UpdateKeyDescription:input_type -> keyferry.kms.v1.UpdateKeyDescriptionRequest
-	1,  // 52: keyferry.kms.v1.KeyService.CreateKey:output_type -> keyferry.kms.v1.CreateKeyResponse
-	3,  // 53: keyferry.kms.v1.KeyService.DescribeKey:output_type -> keyferry.kms.v1.DescribeKeyResponse
-	5,  // 54: keyferry.kms.v1.KeyService.ListKeys:output_type -> keyferry.kms.v1.ListKeysResponse
-	7,  // 55: keyferry.kms.v1.KeyService.EnableKey:output_type -> keyferry.kms.v1.EnableKeyResponse
-	9,  // 56: keyferry.kms.v1.KeyService.DisableKey:output_type -> keyferry.kms.v1.DisableKeyResponse
-	69, // 57: keyferry.kms.v1.KeyService.ScheduleKeyDeletion:output_type -> keyferry.kms.v1.ScheduleKeyDeletionResponse
-	70, // 58: keyferry.kms.v1.KeyService.CancelKeyDeletion:output_type -> keyferry.kms.v1.CancelKeyDeletionResponse
-	71, // 59: keyferry.kms.v1.KeyService.GetKeyLastUsage:output_type -> keyferry.kms.v1.GetKeyLastUsageResponse
-	72, // 60: keyferry.kms.v1.KeyService.EnableKeyRotation:output_type -> keyferry.kms.v1.EnableKeyRotationResponse
-	73, // 61: keyferry.kms.v1.KeyService.DisableKeyRotation:output_type -> keyferry.kms.v1.DisableKeyRotationResponse
-	74, // 62: keyferry.kms.v1.KeyService.GetKeyRotationStatus:output_type -> keyferry.kms.v1.GetKeyRotationStatusResponse
-	75, // 63: keyferry.kms.v1.KeyService.RotateKeyOnDemand:output_type -> keyferry.kms.v1.RotateKeyOnDemandResponse
-	76, // 64: keyferry.kms.v1.KeyService.ListKeyRotations:output_type -> keyferry.kms.v1.ListKeyRotationsResponse
-	77, // 65: keyferry.kms.v1.KeyService.GetParametersForImport:output_type -> keyferry.kms.v1.GetParametersForImportResponse
-	78, // 66: keyferry.kms.v1.KeyService.ImportKeyMaterial:output_type -> keyferry.kms.v1.ImportKeyMaterialResponse
-	79, // 67: keyferry.kms.v1.KeyService.DeleteImportedKeyMaterial:output_type -> keyferry.kms.v1.DeleteImportedKeyMaterialResponse
-	11, // 68: keyferry.kms.v1.KeyService.ReplicateKey:output_type -> keyferry.kms.v1.ReplicateKeyResponse
-	13, // 69: keyferry.kms.v1.KeyService.ListReplicas:output_type -> keyferry.kms.v1.ListReplicasResponse
-	15, // 70: keyferry.kms.v1.KeyService.CreateAlias:output_type -> keyferry.kms.v1.CreateAliasResponse
-	17, // 71: keyferry.kms.v1.KeyService.UpdateAlias:output_type -> keyferry.kms.v1.UpdateAliasResponse
-	19, // 72: keyferry.kms.v1.KeyService.DeleteAlias:output_type -> keyferry.kms.v1.DeleteAliasResponse
-	21, // 73: keyferry.kms.v1.KeyService.ListAliases:output_type -> keyferry.kms.v1.ListAliasesResponse
-	23, // 74: keyferry.kms.v1.KeyService.GetKeyPolicy:output_type -> keyferry.kms.v1.GetKeyPolicyResponse
-	25, // 75: keyferry.kms.v1.KeyService.PutKeyPolicy:output_type -> keyferry.kms.v1.PutKeyPolicyResponse
-	27, // 76: keyferry.kms.v1.KeyService.ListKeyPolicies:output_type -> keyferry.kms.v1.ListKeyPoliciesResponse
-	29, // 77: keyferry.kms.v1.KeyService.ExplainAccess:output_type -> keyferry.kms.v1.ExplainAccessResponse
-	31, // 78: keyferry.kms.v1.KeyService.CreateGrant:output_type -> keyferry.kms.v1.CreateGrantResponse
-	33, // 79: keyferry.kms.v1.KeyService.ListGrants:output_type -> keyferry.kms.v1.ListGrantsResponse
-	35, // 80: keyferry.kms.v1.KeyService.ListRetirableGrants:output_type -> keyferry.kms.v1.ListRetirableGrantsResponse
-	37, // 81: keyferry.kms.v1.KeyService.RetireGrant:output_type -> keyferry.kms.v1.RetireGrantResponse
-	39, // 82: keyferry.kms.v1.KeyService.RevokeGrant:output_type -> keyferry.kms.v1.RevokeGrantResponse
-	41, // 83: keyferry.kms.v1.KeyService.TagResource:output_type -> keyferry.kms.v1.TagResourceResponse
-	43, // 84: keyferry.kms.v1.KeyService.UntagResource:output_type -> keyferry.kms.v1.UntagResourceResponse
-	45, // 85: keyferry.kms.v1.KeyService.ListResourceTags:output_type -> keyferry.kms.v1.ListResourceTagsResponse
-	47, // 86: keyferry.kms.v1.KeyService.UpdateKeyDescription:output_type -> keyferry.kms.v1.UpdateKeyDescriptionResponse
-	52, // [52:87] is the sub-list for method output_type
-	17, // [17:52] is the sub-list for method input_type
+	12, // 34: keyferry.kms.v1.KeyService.UpdatePrimaryRegion:input_type -> keyferry.kms.v1.UpdatePrimaryRegionRequest
+	14, // 35: keyferry.kms.v1.KeyService.ListReplicas:input_type -> keyferry.kms.v1.ListReplicasRequest
+	16, // 36: keyferry.kms.v1.KeyService.CreateAlias:input_type -> keyferry.kms.v1.CreateAliasRequest
+	18, // 37: keyferry.kms.v1.KeyService.UpdateAlias:input_type -> keyferry.kms.v1.UpdateAliasRequest
+	20, // 38: keyferry.kms.v1.KeyService.DeleteAlias:input_type -> keyferry.kms.v1.DeleteAliasRequest
+	22, // 39: keyferry.kms.v1.KeyService.ListAliases:input_type -> keyferry.kms.v1.ListAliasesRequest
+	24, // 40: keyferry.kms.v1.KeyService.GetKeyPolicy:input_type -> keyferry.kms.v1.GetKeyPolicyRequest
+	26, // 41: keyferry.kms.v1.KeyService.PutKeyPolicy:input_type -> keyferry.kms.v1.PutKeyPolicyRequest
+	28, // 42: keyferry.kms.v1.KeyService.ListKeyPolicies:input_type -> keyferry.kms.v1.ListKeyPoliciesRequest
+	30, // 43: keyferry.kms.v1.KeyService.ExplainAccess:input_type -> keyferry.kms.v1.ExplainAccessRequest
+	32, // 44: keyferry.kms.v1.KeyService.CreateGrant:input_type -> keyferry.kms.v1.CreateGrantRequest
+	34, // 45: keyferry.kms.v1.KeyService.ListGrants:input_type -> keyferry.kms.v1.ListGrantsRequest
+	36, // 46: keyferry.kms.v1.KeyService.ListRetirableGrants:input_type -> keyferry.kms.v1.ListRetirableGrantsRequest
+	38, // 47: keyferry.kms.v1.KeyService.RetireGrant:input_type -> keyferry.kms.v1.RetireGrantRequest
+	40, // 48: keyferry.kms.v1.KeyService.RevokeGrant:input_type -> keyferry.kms.v1.RevokeGrantRequest
+	42, // 49: keyferry.kms.v1.KeyService.TagResource:input_type -> keyferry.kms.v1.TagResourceRequest
+	44, // 50: keyferry.kms.v1.KeyService.UntagResource:input_type -> keyferry.kms.v1.UntagResourceRequest
+	46, // 51: keyferry.kms.v1.KeyService.ListResourceTags:input_type -> keyferry.kms.v1.ListResourceTagsRequest
+	48, // 52: keyferry.kms.v1.KeyService.UpdateKeyDescription:input_type -> keyferry.kms.v1.UpdateKeyDescriptionRequest
+	1,  // 53: keyferry.kms.v1.KeyService.CreateKey:output_type -> keyferry.kms.v1.CreateKeyResponse
+	3,  // 54: keyferry.kms.v1.KeyService.DescribeKey:output_type -> keyferry.kms.v1.DescribeKeyResponse
+	5,  // 55: keyferry.kms.v1.KeyService.ListKeys:output_type -> keyferry.kms.v1.ListKeysResponse
+	7,  // 56: keyferry.kms.v1.KeyService.EnableKey:output_type -> keyferry.kms.v1.EnableKeyResponse
+	9,  // 57: keyferry.kms.v1.KeyService.DisableKey:output_type -> keyferry.kms.v1.DisableKeyResponse
+	71, // 58: keyferry.kms.v1.KeyService.ScheduleKeyDeletion:output_type -> keyferry.kms.v1.ScheduleKeyDeletionResponse
+	72, // 59: keyferry.kms.v1.KeyService.CancelKeyDeletion:output_type -> keyferry.kms.v1.CancelKeyDeletionResponse
+	73, // 60: keyferry.kms.v1.KeyService.GetKeyLastUsage:output_type -> keyferry.kms.v1.GetKeyLastUsageResponse
+	74, // 61: keyferry.kms.v1.KeyService.EnableKeyRotation:output_type -> keyferry.kms.v1.EnableKeyRotationResponse
+	75, // 62: keyferry.kms.v1.KeyService.DisableKeyRotation:output_type -> keyferry.kms.v1.DisableKeyRotationResponse
+	76, // 63: keyferry.kms.v1.KeyService.GetKeyRotationStatus:output_type -> keyferry.kms.v1.GetKeyRotationStatusResponse
+	77, // 64: keyferry.kms.v1.KeyService.RotateKeyOnDemand:output_type -> keyferry.kms.v1.RotateKeyOnDemandResponse
+	78, // 65: keyferry.kms.v1.KeyService.ListKeyRotations:output_type -> keyferry.kms.v1.ListKeyRotationsResponse
+	79, // 66: keyferry.kms.v1.KeyService.GetParametersForImport:output_type -> keyferry.kms.v1.GetParametersForImportResponse
+	80, // 67: keyferry.kms.v1.KeyService.ImportKeyMaterial:output_type -> keyferry.kms.v1.ImportKeyMaterialResponse
+	81, // 68: keyferry.kms.v1.KeyService.DeleteImportedKeyMaterial:output_type -> keyferry.kms.v1.DeleteImportedKeyMaterialResponse
+	11, // 69: keyferry.kms.v1.KeyService.ReplicateKey:output_type -> keyferry.kms.v1.ReplicateKeyResponse
+	13, // 70: keyferry.kms.v1.KeyService.UpdatePrimaryRegion:output_type -> keyferry.kms.v1.UpdatePrimaryRegionResponse
+	15, // 71: keyferry.kms.v1.KeyService.ListReplicas:output_type -> keyferry.kms.v1.ListReplicasResponse
+	17, // 72: keyferry.kms.v1.KeyService.CreateAlias:output_type -> keyferry.kms.v1.CreateAliasResponse
+	19, // 73: keyferry.kms.v1.KeyService.UpdateAlias:output_type -> keyferry.kms.v1.UpdateAliasResponse
+	21, // 74: keyferry.kms.v1.KeyService.DeleteAlias:output_type -> keyferry.kms.v1.DeleteAliasResponse
+	23, // 75: keyferry.kms.v1.KeyService.ListAliases:output_type -> keyferry.kms.v1.ListAliasesResponse
+	25, // 76: keyferry.kms.v1.KeyService.GetKeyPolicy:output_type -> keyferry.kms.v1.GetKeyPolicyResponse
+	27, // 77: keyferry.kms.v1.KeyService.PutKeyPolicy:output_type -> keyferry.kms.v1.PutKeyPolicyResponse
+	29, // 78: keyferry.kms.v1.KeyService.ListKeyPolicies:output_type -> keyferry.kms.v1.ListKeyPoliciesResponse
+	31, // 79: keyferry.kms.v1.KeyService.ExplainAccess:output_type -> keyferry.kms.v1.ExplainAccessResponse
+	33, // 80: keyferry.kms.v1.KeyService.CreateGrant:output_type -> keyferry.kms.v1.CreateGrantResponse
+	35, // 81: keyferry.kms.v1.KeyService.ListGrants:output_type -> keyferry.kms.v1.ListGrantsResponse
+	37, // 82: keyferry.kms.v1.KeyService.ListRetirableGrants:output_type -> keyferry.kms.v1.ListRetirableGrantsResponse
+	39, // 83: keyferry.kms.v1.KeyService.RetireGrant:output_type -> keyferry.kms.v1.RetireGrantResponse
+	41, // 84: keyferry.kms.v1.KeyService.RevokeGrant:output_type -> keyferry.kms.v1.RevokeGrantResponse
+	43, // 85: keyferry.kms.v1.KeyService.TagResource:output_type -> keyferry.kms.v1.TagResourceResponse
+	45, // 86: keyferry.kms.v1.KeyService.UntagResource:output_type -> keyferry.kms.v1.UntagResourceResponse
+	47, // 87: keyferry.kms.v1.KeyService.ListResourceTags:output_type -> keyferry.kms.v1.ListResourceTagsResponse
+	49, // 88: keyferry.kms.v1.KeyService.UpdateKeyDescription:output_type -> keyferry.kms.v1.UpdateKeyDescriptionResponse
+	53, // [53:89] is the sub-list for method output_type
+	17, // [17:53] is the sub-list for method input_type
 	17, // [17:17] is the sub-list for extension type_name
 	17, // [17:17] is the sub-list for extension extendee
 	0,  // [0:17] is the sub-list for field type_name
@@ -3225,7 +3326,7 @@ func file_keyferry_kms_v1_key_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyferry_kms_v1_key_service_proto_rawDesc), len(file_keyferry_kms_v1_key_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -38,6 +38,7 @@ const (
 	KeyService_ImportKeyMaterial_FullMethodName         = "/keyferry.kms.v1.KeyService/ImportKeyMaterial"
 	KeyService_DeleteImportedKeyMaterial_FullMethodName = "/keyferry.kms.v1.KeyService/DeleteImportedKeyMaterial"
 	KeyService_ReplicateKey_FullMethodName              = "/keyferry.kms.v1.KeyService/ReplicateKey"
+	KeyService_UpdatePrimaryRegion_FullMethodName       = "/keyferry.kms.v1.KeyService/UpdatePrimaryRegion"
 	KeyService_ListReplicas_FullMethodName              = "/keyferry.kms.v1.KeyService/ListReplicas"
 	KeyService_CreateAlias_FullMethodName               = "/keyferry.kms.v1.KeyService/CreateAlias"
 	KeyService_UpdateAlias_FullMethodName               = "/keyferry.kms.v1.KeyService/UpdateAlias"
@@ -184,6 +185,16 @@ type KeyServiceClient interface {
 	// MalformedPolicyDocumentException, LimitExceededException, TagException,
 	// ValidationException (unknown Region).
 	ReplicateKey(ctx context.Context, in *ReplicateKeyRequest, opts ...grpc.CallOption) (*ReplicateKeyResponse, error)
+	// UpdatePrimaryRegion makes a replica key the primary key, and the primary key a replica key.
+	// It must be called in the primary key's Region, and needs kms:UpdatePrimaryRegion in both
+	// Regions for the same principal. It answers once the offer is durable here: both keys are
+	// then Updating until the other Region has taken over, and are used for cryptography all the
+	// while. DescribeKey shows how far it is.
+	//
+	// Errors: NotFoundException, InvalidArnException, DisabledException,
+	// KMSInvalidStateException, UnsupportedOperationException (not a multi-Region primary key),
+	// ValidationException (unknown Region).
+	UpdatePrimaryRegion(ctx context.Context, in *UpdatePrimaryRegionRequest, opts ...grpc.CallOption) (*UpdatePrimaryRegionResponse, error)
 	// ListReplicas returns, for each Region that has or is to have a multi-Region key, how far
 	// it has confirmed what the serving Region knows, and why not further. Needs kms:DescribeKey.
 	//
@@ -459,6 +470,16 @@ func (c *keyServiceClient) ReplicateKey(ctx context.Context, in *ReplicateKeyReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReplicateKeyResponse)
 	err := c.cc.Invoke(ctx, KeyService_ReplicateKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) UpdatePrimaryRegion(ctx context.Context, in *UpdatePrimaryRegionRequest, opts ...grpc.CallOption) (*UpdatePrimaryRegionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdatePrimaryRegionResponse)
+	err := c.cc.Invoke(ctx, KeyService_UpdatePrimaryRegion_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -771,6 +792,16 @@ type KeyServiceServer interface {
 	// MalformedPolicyDocumentException, LimitExceededException, TagException,
 	// ValidationException (unknown Region).
 	ReplicateKey(context.Context, *ReplicateKeyRequest) (*ReplicateKeyResponse, error)
+	// UpdatePrimaryRegion makes a replica key the primary key, and the primary key a replica key.
+	// It must be called in the primary key's Region, and needs kms:UpdatePrimaryRegion in both
+	// Regions for the same principal. It answers once the offer is durable here: both keys are
+	// then Updating until the other Region has taken over, and are used for cryptography all the
+	// while. DescribeKey shows how far it is.
+	//
+	// Errors: NotFoundException, InvalidArnException, DisabledException,
+	// KMSInvalidStateException, UnsupportedOperationException (not a multi-Region primary key),
+	// ValidationException (unknown Region).
+	UpdatePrimaryRegion(context.Context, *UpdatePrimaryRegionRequest) (*UpdatePrimaryRegionResponse, error)
 	// ListReplicas returns, for each Region that has or is to have a multi-Region key, how far
 	// it has confirmed what the serving Region knows, and why not further. Needs kms:DescribeKey.
 	//
@@ -932,6 +963,9 @@ func (UnimplementedKeyServiceServer) DeleteImportedKeyMaterial(context.Context, 
 }
 func (UnimplementedKeyServiceServer) ReplicateKey(context.Context, *ReplicateKeyRequest) (*ReplicateKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReplicateKey not implemented")
+}
+func (UnimplementedKeyServiceServer) UpdatePrimaryRegion(context.Context, *UpdatePrimaryRegionRequest) (*UpdatePrimaryRegionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdatePrimaryRegion not implemented")
 }
 func (UnimplementedKeyServiceServer) ListReplicas(context.Context, *ListReplicasRequest) (*ListReplicasResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListReplicas not implemented")
@@ -1310,6 +1344,24 @@ func _KeyService_ReplicateKey_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(KeyServiceServer).ReplicateKey(ctx, req.(*ReplicateKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_UpdatePrimaryRegion_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdatePrimaryRegionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).UpdatePrimaryRegion(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_UpdatePrimaryRegion_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).UpdatePrimaryRegion(ctx, req.(*UpdatePrimaryRegionRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1712,6 +1764,10 @@ var KeyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReplicateKey",
 			Handler:    _KeyService_ReplicateKey_Handler,
+		},
+		{
+			MethodName: "UpdatePrimaryRegion",
+			Handler:    _KeyService_UpdatePrimaryRegion_Handler,
 		},
 		{
 			MethodName: "ListReplicas",
