@@ -46,6 +46,7 @@ func (s *Service) deleteImported(ctx context.Context, c *call, id material.ID, c
 	entry.install.Lock() // no import of the same material at the same time
 	defer entry.install.Unlock()
 	var object hsm.ID
+	forgotten := false
 	_, err := s.change(ctx, c.key.ID, func(k *Key) error {
 		if err := s.still(c, k); err != nil {
 			return err
@@ -63,12 +64,19 @@ func (s *Service) deleteImported(ctx context.Context, c *call, id material.ID, c
 		if m.Import == MaterialPending {
 			return ErrUnchanged
 		}
-		return s.dropImported(ctx, k, id)
-	}, nil)
+		err := s.dropImported(ctx, k, id)
+		forgotten = k.Material(id) == nil
+		return err
+	}, func(tx *seal.Tx) error {
+		if !forgotten {
+			return nil // the row says what becomes of the object
+		}
+		return s.intendDestruction(tx, c.key.ID, object)
+	})
 	if err != nil || object == (hsm.ID{}) {
 		return id, err
 	}
-	s.wrappings.doom(object, c.key.ID)
+	s.wrappings.doom(object, forgotten)
 	return id, s.destroyDoomed(ctx, object)
 }
 
@@ -76,14 +84,18 @@ func (s *Service) deleteImported(ctx context.Context, c *call, id material.ID, c
 // current never encrypted anything, and is forgotten altogether.
 func (s *Service) dropImported(ctx context.Context, k *Key, id material.ID) error {
 	pending := k.pendingImport()
-	if k.Set != nil && pending != nil && pending.ID == id && k.Set.Acting() {
+	waits := pending != nil && pending.ID == id
+	if k.Set != nil && waits && k.Set.Primary() == s.self.Region {
 		if err := s.unlistImport(ctx, k); err != nil {
 			return err
 		}
 	}
-	if pending != nil && pending.ID == id {
+	m := k.Material(id)
+	switch {
+	case m == nil:
+	case waits || k.unlisted(*m):
 		k.Materials = slices.DeleteFunc(k.Materials, func(m Material) bool { return m.ID == id })
-	} else if m := k.Material(id); m != nil {
+	default:
 		m.Import, m.Lost, m.Expires, m.Expiration = MaterialPending, true, time.Time{}, ""
 		m.watch = &watch{}
 		m.watch.count.Store(m.Reserved)
@@ -98,8 +110,19 @@ func (s *Service) destroyDoomed(ctx context.Context, id hsm.ID) error {
 	if err := s.token.Destroy(ctx, id); err != nil {
 		return fmt.Errorf("destroying object %s of imported material: %w", id, err)
 	}
+	if s.wrappings.intended(id) {
+		if err := s.undoIntent(ctx, &write{intent: intent{object: id}}); err != nil {
+			return err
+		}
+	}
 	s.wrappings.gone(id)
 	return nil
+}
+
+// intendDestruction names an object that no row names any more, so that the next start
+// destroys it if this process does not.
+func (s *Service) intendDestruction(tx *seal.Tx, key arn.KeyID, object hsm.ID) error {
+	return tx.Put(kindIntent, object.String(), intent{by: byImport, key: key, object: object, begun: s.clock()}.encode())
 }
 
 // tidyImports does what time or a failure has left to do: wrapping keys that serve nothing
@@ -117,9 +140,12 @@ func (s *Service) tidyImports(ctx context.Context) error {
 const EventDeleteExpired = "DeleteExpiredKeyMaterial"
 
 // expiryDue returns when the first of the key's materials is to leave the token, or the zero
-// time: a day after it expired.
+// time: a day after it expired, and at once if it was given up before it was ever used.
 func (k *Key) expiryDue() (due time.Time) {
 	for _, m := range k.Materials {
+		if k.unlisted(m) {
+			return m.Created
+		}
 		if m.Import == MaterialImported && !m.Expires.IsZero() {
 			if d := m.Expires.Add(expiryGrace); due.IsZero() || d.Before(due) {
 				due = d
@@ -138,27 +164,38 @@ func (s *Service) expireDue(ctx context.Context, id arn.KeyID) error {
 	entry.install.Lock()
 	defer entry.install.Unlock()
 	gone := map[material.ID]hsm.ID{}
+	var forgotten []hsm.ID
 	k, err := s.change(ctx, id, func(k *Key) error {
 		for _, m := range slices.Clone(k.Materials) {
-			if m.Import != MaterialImported || !m.expired(s.clock().Add(-expiryGrace)) {
+			if m.Import != MaterialImported || !k.unlisted(m) && !m.expired(s.clock().Add(-expiryGrace)) {
 				continue
 			}
 			gone[m.ID] = m.Object
 			if err := s.dropImported(ctx, k, m.ID); err != nil {
 				return err
 			}
+			if k.Material(m.ID) == nil {
+				forgotten = append(forgotten, m.Object)
+			}
 		}
 		if len(gone) == 0 {
 			return ErrUnchanged
 		}
 		return nil
-	}, nil)
+	}, func(tx *seal.Tx) error {
+		for _, object := range forgotten {
+			if err := s.intendDestruction(tx, id, object); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("expiring material of key %s: %w", id, err)
 	}
 	var errs []error
 	for m, object := range gone {
-		s.wrappings.doom(object, id)
+		s.wrappings.doom(object, slices.Contains(forgotten, object))
 		err := s.destroyDoomed(ctx, object)
 		errs = append(errs, s.auditEvent(ctx, Cause{Event: EventDeleteExpired}, k.Account, id, map[string]string{"keyMaterialId": m.String()}, err))
 	}

@@ -136,7 +136,7 @@ func (s *Service) mayImport(k *Key, in ImportKeyMaterialInput) error {
 		return refuse(ErrIncorrectKeyMaterial, "No key material was ever imported into %s; import it with ImportType %s.", k.arn, NewKeyMaterial)
 	case in.ImportType == NewKeyMaterial && len(expected) > 0 && k.Spec != SymmetricDefault:
 		return refuse(ErrUnsupportedOperation, "%s has key spec %s, and so one key material for life; import the same again with ImportType %s.", k.arn, k.Spec, ExistingKeyMaterial)
-	case in.ImportType == NewKeyMaterial && k.Set != nil && !k.Set.Acting():
+	case in.ImportType == NewKeyMaterial && k.Set != nil && k.Set.Primary() != s.self.Region:
 		return refuse(ErrUnsupportedOperation, "New key material of %s is imported first in Region %s, where the primary key is; then import the same here with ImportType %s.", k.arn, k.Set.Primary(), ExistingKeyMaterial)
 	}
 	if in.KeyMaterialID == "" {

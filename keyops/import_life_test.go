@@ -71,6 +71,16 @@ func TestDeleteImported(t *testing.T) {
 	}
 }
 
+// refuseDestroy makes the token refuse to destroy objects.
+func refuseDestroy(r *keyopstest.Region) {
+	r.Fake.SetHook(func(c hsmtest.Call) hsmtest.Fault {
+		if c.Op == "Destroy" {
+			return hsmtest.Fault{Before: hsmtest.FailedNotApplied}
+		}
+		return hsmtest.Fault{}
+	})
+}
+
 // TestDeletedMaterialStaysGone: a token that refuses to destroy the object of deleted
 // material is asked again, and a process that dies before has a successor that asks.
 func TestDeletedMaterialStaysGone(t *testing.T) {
@@ -78,12 +88,7 @@ func TestDeletedMaterialStaysGone(t *testing.T) {
 		r := keyopstest.New(t, keyopstest.Options{})
 		k := external(t, r, keyops.CreateKeyInput{})
 		mustImport(t, r, k.ARN, random(32), nil)
-		r.Fake.SetHook(func(c hsmtest.Call) hsmtest.Fault {
-			if c.Op == "Destroy" {
-				return hsmtest.Fault{Before: hsmtest.FailedNotApplied}
-			}
-			return hsmtest.Fault{}
-		})
+		refuseDestroy(r)
 		in := keyops.DeleteImportedKeyMaterialInput{KeyID: k.ARN}
 		_, err := r.DeleteImportedKeyMaterial(t.Context(), admin(), in)
 		want(t, err, keyops.ErrKeyUnavailable, "")

@@ -66,13 +66,13 @@ func (w wrapping) open(now time.Time) bool {
 type wrappings struct {
 	mu     sync.Mutex
 	all    map[hsm.ID]wrapping
-	making map[hsm.ID]wrapping  // being generated: they count as well
-	busy   map[hsm.ID]bool      // an attempt is being made
-	doomed map[hsm.ID]arn.KeyID // objects of deleted or expired material
+	making map[hsm.ID]wrapping // being generated: they count as well
+	busy   map[hsm.ID]bool     // an attempt is being made
+	doomed map[hsm.ID]bool     // objects of deleted or expired material; true: an intent names it
 }
 
 func newWrappings() *wrappings {
-	return &wrappings{all: map[hsm.ID]wrapping{}, making: map[hsm.ID]wrapping{}, busy: map[hsm.ID]bool{}, doomed: map[hsm.ID]arn.KeyID{}}
+	return &wrappings{all: map[hsm.ID]wrapping{}, making: map[hsm.ID]wrapping{}, busy: map[hsm.ID]bool{}, doomed: map[hsm.ID]bool{}}
 }
 
 // reserve makes room for a wrapping key, within the bounds of its key and its account.
@@ -159,10 +159,16 @@ func (r *wrappings) over(now time.Time) []wrapping {
 	return list
 }
 
-func (r *wrappings) doom(id hsm.ID, key arn.KeyID) {
+func (r *wrappings) doom(id hsm.ID, intended bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.doomed[id] = key
+	r.doomed[id] = intended
+}
+
+func (r *wrappings) intended(id hsm.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.doomed[id]
 }
 
 func (r *wrappings) gone(id hsm.ID) {

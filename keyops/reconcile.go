@@ -147,7 +147,7 @@ func (s *Service) compare(ctx context.Context, k *Key, objects map[hsm.ID]hsm.Ob
 		switch {
 		case m.Import == MaterialPending:
 			if there { // the process ended before what its owner deleted was destroyed
-				s.wrappings.doom(m.Object, k.ID)
+				s.wrappings.doom(m.Object, false)
 			}
 		case !there && !m.Lost:
 			gone = append(gone, m.ID)

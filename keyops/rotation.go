@@ -255,7 +255,8 @@ func (s *Service) rotateImported(ctx context.Context, c *call, still func(*Key) 
 			return refuse(ErrInvalidState, "No available key material pending rotation for the key: %s.", k.arn)
 		}
 		if k.Set != nil {
-			return refuse(ErrUnsupportedOperation, "%s is a multi-Region key with imported key material, which cannot be rotated yet.", k.arn)
+			c.record.detail("keyMaterialId", m.ID.String())
+			return s.releaseImport(ctx, k)
 		}
 		k.makeCurrent(m.ID)
 		k.Rotations = append(k.Rotations, RotationEntry{Date: s.now(), Type: RotationOnDemand, Material: m.ID})

@@ -93,20 +93,23 @@ func (k *Key) historyOf(id material.ID) RotationsListEntry {
 // sharedHistory is what the primary key's Region says of a multi-Region key's materials.
 func (k *Key) sharedHistory(all bool) []RotationsListEntry {
 	var list []RotationsListEntry
-	for _, m := range k.Set.Listed() {
+	for i, m := range k.Set.Listed() {
 		e := k.historyOf(m.ID)
 		switch m.ID {
 		case k.Set.Current():
 			e.KeyMaterialState = MaterialCurrent
 		case k.Set.Pending():
 			e.KeyMaterialState = MaterialPendingRotation
+			if p, ok := k.Set.Progress(); ok && k.Origin == OriginExternal && len(p.Awaited) > 0 {
+				e.KeyMaterialState = MaterialPendingMultiRegionImportRotation
+			}
 		default:
 			e.KeyMaterialState = MaterialNonCurrent
 		}
-		turned := m.Released != 0 && (m.Reason == mrk.ReasonAutomatic || m.Reason == mrk.ReasonOnDemand)
+		turned := m.Released != 0 && (m.Reason == mrk.ReasonAutomatic || m.Reason == mrk.ReasonOnDemand || i > 0 && m.Reason == mrk.ReasonImport)
 		if turned {
 			e.RotationDate, e.RotationType = time.Unix(m.Released, 0).UTC(), RotationAutomatic
-			if m.Reason == mrk.ReasonOnDemand {
+			if m.Reason != mrk.ReasonAutomatic {
 				e.RotationType = RotationOnDemand
 			}
 		}

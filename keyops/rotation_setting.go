@@ -34,8 +34,8 @@ func (k *Key) rotation() Rotation {
 	if r.Enabled {
 		r.Next = r.Last.Add(time.Duration(r.Days) * day)
 	}
-	for _, m := range st.Materials {
-		if m.Reason == mrk.ReasonOnDemand {
+	for i, m := range st.Materials {
+		if m.Reason == mrk.ReasonOnDemand || i > 0 && m.Reason == mrk.ReasonImport && m.Released != 0 {
 			r.OnDemand++
 		}
 	}
