@@ -123,3 +123,14 @@ func (r *Region) now() time.Time {
 	}
 	return r.Options.Clock()
 }
+
+// MadeSince lists what was made in the Region since a time, whether it runs or not.
+func (r *Region) MadeSince(t testing.TB, since time.Time) ([]keyops.MadeMaterial, error) {
+	t.Helper()
+	db, err := sqlite.Open(t.Context(), sqlite.Config{Path: r.StorePath})
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	return keyops.Custody{Self: r.Descriptor, Token: r.Token, Seal: r.SealKey, Store: db}.Made(t.Context(), since)
+}
