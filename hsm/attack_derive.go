@@ -23,8 +23,11 @@ func planDerive(s scene, c calls) (plan []trial, _ error) {
 		number(pkcs11.CKA_VALUE_LEN, 16),
 	}
 	for _, v := range s.victims {
-		if v.spec.Usage == UsageAgree {
-			continue // deriving is what such a key is for
+		if v.spec.Usage == UsageAgree { // deriving is what such a key is for, with points on its curve
+			plan = append(plan, trial{v.name, "derive from it with a point off the curve", "C_DeriveKey", func(c calls) error {
+				return deriveOffCurve(s.p, c, v)
+			}})
+			continue
 		}
 		for _, code := range codes {
 			plan = append(plan, trial{v.name, fmt.Sprintf("derive from it by mechanism 0x%X", code), "C_DeriveKey", func(c calls) error {
@@ -40,6 +43,23 @@ func planDerive(s scene, c calls) (plan []trial, _ error) {
 		}
 	}
 	return plan, nil
+}
+
+// deriveOffCurve agrees with a point of another curve, whose group can be small: each answer
+// gives a few bits of the key away.
+func deriveOffCurve(p Profile, c calls, v victim) error {
+	point := basePoint(v.spec.Algorithm.Curve())
+	point[len(point)-1] ^= 1
+	m, err := p.ecdh(point)
+	if err != nil {
+		return err
+	}
+	h, err := c.deriveKey(m, v.h, agreedTemplate(16))
+	switch codeOf(wrapError("C_DeriveKey", err)) {
+	case pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED:
+		return pkcs11.Error(pkcs11.CKR_DATA_INVALID) // vague, and here the point is the one fault
+	}
+	return made(c, h, err)
 }
 
 // deriving gives a derivation mechanism a parameter of its own form.
