@@ -1,7 +1,6 @@
 package keyops
 
 import (
-	"crypto/ecdsa"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
@@ -36,12 +35,16 @@ func secp256k1Pair() (private, public []byte, err error) {
 		return nil, nil, err
 	}
 	defer k.Zero()
-	if public, err = spki.Marshal(&ecdsa.PublicKey{Curve: spki.Secp256k1(), X: k.PubKey().X(), Y: k.PubKey().Y()}); err != nil {
+	point := k.PubKey().SerializeUncompressed()
+	pub, err := spki.ParsePoint(spki.Secp256k1(), point)
+	if err != nil {
+		return nil, nil, err
+	}
+	if public, err = spki.Marshal(pub); err != nil {
 		return nil, nil, err
 	}
 	scalar := k.Serialize()
 	defer clear(scalar)
-	point := k.PubKey().SerializeUncompressed()
 	inner, err := asn1.Marshal(ecPrivateKey{1, scalar, asn1.BitString{Bytes: point, BitLength: 8 * len(point)}})
 	if err != nil {
 		return nil, nil, fmt.Errorf("encoding a private key: %w", err)

@@ -43,6 +43,10 @@ func TestEveryOperationInEveryState(t *testing.T) {
 					k.State = state
 					if external {
 						k.Origin = keyops.OriginExternal
+						k.Materials[0].Import, k.Materials[0].Expiration = keyops.MaterialImported, keyops.MaterialDoesNotExpire
+						if state == keystate.PendingImport {
+							k.Materials[0].Import = keyops.MaterialPending
+						}
 					}
 				})
 				if err != nil {
