@@ -12,7 +12,7 @@ LINT  := $(GO) tool -modfile=ci/tools/go.mod
 RACE := ./hsm/... ./keyops ./keyops/audit ./keyops/seal ./keyops/store/... ./replication/... ./gateway/...
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test race simulate lint generate generate-check tidy-check demo demo-boundary chaos bench clean
+.PHONY: help deps build test race simulate mutations lint generate generate-check tidy-check demo demo-boundary chaos bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,6 +37,9 @@ race: deps ## the packages in which goroutines share memory, under the race dete
 
 simulate: ## SCHEDULES=100000 schedules of three to five Regions under every fault; hours
 	$(GO) test -timeout 12h -count 1 -v -run 'TestSimulation$$' ./replication/simulation -schedules $(or $(SCHEDULES),100000) -seed $(or $(SEED),1)
+
+mutations: ## switch each guard of the replication rules off in turn, and demand that tests notice
+	$(GO) test -timeout 2h -count 1 -tags mutation -run 'TestMutations$$' ./keyops/mrk ./replication/simulation
 
 lint: ## formatting, vet, staticcheck, the repository's own rules, generated code
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.\(gw\.\)\?go$$')); \
