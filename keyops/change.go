@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/keystate"
@@ -68,6 +69,24 @@ func (s *Service) settle(ctx context.Context, old, k *Key) error {
 		k.followImports(s.clock())
 		return nil
 	}
+	if !k.Gone() {
+		k.follow(old, s.now())
+	}
+	own := mrk.OwnFacts{Held: k.Held(), Used: k.Used, KeyState: string(k.State), Spent: k.spent(), Deleted: k.Gone()}
+	if !k.DeletionDate.IsZero() {
+		own.Deleting = k.DeletionDate.Unix()
+	}
+	if m := k.Material(k.Current); m != nil && !m.Lost {
+		own.Current = k.Current
+	}
+	if _, err := k.Set.Reissue(ctx, s.Signer(), own); err != nil {
+		return fmt.Errorf("reissuing the member fact of key %s: %w", k.ID, err)
+	}
+	return nil
+}
+
+// follow draws the conclusions for this Region's key.
+func (k *Key) follow(old *Key, now time.Time) {
 	// Rule 9: who holds the material that the primary Region calls current encrypts with it,
 	// and has it among the used ones in the same transaction.
 	if current := k.Set.Current(); !current.IsZero() {
@@ -75,8 +94,9 @@ func (s *Service) settle(ctx context.Context, old, k *Key) error {
 			k.makeCurrent(current)
 		}
 	}
-	k.followImports(s.clock())
+	k.followImports(now)
 	k.handOver()
+	k.lastReplicaGone(now)
 	switch {
 	case k.Set.Told(): // rule 20: others know that this incarnation was deleted
 		k.State = keystate.PendingDeletion
@@ -95,17 +115,6 @@ func (s *Service) settle(ctx context.Context, old, k *Key) error {
 		k.unschedule()
 	}
 	k.recount()
-	own := mrk.OwnFacts{Held: k.Held(), Used: k.Used, KeyState: string(k.State), Spent: k.spent()}
-	if !k.DeletionDate.IsZero() {
-		own.Deleting = k.DeletionDate.Unix()
-	}
-	if m := k.Material(k.Current); m != nil && !m.Lost {
-		own.Current = k.Current
-	}
-	if _, err := k.Set.Reissue(ctx, s.Signer(), own); err != nil {
-		return fmt.Errorf("reissuing the member fact of key %s: %w", k.ID, err)
-	}
-	return nil
 }
 
 // handOver follows what becomes of a hand-over, at both of its ends, and of a primary key

@@ -44,40 +44,44 @@ func (s *Service) ScheduleKeyDeletion(ctx context.Context, caller Caller, in Sch
 			if err := s.still(c, k); err != nil {
 				return err
 			}
-			if err := deletable(k); err != nil {
+			to, err := s.pending(k)
+			if err != nil {
 				return err
 			}
-			if err := keystate.Transition(k.State, keystate.PendingDeletion); err != nil {
+			if err := keystate.Transition(k.State, to); err != nil {
 				return refuse(ErrInvalidState, "%s cannot be deleted now.", k.arn)
 			}
-			k.State, k.PendingDays = keystate.PendingDeletion, in.PendingWindowInDays
-			k.DeletionDate = s.now().Add(time.Duration(in.PendingWindowInDays) * day)
+			k.State, k.PendingDays = to, in.PendingWindowInDays
+			if to == keystate.PendingDeletion {
+				k.DeletionDate = s.now().Add(time.Duration(in.PendingWindowInDays) * day)
+			}
 			return nil
 		}, nil)
 		if err != nil {
 			return ScheduleKeyDeletionOutput{}, err
 		}
-		c.record.detail("deletionDate", now.DeletionDate.Format(time.RFC3339))
+		if !now.DeletionDate.IsZero() {
+			c.record.detail("deletionDate", now.DeletionDate.Format(time.RFC3339))
+		}
 		return ScheduleKeyDeletionOutput{
 			KeyID: now.arn, KeyState: string(now.State), DeletionDate: now.DeletionDate, PendingWindowInDays: now.PendingDays,
 		}, nil
 	})
 }
 
-// deletable refuses a shared key that other Regions have, or had: the rules by which a
-// replica key and a primary key with replica keys are deleted (22 to 24) ask those Regions
-// first, so that nothing destroys the last copy of a material.
-func deletable(k *Key) error {
-	if k.Set == nil {
-		return nil
+// pending returns the state that begins a key's deletion. That of a primary key begins
+// when its last replica key is deleted.
+func (s *Service) pending(k *Key) (keystate.State, error) {
+	if k.Set == nil || k.Set.Primary() != s.self.Region {
+		return keystate.PendingDeletion, nil
 	}
 	if !k.Set.Acting() {
-		return refuse(ErrUnsupportedOperation, "%s cannot be deleted: it does not act as the primary key of its multi-Region key, and replica keys cannot be deleted yet. Disable it instead.", k.arn)
+		return "", s.unmanaged(k, mrk.ErrNotPrimary)
 	}
-	if others := k.Set.Audience(); len(others) > 0 {
-		return refuse(ErrUnsupportedOperation, "%s cannot be deleted: it was replicated to Region %s, and such keys cannot be deleted yet. Disable it instead.", k.arn, others[0])
+	if k.hasReplicas() {
+		return keystate.PendingReplicaDeletion, nil
 	}
-	return nil
+	return keystate.PendingDeletion, nil
 }
 
 // CancelKeyDeletion takes a scheduled deletion back. The key stays Disabled.
@@ -110,8 +114,11 @@ const EventDeleteKey = "DeleteKey"
 
 // deletionDue returns when the key is to be deleted, or the zero time.
 func (k *Key) deletionDue() time.Time {
-	if k.State != keystate.PendingDeletion {
+	switch {
+	case k.State != keystate.PendingDeletion || k.Gone():
 		return time.Time{}
+	case k.Set != nil && k.Set.Told() && k.DeletionDate.IsZero():
+		return k.Created // it was deleted before, in a past that this Region was restored from
 	}
 	return k.DeletionDate
 }
@@ -122,8 +129,11 @@ func (k *Key) deletionDue() time.Time {
 // what the token refuses is tried again.
 func (s *Service) deleteDue(ctx context.Context, id arn.KeyID) error {
 	k := s.view.key(id)
-	if k == nil || k.deletionDue().IsZero() || deletable(k) != nil {
+	if k == nil || k.deletionDue().IsZero() {
 		return nil
+	}
+	if k.Set != nil {
+		return s.deleteShared(ctx, k)
 	}
 	cause := Cause{Event: EventDeleteKey}
 	details := map[string]string{"deletionDate": k.DeletionDate.Format(time.RFC3339)}
@@ -142,8 +152,8 @@ func (s *Service) deleteDue(ctx context.Context, id arn.KeyID) error {
 	return nil
 }
 
-// entomb puts a tombstone in the place of the key's row. Aliases, grants, marks and what is
-// known of its use go with it.
+// entomb puts a tombstone in the place of the key's row. Aliases, grants and what is known of
+// its use go with it.
 func (s *Service) entomb(ctx context.Context, id arn.KeyID) (tombstone, error) {
 	e := s.view.entry(id)
 	if e == nil {
@@ -157,33 +167,13 @@ func (s *Service) entomb(ctx context.Context, id arn.KeyID) (tombstone, error) {
 	if k == nil || k.deletionDue().IsZero() || s.now().Before(k.deletionDue()) {
 		return tombstone{}, ErrUnchanged
 	}
-	if err := deletable(k); err != nil {
-		return tombstone{}, err
-	}
 	t := tombstone{account: k.Account}
 	for _, m := range k.Materials {
 		t.objects = append(t.objects, m.Object) // of lost ones, too: they may come back
 	}
-	if k.Set != nil {
-		set := k.Set.Clone()
-		if err := set.BeginSetDestruction(mrk.Contact{}, mrk.Nonce{}, nil); err != nil {
-			return tombstone{}, fmt.Errorf("deciding the destruction of key %s: %w", id, err)
-		}
-		final := mrk.OwnFacts{Used: k.Used, KeyState: string(k.State), Deleted: true}
-		if _, err := set.Reissue(ctx, s.Signer(), final); err != nil {
-			return tombstone{}, fmt.Errorf("signing that key %s is deleted: %w", id, err)
-		}
-		t.incarnation, t.set = set.Incarnation(), set.Marshal()
-	}
 	s.commits.Lock()
 	defer s.commits.Unlock()
-	marks := s.marks.of(id)
 	err := s.update(ctx, func(tx *seal.Tx) error {
-		for _, m := range marks {
-			if err := tx.Delete(store.KindMark, m.row()); err != nil && !errors.Is(err, store.ErrNotFound) {
-				return err
-			}
-		}
 		if err := tx.Delete(kindUsage, string(id)); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
@@ -196,9 +186,6 @@ func (s *Service) entomb(ctx context.Context, id arn.KeyID) (tombstone, error) {
 		return tombstone{}, fmt.Errorf("storing the tombstone of key %s: %w", id, err)
 	}
 	s.view.remove(k)
-	for _, m := range marks {
-		s.marks.clear(m.Key, m.Peer)
-	}
 	return t, nil
 }
 

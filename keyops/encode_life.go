@@ -20,13 +20,14 @@ func (m *Material) imports() bool {
 
 // lives reports whether the row says anything of deletion, rotation or imports.
 func (k *Key) lives() bool {
-	return !k.DeletionDate.IsZero() || k.PendingDays != 0 || k.Rotation != Rotation{} || len(k.Rotations) > 0 ||
+	return !k.DeletionDate.IsZero() || !k.Deleted.IsZero() || k.PendingDays != 0 || k.Rotation != Rotation{} || len(k.Rotations) > 0 ||
 		slices.ContainsFunc(k.Materials, func(m Material) bool { return m.imports() })
 }
 
 // encodeLife writes what schemaLife adds, with one entry for every material.
 func encodeLife(w *wire.Writer, k *Key) {
 	writeTime(w, k.DeletionDate)
+	writeTime(w, k.Deleted)
 	w.Uint(uint64(k.PendingDays))
 	w.Bool(k.Rotation.Enabled)
 	w.Uint(uint64(k.Rotation.Days))
@@ -48,7 +49,7 @@ func encodeLife(w *wire.Writer, k *Key) {
 }
 
 func decodeLife(r *wire.Reader, k *Key) {
-	k.DeletionDate, k.PendingDays = readTime(r), readCount(r)
+	k.DeletionDate, k.Deleted, k.PendingDays = readTime(r), readTime(r), readCount(r)
 	k.Rotation = Rotation{Enabled: r.Bool(), Days: readCount(r), Last: readTime(r), Next: readTime(r), OnDemand: readCount(r)}
 	for range r.Count(maxRotations) {
 		e := RotationEntry{Date: readTime(r), Type: RotationType(r.String(32))}
@@ -77,6 +78,8 @@ func (k *Key) checkLife() string {
 	switch {
 	case !k.DeletionDate.IsZero() && (k.State != keystate.PendingDeletion || k.PendingDays == 0):
 		return "deletion date out of place"
+	case k.Gone() && (k.Set == nil || k.State != keystate.PendingDeletion):
+		return "deleted, and of a kind that leaves no row"
 	case k.PendingDays < 0 || k.PendingDays != 0 && k.State != keystate.PendingDeletion && k.State != keystate.PendingReplicaDeletion:
 		return "waiting period of a deletion out of place"
 	case k.Rotation.Enabled != !k.Rotation.Next.IsZero() || k.Rotation.Enabled && k.Rotation.Days == 0 || k.Rotation.Days < 0 || k.Rotation.OnDemand < 0:

@@ -45,6 +45,9 @@ type Key struct {
 	PendingDays  int             // waiting period of a deletion that is scheduled; else 0
 	Rotation     Rotation        // of a single-Region key; that of a shared key is in its Set
 	Rotations    []RotationEntry // of a single-Region key, oldest first
+	// Deleted is when a multi-Region key was deleted here; zero while it exists. Its row stays
+	// for what the other Regions have to hear, and so that nothing brings it back.
+	Deleted time.Time
 
 	policy   *policy.Policy // of parsed, which is Policy unless that has just changed
 	parsed   []byte

@@ -25,10 +25,8 @@ const (
 // tombstone is what stays of a deleted key: its ID, so that it is never used again, and the
 // objects that must not exist any more. Deletion writes it; the start obeys it.
 type tombstone struct {
-	account     arn.Account
-	incarnation uint64 // of a multi-Region key; else 0
-	objects     []hsm.ID
-	set         []byte // facts of a multi-Region key, among them this Region's own final word
+	account arn.Account
+	objects []hsm.ID
 }
 
 const tombstoneSchema = 1
@@ -37,12 +35,10 @@ func (t tombstone) encode() []byte {
 	var w wire.Writer
 	w.Uint(tombstoneSchema)
 	w.String(string(t.account))
-	w.Uint(t.incarnation)
 	w.Count(len(t.objects))
 	for _, id := range t.objects {
 		w.Bytes(id[:])
 	}
-	w.Bytes(t.set)
 	return w.Out()
 }
 
@@ -51,13 +47,12 @@ func decodeTombstone(body []byte) (tombstone, error) {
 	if v := r.Uint(); v != tombstoneSchema {
 		r.Fail("tombstone of schema %d", v)
 	}
-	t := tombstone{account: arn.Account(r.String(12)), incarnation: r.Uint()}
+	t := tombstone{account: arn.Account(r.String(12))}
 	for range r.Count(maxMaterials) {
 		var id hsm.ID
 		r.Fixed(id[:])
 		t.objects = append(t.objects, id)
 	}
-	t.set = r.Bytes(maxSet)
 	if err := r.Done(); err != nil {
 		return tombstone{}, fmt.Errorf("decoding a tombstone: %w", err)
 	}

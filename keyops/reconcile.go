@@ -59,6 +59,9 @@ func (s *Service) reconcile(ctx context.Context) error {
 			return fmt.Errorf("key %s: %w", k.ID, err)
 		}
 	}
+	if err := s.destroyAgain(ctx, objects); err != nil {
+		return err
+	}
 	if err := s.orphans(ctx, objects, st.tombstones); err != nil {
 		return err
 	}

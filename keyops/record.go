@@ -154,7 +154,7 @@ func (s *Service) event(cause Cause, claimed arn.Account, id arn.KeyID, details 
 		r.Details["peer"] = string(cause.Peer)
 	}
 	account := claimed
-	if k := s.view.key(id); k != nil {
+	if k := s.view.fact(id); k != nil {
 		account = k.Account
 	}
 	r.Resources = []audit.Resource{{KeyID: string(id), ARN: s.keyARN(account, id)}}

@@ -71,6 +71,9 @@ type Peers interface {
 	// CheckPrimary asks another Region now whether it would take the primary key over, with
 	// errors as CheckReplica's.
 	CheckPrimary(ctx context.Context, to region.Name, claim PrimaryClaim) error
+	// Confirm asks another Region now what it is to a key and what it holds of it, and what
+	// time it is there. The error wraps ErrPeerUnreachable if there is no answer.
+	Confirm(ctx context.Context, to region.Name, q mrk.Question) (mrk.Confirmation, time.Time, error)
 	// Contact returns whom this Region has heard about a key.
 	Contact(arn.KeyID) mrk.Contact
 }

@@ -45,10 +45,11 @@ type ReplicaClaim struct {
 // Self returns this Region's descriptor.
 func (s *Service) Self() region.Descriptor { return s.self }
 
-// SharedKeys lists the multi-Region keys that are known here, ordered by ID.
+// SharedKeys lists the multi-Region keys that are known here, deleted ones included, ordered
+// by ID.
 func (s *Service) SharedKeys() []arn.KeyID {
 	var ids []arn.KeyID
-	for _, k := range s.view.all() {
+	for _, k := range s.view.facts() {
 		if k.Set != nil {
 			ids = append(ids, k.ID)
 		}
@@ -62,7 +63,7 @@ func (s *Service) SharedVersion() uint64 { return s.view.shared.Load() }
 // SharedKey returns a snapshot of a multi-Region key, which must not be changed, or
 // ErrNotFound.
 func (s *Service) SharedKey(id arn.KeyID) (*Key, error) {
-	k := s.view.key(id)
+	k := s.view.fact(id)
 	if k == nil || k.Set == nil {
 		if why := s.view.unreadable(id); why != nil {
 			return nil, why
@@ -126,7 +127,7 @@ func (s *Service) checkReplica(claim ReplicaClaim) error {
 	if s.replicationDenied(&a, claim) {
 		return refuse(ErrAccessDenied, "User: %s is denied kms:ReplicateKey from Region %s to Region %s by an identity policy there.", p, claim.Source, s.self.Region)
 	}
-	if s.view.entry(claim.Key) != nil || s.view.unreadable(claim.Key) != nil {
+	if s.view.key(claim.Key) != nil || s.view.unreadable(claim.Key) != nil {
 		return refuse(ErrAlreadyExists, "Key %s exists in Region %s already.", claim.Key, s.self.Region)
 	}
 	if !claim.Key.MultiRegion() {
@@ -173,6 +174,13 @@ func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk
 		Description: claim.Description, Policy: w.policy, Tags: w.tags,
 		Created: s.clock().UTC(), State: keystate.Creating, Set: set.Clone(),
 	}
+	// A replica that was deleted here, and is asked for again, takes the place of the old row.
+	var old *Key
+	if e := s.view.entry(k.ID); e != nil {
+		e.change.Lock()
+		defer e.change.Unlock()
+		old = e.key.Load()
+	}
 	if err := s.settle(ctx, nil, k); err != nil {
 		return err
 	}
@@ -181,14 +189,14 @@ func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk
 	}
 	return s.commit(ctx, func(*seal.Tx) error {
 		// Asked again where nobody can come between.
-		if s.view.entry(k.ID) != nil {
+		if s.view.fact(k.ID) != old || old != nil && !old.Gone() {
 			return refuse(ErrAlreadyExists, "Key %s exists in Region %s already.", k.ID, s.self.Region)
 		}
 		if err := s.underPeerQuota(claim.Source); err != nil {
 			return err
 		}
 		return s.underQuota(k.Account)
-	}, pair{now: k})
+	}, pair{old, k})
 }
 
 // Signer signs statements in this Region's name, in the token.

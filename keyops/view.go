@@ -49,8 +49,16 @@ func newView() *view {
 	}
 }
 
-// key returns the key's newest snapshot, or nil.
+// key returns the key's newest snapshot, or nil if there is none, or none any more.
 func (v *view) key(id arn.KeyID) *Key {
+	if k := v.fact(id); k != nil && !k.Gone() {
+		return k
+	}
+	return nil
+}
+
+// fact is key for those who also have to know of multi-Region keys that are deleted here.
+func (v *view) fact(id arn.KeyID) *Key {
 	if e := v.entry(id); e != nil {
 		return e.key.Load()
 	}
@@ -116,6 +124,10 @@ func (v *view) publishLocked(k *Key) {
 	if e == nil {
 		e = &entry{}
 		v.entries[k.ID] = e
+	}
+	if k.Gone() {
+		v.keys[k.Account] = remove(v.keys[k.Account], k.ID)
+	} else {
 		v.keys[k.Account] = insert(v.keys[k.Account], k.ID)
 	}
 	old := e.key.Swap(k)
@@ -218,9 +230,14 @@ func (v *view) retirableAfter(principal string, after grantRef, limit int) ([]gr
 	return page(v.retires[principal], after, limit)
 }
 
-// all returns the newest snapshot of every key. It is for the start and for replication,
-// not for requests.
+// all returns the newest snapshot of every key that exists. It is for the start and for
+// replication, not for requests.
 func (v *view) all() []*Key {
+	return slices.DeleteFunc(v.facts(), (*Key).Gone)
+}
+
+// facts is all with the multi-Region keys that are deleted here.
+func (v *view) facts() []*Key {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	keys := make([]*Key, 0, len(v.entries))

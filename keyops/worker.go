@@ -25,6 +25,7 @@ func dueWorks() []dueWork {
 	return []dueWork{
 		{"deletion", true, (*Key).deletionDue, (*Service).deleteDue},
 		{"expiry", true, (*Key).expiryDue, (*Service).expireDue},
+		{"burial", false, (*Key).burialDue, (*Service).buryShared},
 		{"rotation", false, (*Key).nextRotation, (*Service).rotateDue},
 	}
 }
@@ -100,7 +101,7 @@ func (s *Service) Work(ctx context.Context) error {
 	now := s.now()
 	for _, id := range s.view.dueAt(now) {
 		for _, w := range dueWorks() {
-			k := s.view.key(id)
+			k := s.view.fact(id)
 			if k == nil || w.destroys && s.guard.hold > 0 {
 				continue
 			}

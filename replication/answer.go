@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -153,7 +152,7 @@ func (r *Replicator) answerFacts(ctx context.Context, keys Keys, p *peer, m enve
 }
 
 // admit makes the replica that the primary Region asks for (rule 3).
-func (r *Replicator) admit(ctx context.Context, keys Keys, p *peer, f factsBody) error {
+func (r *Replicator) admit(ctx context.Context, keys Keys, f factsBody) error {
 	if f.request == nil {
 		return nil // whoever is to send the request will
 	}
@@ -161,23 +160,40 @@ func (r *Replicator) admit(ctx context.Context, keys Keys, p *peer, f factsBody)
 	if err != nil {
 		return fmt.Errorf("joining key %s: %w", f.key, err)
 	}
-	principal, err := arn.ParsePrincipal(f.request.Principal)
+	return r.makeReplica(ctx, keys, set, *f.request)
+}
+
+// readmit makes a replica again that was deleted here. A request that is not for a new
+// incarnation is an old one, and says nothing.
+func (r *Replicator) readmit(ctx context.Context, keys Keys, gone *keyops.Key, req mrk.CreateRequest) error {
+	if req.Incarnation <= gone.Set.Incarnation() {
+		return nil
+	}
+	set := gone.Set.Clone()
+	if err := set.Admit(r.signed, req); err != nil {
+		return fmt.Errorf("joining key %s again: %w", gone.ID, err)
+	}
+	return r.makeReplica(ctx, keys, set, req)
+}
+
+func (r *Replicator) makeReplica(ctx context.Context, keys Keys, set *mrk.Set, req mrk.CreateRequest) error {
+	principal, err := arn.ParsePrincipal(req.Principal)
 	if err != nil {
-		return fmt.Errorf("joining key %s: %w: %w", f.key, mrk.ErrRequest, err)
+		return fmt.Errorf("joining key %s: %w: %w", set.Key(), mrk.ErrRequest, err)
 	}
 	st := set.State()
 	claim := keyops.ReplicaClaim{
-		Source: f.request.Source, Key: f.key, Account: st.Account, Principal: principal,
+		Source: req.Source, Key: set.Key(), Account: st.Account, Principal: principal,
 		Spec: keyops.KeySpec(st.Spec), Usage: keyops.KeyUsage(st.Usage), Origin: keyops.Origin(st.Origin),
-		Policy: f.request.Policy, Description: f.request.Description,
-		Materials: len(set.Listed()), CorrelationID: f.request.CorrelationID,
+		Policy: req.Policy, Description: req.Description,
+		Materials: len(set.Listed()), CorrelationID: req.CorrelationID,
 	}
-	for _, t := range f.request.Tags {
+	for _, t := range req.Tags {
 		claim.Tags = append(claim.Tags, keyops.Tag(t))
 	}
 	err = keys.AdmitReplica(ctx, claim, set)
 	if errors.Is(err, keyops.ErrAlreadyExists) {
-		if _, known := keys.SharedKey(f.key); known == nil {
+		if _, known := keys.SharedKey(set.Key()); known == nil {
 			return nil // the same request came twice at once
 		}
 	}
@@ -203,26 +219,4 @@ func decision(err error) ([]byte, error) {
 		return checkAnswer{refused.Reason, clip(refused.Message, 4096)}.marshal(), nil
 	}
 	return nil, err
-}
-
-// answerConfirm says what this Region is to a key at this moment. The nonce of the message,
-// repeated in the signed answer, is what makes it fresh.
-func (r *Replicator) answerConfirm(keys Keys, p *peer, body []byte) ([]byte, error) {
-	c, err := parseConfirm(body)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errMessage, err)
-	}
-	k, err := keys.SharedKey(c.key)
-	if errors.Is(err, keyops.ErrNotFound) || err == nil && !k.Set.Concerns(p.pin.Region) {
-		return confirmAnswer{}.marshal(), nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	a := confirmAnswer{known: true, acting: k.Set.Acting(), holds: true}
-	held := k.Held()
-	for _, id := range c.ids {
-		a.holds = a.holds && slices.Contains(held, id)
-	}
-	return a.marshal(), nil
 }

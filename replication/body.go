@@ -5,7 +5,6 @@ import (
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
-	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
@@ -291,60 +290,6 @@ func parseCheckAnswer(p []byte) (checkAnswer, error) {
 	c := checkAnswer{reason: keyops.Reason(r.String(maxKind)), message: r.String(8192)}
 	if err := r.Done(); err != nil {
 		return c, fmt.Errorf("parsing answer to a check-replica message: %w", err)
-	}
-	return c, nil
-}
-
-// confirmBody asks for materials of a key.
-type confirmBody struct {
-	key arn.KeyID
-	ids []material.ID
-}
-
-func (c confirmBody) marshal() []byte {
-	var w wire.Writer
-	w.String(string(c.key))
-	w.Count(len(c.ids))
-	for _, id := range c.ids {
-		w.Bytes(id[:])
-	}
-	return w.Out()
-}
-
-func parseConfirm(p []byte) (confirmBody, error) {
-	r := wire.NewReader(p)
-	c := confirmBody{key: decodeKey(r)}
-	for range r.Count(mrk.MaxMaterials) {
-		var id material.ID
-		r.Fixed(id[:])
-		c.ids = append(c.ids, id)
-	}
-	if err := r.Done(); err != nil {
-		return c, fmt.Errorf("parsing confirm-held message: %w", err)
-	}
-	return c, nil
-}
-
-// confirmAnswer says what the answering Region is to the key at this moment.
-type confirmAnswer struct {
-	known  bool // it knows the key, be it deleted
-	acting bool // it acts as the primary Region
-	holds  bool // it holds everything that was asked for
-}
-
-func (c confirmAnswer) marshal() []byte {
-	var w wire.Writer
-	w.Bool(c.known)
-	w.Bool(c.acting)
-	w.Bool(c.holds)
-	return w.Out()
-}
-
-func parseConfirmAnswer(p []byte) (confirmAnswer, error) {
-	r := wire.NewReader(p)
-	c := confirmAnswer{known: r.Bool(), acting: r.Bool(), holds: r.Bool()}
-	if err := r.Done(); err != nil {
-		return c, fmt.Errorf("parsing answer to a confirm-held message: %w", err)
 	}
 	return c, nil
 }

@@ -60,9 +60,9 @@ type Answer struct {
 	Told     bool // it carries facts
 	Reason   string
 	Keys     int // entries of an answer to a digest
-	Known    bool
+	Exists   bool
 	Acting   bool
-	Holds    bool
+	Held     int // of the materials that were asked for
 	BodySize int
 }
 
@@ -85,8 +85,8 @@ func (r *Replicator) Read(from region.Name, b []byte) (Answer, error) {
 		}
 		return a, err
 	case kindConfirm:
-		c, err := parseConfirmAnswer(e.body)
-		a.Known, a.Acting, a.Holds = c.known, c.acting, c.holds
+		c, err := parseConfirmAnswer(e.body, from)
+		a.Exists, a.Acting, a.Held = c.Exists, c.Acting, len(c.Held)
 		return a, err
 	}
 	return a, nil
@@ -155,12 +155,20 @@ var Parsers = map[string]func([]byte) (again []byte, err error){
 	"check":        func(b []byte) ([]byte, error) { c, err := parseCheck(b, ""); return c.marshal(), err },
 	"check answer": func(b []byte) ([]byte, error) { c, err := parseCheckAnswer(b); return c.marshal(), err },
 	"confirm":      func(b []byte) ([]byte, error) { c, err := parseConfirm(b); return c.marshal(), err },
-	"confirmation": func(b []byte) ([]byte, error) { c, err := parseConfirmAnswer(b); return c.marshal(), err },
-	"TLS claim":    func(b []byte) ([]byte, error) { c, err := parseTLSClaim(b); return c.payload(), err },
+	"confirmation": func(b []byte) ([]byte, error) {
+		c, err := parseConfirmAnswer(b, "")
+		return confirmAnswer{c}.marshal(), err
+	},
+	"check primary": func(b []byte) ([]byte, error) { c, err := parseCheckPrimary(b, ""); return c.marshal(), err },
+	"offer":         func(b []byte) ([]byte, error) { o, err := parseOffer(b); return o.marshal(), err },
+	"offer answer":  func(b []byte) ([]byte, error) { a, err := parseOfferAnswer(b); return a.marshal(), err },
+	"TLS claim":     func(b []byte) ([]byte, error) { c, err := parseTLSClaim(b); return c.payload(), err },
 }
 
 // ConfirmBody is the body of a confirm-held message.
-func ConfirmBody(key arn.KeyID, ids ...material.ID) []byte { return confirmBody{key, ids}.marshal() }
+func ConfirmBody(key arn.KeyID, ids ...material.ID) []byte {
+	return confirmBody{mrk.Question{Key: key, Held: ids, Nonce: mrk.Nonce{1}}}.marshal()
+}
 
 // DigestWith returns the body of a digest message about other keys than the running ones.
 func (r *Replicator) DigestWith(keys Keys, to region.Name) []byte {

@@ -209,7 +209,7 @@ func TestStrangerLearnsNothing(t *testing.T) {
 		t.Errorf("a stranger's digest names %d keys (%v)", a.Keys, err)
 	}
 	a, err = h.send("confirm-held", replication.ConfirmBody(id), nil)
-	if err != nil || a.Known {
+	if err != nil || a.Exists {
 		t.Errorf("a stranger's confirmation: %+v (%v)", a, err)
 	}
 	now := h.set(id, sites[0])
@@ -404,16 +404,16 @@ func TestConfirmHeld(t *testing.T) {
 	}
 	ids := k.Held()
 	a, err := hostile{t, sites[1], sites[0]}.send("confirm-held", replication.ConfirmBody(id, ids...), nil)
-	if err != nil || !a.Known || !a.Acting || !a.Holds {
+	if err != nil || !a.Exists || !a.Acting || a.Held != len(ids) {
 		t.Errorf("the primary Region confirms %+v (%v)", a, err)
 	}
 	a, err = hostile{t, sites[0], sites[1]}.send("confirm-held", replication.ConfirmBody(id, ids...), nil)
-	if err != nil || !a.Known || a.Acting || !a.Holds {
+	if err != nil || !a.Exists || a.Acting || a.Held != len(ids) {
 		t.Errorf("a replica confirms %+v (%v)", a, err)
 	}
 	ids[0][0] ^= 1
 	a, err = hostile{t, sites[1], sites[0]}.send("confirm-held", replication.ConfirmBody(id, ids...), nil)
-	if err != nil || a.Holds {
+	if err != nil || a.Held != 0 {
 		t.Errorf("a material that nobody has is confirmed: %+v (%v)", a, err)
 	}
 }

@@ -22,7 +22,7 @@ func (r *Replicator) learn(ctx context.Context, keys Keys, p *peer, f factsBody,
 		return nil
 	}
 	if _, err := keys.SharedKey(f.key); errors.Is(err, keyops.ErrNotFound) {
-		return r.admit(ctx, keys, p, f)
+		return r.admit(ctx, keys, f)
 	}
 	var res mrk.Result
 	cause := keyops.Cause{Event: eventSynchronize, Peer: p.pin.Region, CorrelationID: correlation}
@@ -48,6 +48,11 @@ func (r *Replicator) learn(ctx context.Context, keys Keys, p *peer, f factsBody,
 	}
 	if err := r.step(ctx, keys, f.key, correlation); err != nil {
 		return err
+	}
+	if k, err := keys.SharedKey(f.key); err == nil && k.Gone() && f.request != nil {
+		if err := r.readmit(ctx, keys, k, *f.request); err != nil {
+			return err
+		}
 	}
 	for _, ref := range res.Refused {
 		if !errors.Is(ref.Err, mrk.ErrGap) { // the other end sends more when it has seen our head

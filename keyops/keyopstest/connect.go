@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -209,6 +210,26 @@ func (n *Network) CheckPrimary(ctx context.Context, to region.Name, claim keyops
 		return fmt.Errorf("Region %s: %w", to, keyops.ErrPeerUnreachable)
 	}
 	return r.CheckPrimary(ctx, claim)
+}
+
+// Confirm asks the Region's service.
+func (n *Network) Confirm(_ context.Context, to region.Name, q mrk.Question) (mrk.Confirmation, time.Time, error) {
+	r, dark := n.find(to)
+	if r == nil || dark || r.Service == nil {
+		return mrk.Confirmation{}, time.Time{}, fmt.Errorf("Region %s: %w", to, keyops.ErrPeerUnreachable)
+	}
+	now := time.Now()
+	if r.Options.Clock != nil {
+		now = r.Options.Clock()
+	}
+	k, err := r.SharedKey(q.Key)
+	if errors.Is(err, keyops.ErrNotFound) {
+		return mrk.Confirmation{From: to, Nonce: q.Nonce}, now, nil
+	}
+	if err != nil {
+		return mrk.Confirmation{}, time.Time{}, err
+	}
+	return k.Set.Confirm(q), now, nil
 }
 
 // Contact has heard every Region that can be reached.
