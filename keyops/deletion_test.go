@@ -408,20 +408,6 @@ func TestDeletionBesideUse(t *testing.T) {
 
 const openPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:root"},"Action":"kms:*","Resource":"*"}]}`
 
-// TestSharedKeysWithReplicasAreNotDeletedYet: what other Regions may need is refused with words.
-func TestSharedKeysWithReplicasAreNotDeletedYet(t *testing.T) {
-	w := newTwo(t)
-	k := w.replicate(t, keyops.CreateKeyInput{})
-	w.sync(t, k.KeyID)
-	for _, r := range []*keyopstest.Region{w.paris, w.tokyo} {
-		_, err := r.ScheduleKeyDeletion(t.Context(), admin(), keyops.ScheduleKeyDeletionInput{KeyID: string(k.KeyID)})
-		want(t, err, keyops.ErrUnsupportedOperation, "cannot be deleted")
-		if md := describe(t, r, string(k.KeyID)); md.KeyState != "Enabled" {
-			t.Errorf("a refused deletion left the key %s", md.KeyState)
-		}
-	}
-}
-
 // hasRow reports whether the store of a stopped Region has a row.
 func hasRow(t *testing.T, r *keyopstest.Region, kind store.Kind, id string) bool {
 	t.Helper()
