@@ -204,32 +204,43 @@ func TestHandOver(t *testing.T) {
 }
 
 // TestImport brings a key's own material, wrapped by OpenSSL, takes it away and brings it
-// back.
+// back; and brings the same bytes to a replica key, which never gets them otherwise.
 func TestImport(t *testing.T) {
 	softhsmtest.Used(t)
-	key := strings.TrimSpace(string(shared.must(t, nil, "key", "create", "--origin", "EXTERNAL", "--region", paris)))
+	key := shared.createKey(t, paris, "--origin", "EXTERNAL")
 	dir := t.TempDir()
 	openssl(t, dir, "rand", "-out", "material", "32")
-	bring := func(round string) {
+	bring := func(round, region string) {
 		t.Helper()
 		public, token := filepath.Join(dir, "public"+round), filepath.Join(dir, "token"+round)
-		shared.must(t, nil, "key", "import-parameters", key, "--region", paris, "--algorithm", "RSAES_OAEP_SHA_1", "--spec", "RSA_2048",
+		shared.must(t, nil, "key", "import-parameters", key, "--region", region, "--algorithm", "RSAES_OAEP_SHA_1", "--spec", "RSA_2048",
 			"--public-key", public, "--token", token)
 		openssl(t, dir, "pkeyutl", "-encrypt", "-pubin", "-inkey", public, "-pkeyopt", "rsa_padding_mode:oaep", "-in", "material", "-out", "wrapped")
 		wrapped, err := os.ReadFile(filepath.Join(dir, "wrapped"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		shared.must(t, wrapped, "key", "import", key, "--region", paris, "--token", token, "--expires-in", "30d")
+		shared.must(t, wrapped, "key", "import", key, "--region", region, "--token", token, "--expires-in", "30d")
 	}
-	bring("1")
+	bring("1", paris)
 	sealed := shared.must(t, []byte("x"), "encrypt", key, "--region", paris)
 	shared.must(t, nil, "key", "delete-material", key, "--region", paris)
 	if _, err := shared.keyferry(sealed, "decrypt", "--region", paris); err == nil || !strings.Contains(err.Error(), "is pending import") {
 		t.Errorf("decrypting without material: %v", err)
 	}
-	bring("2")
+	bring("2", paris)
 	if got := shared.must(t, sealed, "decrypt", "--region", paris); string(got) != "x" {
 		t.Errorf("opened %q", got)
 	}
+
+	shared.must(t, nil, "key", "replicate", key, "--region", paris, "--to", virginia)
+	eventually(t, 30*time.Second, func() (string, bool) {
+		shown, err := shared.keyferry(nil, "key", "show", key, "--region", virginia)
+		return fmt.Sprintf("%s %v", shown, err), bytes.Contains(shown, []byte("PendingImport"))
+	})
+	bring("3", virginia)
+	eventually(t, 30*time.Second, func() (string, bool) {
+		got, err := shared.keyferry(sealed, "decrypt", "--region", virginia)
+		return fmt.Sprintf("opened %q, %v", got, err), string(got) == "x"
+	})
 }
