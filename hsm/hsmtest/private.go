@@ -33,7 +33,7 @@ func (p *private) public() crypto.PublicKey {
 	case p.rsa != nil:
 		return &p.rsa.PublicKey
 	}
-	return &ecdsa.PublicKey{Curve: spki.Secp256k1(), X: p.k1.PubKey().X(), Y: p.k1.PubKey().Y()}
+	return spki.FromSecp256k1(p.k1.PubKey())
 }
 
 // fits reports whether the key is of the algorithm.

@@ -2,7 +2,6 @@ package hsmtest
 
 import (
 	"bytes"
-	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -99,19 +98,6 @@ func suiteBlocks(t *testing.T, h Harness) {
 		_, err := h.Source.EncryptBlocks(t.Context(), a, make([]byte, n))
 		wantError(t, "wrong length", err, hsm.ErrCaller)
 	}
-}
-
-func parse(t *testing.T, spki []byte) *ecdsa.PublicKey {
-	t.Helper()
-	k, err := x509.ParsePKIXPublicKey(spki)
-	if err != nil {
-		t.Fatal(err)
-	}
-	public, ok := k.(*ecdsa.PublicKey)
-	if !ok {
-		t.Fatalf("SPKI is a %T", k)
-	}
-	return public
 }
 
 // suiteSigner makes a certificate, which is what Signer is for.

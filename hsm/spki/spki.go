@@ -28,10 +28,6 @@ var (
 	oidSecp256k1 = asn1.ObjectIdentifier{1, 3, 132, 0, 10}
 )
 
-// Secp256k1 returns the curve as the standard library's interface. What it computes is not
-// constant-time, so it is for public keys only.
-func Secp256k1() elliptic.Curve { return secp256k1.S256() }
-
 // info is SubjectPublicKeyInfo.
 type info struct {
 	Algorithm pkix.AlgorithmIdentifier
@@ -122,7 +118,7 @@ func ParsePoint(curve elliptic.Curve, point []byte) (*ecdsa.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parsing point of secp256k1: %w: %w", ErrInvalid, err)
 	}
-	return &ecdsa.PublicKey{Curve: Secp256k1(), X: key.X(), Y: key.Y()}, nil
+	return FromSecp256k1(key), nil
 }
 
 // Point encodes the public key's point, uncompressed.
@@ -134,18 +130,7 @@ func Point(key *ecdsa.PublicKey) ([]byte, error) {
 		}
 		return point, nil
 	}
-	size := (key.Curve.Params().BitSize + 7) / 8
-	if key.X == nil || key.Y == nil || key.X.Sign() < 0 || key.Y.Sign() < 0 || key.X.BitLen() > 8*size || key.Y.BitLen() > 8*size {
-		return nil, fmt.Errorf("encoding point of secp256k1: %w", ErrInvalid)
-	}
-	point := make([]byte, 1+2*size)
-	point[0] = 4
-	key.X.FillBytes(point[1 : 1+size])
-	key.Y.FillBytes(point[1+size:])
-	if _, err := secp256k1.ParsePubKey(point); err != nil {
-		return nil, fmt.Errorf("encoding point of secp256k1: %w: %w", ErrInvalid, err)
-	}
-	return point, nil
+	return pointSecp256k1(key)
 }
 
 // VerifyECDSA reports whether an ASN.1 signature over the digest is the key's, on any of

@@ -104,7 +104,7 @@ func TestParseRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	public := private.PubKey()
-	good, err := spki.Marshal(&ecdsa.PublicKey{Curve: spki.Secp256k1(), X: public.X(), Y: public.Y()})
+	good, err := spki.Marshal(spki.FromSecp256k1(public))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestVerifyECDSARefusesOtherForms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := &ecdsa.PublicKey{Curve: spki.Secp256k1(), X: private.PubKey().X(), Y: private.PubKey().Y()}
+	key := spki.FromSecp256k1(private.PubKey())
 	digest := sha256.Sum256([]byte("message"))
 	good := k1.Sign(private, digest[:]).Serialize()
 	if !spki.VerifyECDSA(key, digest[:], good) {
