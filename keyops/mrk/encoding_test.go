@@ -246,10 +246,20 @@ func FuzzParse(f *testing.F) {
 	w := newWorld(f)
 	f.Add(byte(5), w.nodes[regionA].set.Facts(mrk.Hash{}).Marshal())
 	f.Add(byte(6), w.nodes[regionA].set.Marshal())
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	w.must(w.offer(regionA, regionB))
+	offer, _ := w.nodes[regionA].set.Offered()
+	f.Add(byte(7), offer.Marshal())
+	w.sync(regionA, regionB)
+	w.must(w.force(regionB))
+	w.sync(regionB, regionA)
+	f.Add(byte(5), w.nodes[regionA].set.Facts(mrk.Hash{}).Marshal())
+	f.Add(byte(6), w.nodes[regionB].set.Marshal())
 	f.Fuzz(func(t *testing.T, kind byte, p []byte) {
 		var again []byte
 		var err error
-		switch kind % 7 {
+		switch kind % 8 {
 		case 4:
 			var x mrk.Blob
 			x, err = mrk.ParseBlob(p)
@@ -262,11 +272,15 @@ func FuzzParse(f *testing.F) {
 			if _, err = mrk.Unmarshal(p); err == nil {
 				return // requests and facts may repeat a Region there; the row is sealed
 			}
+		case 7:
+			var x mrk.Offer
+			x, err = mrk.ParseOffer(p)
+			again = x.Marshal()
 		default:
-			again, err = mrk.ParseStatement(statement.Signed{Purpose: purposes[kind%7], Payload: p})
+			again, err = mrk.ParseStatement(statement.Signed{Purpose: purposes[kind%8], Payload: p})
 		}
 		if err == nil && !bytes.Equal(again, p) {
-			t.Errorf("kind %d: accepted bytes that are not what would be written", kind%7)
+			t.Errorf("kind %d: accepted bytes that are not what would be written", kind%8)
 		}
 	})
 }

@@ -375,3 +375,24 @@ func TestDisaster(t *testing.T) {
 	w.heal()
 	w.converged(regionA, regionB, regionC)
 }
+
+// A primary Region that lost a material which an active member has used does not go on
+// calling that member active (rule 11): what it encrypted there cannot be read everywhere.
+func TestPrimaryThatLostWhatMembersUsedDemotes(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	w.must(w.rotate(regionA))
+	w.heal()
+	a := w.nodes[regionA]
+	delete(a.token, testMaterial(0)) // not the current one, so the permit stays
+	delete(a.rows, testMaterial(0))
+	w.settle(a)
+	events := w.step(regionA)
+	if len(events) != 1 || events[0].Kind != mrk.EventDemoted || a.set.Entry(regionB).Status != mrk.Rejoining {
+		t.Fatalf("A did %v, B is %s", events, a.set.Entry(regionB).Status)
+	}
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
 )
 
@@ -156,6 +157,28 @@ func TestSuspendedMemberComesBackByItself(t *testing.T) {
 	}
 	w.heal()
 	w.converged(regionA, regionB, regionC)
+}
+
+// A replica leaves Creating when it holds every material that the state lists, also one
+// that was listed after it had been called active.
+func TestReadyNeedsEveryListedMaterial(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	w.must(w.rotate(regionA))
+	w.sync(regionA, regionB)
+	b := w.nodes[regionB].set
+	for _, tt := range []struct {
+		held []material.ID
+		want bool
+	}{
+		{nil, false}, {[]material.ID{testMaterial(0)}, false}, {[]material.ID{testMaterial(1)}, false},
+		{[]material.ID{testMaterial(0), testMaterial(1)}, true},
+	} {
+		if got := b.Ready(tt.held); got != tt.want {
+			t.Errorf("ready with %d of 2 materials: %v", len(tt.held), got)
+		}
+	}
 }
 
 func TestSuspendRefusesWhoIsNoMember(t *testing.T) {
