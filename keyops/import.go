@@ -87,7 +87,7 @@ func (m *Material) expired(now time.Time) bool { return !m.Expires.IsZero() && !
 
 // usable reports whether imported material is here and may be used.
 func (m *Material) usable(now time.Time) bool {
-	return !m.Lost && m.Import == MaterialImported && !m.expired(now)
+	return !m.Lost && m.Import != MaterialPending && !m.expired(now)
 }
 
 // awaitsImport reports whether a key of origin EXTERNAL lacks material that belongs to it

@@ -135,17 +135,17 @@ func (s *Service) tidyImports(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// EventDeleteExpired is the audit event of imported material that expired and has left the
-// token.
-const EventDeleteExpired = "DeleteExpiredKeyMaterial"
+// Audit events of imported material that leaves the token without a call: because it has
+// expired, or because the primary key's Region gave it up while it was pending.
+const (
+	EventDeleteExpired  = "DeleteExpiredKeyMaterial"
+	EventDeleteUnlisted = "DeleteUnlistedKeyMaterial"
+)
 
 // expiryDue returns when the first of the key's materials is to leave the token, or the zero
-// time: a day after it expired, and at once if it was given up before it was ever used.
+// time: a day after it expired.
 func (k *Key) expiryDue() (due time.Time) {
 	for _, m := range k.Materials {
-		if k.unlisted(m) {
-			return m.Created
-		}
 		if m.Import == MaterialImported && !m.Expires.IsZero() {
 			if d := m.Expires.Add(expiryGrace); due.IsZero() || d.Before(due) {
 				due = d
@@ -155,8 +155,30 @@ func (k *Key) expiryDue() (due time.Time) {
 	return due
 }
 
+// unlistedDue returns when an import that was given up before it was ever used came here,
+// or the zero time: it is to leave the token at once.
+func (k *Key) unlistedDue() time.Time {
+	for _, m := range k.Materials {
+		if k.unlisted(m) {
+			return m.Created
+		}
+	}
+	return time.Time{}
+}
+
 // expireDue takes out of the token what expired a day ago.
 func (s *Service) expireDue(ctx context.Context, id arn.KeyID) error {
+	return s.dropDue(ctx, id, EventDeleteExpired, func(_ *Key, m Material) bool {
+		return m.Import == MaterialImported && m.expired(s.clock().Add(-expiryGrace))
+	})
+}
+
+// dropUnlisted takes out of the token what the primary key's Region has given up.
+func (s *Service) dropUnlisted(ctx context.Context, id arn.KeyID) error {
+	return s.dropDue(ctx, id, EventDeleteUnlisted, (*Key).unlisted)
+}
+
+func (s *Service) dropDue(ctx context.Context, id arn.KeyID, event string, due func(*Key, Material) bool) error {
 	entry := s.view.entry(id)
 	if entry == nil {
 		return nil
@@ -167,7 +189,7 @@ func (s *Service) expireDue(ctx context.Context, id arn.KeyID) error {
 	var forgotten []hsm.ID
 	k, err := s.change(ctx, id, func(k *Key) error {
 		for _, m := range slices.Clone(k.Materials) {
-			if m.Import != MaterialImported || !k.unlisted(m) && !m.expired(s.clock().Add(-expiryGrace)) {
+			if !due(k, m) {
 				continue
 			}
 			gone[m.ID] = m.Object
@@ -191,13 +213,13 @@ func (s *Service) expireDue(ctx context.Context, id arn.KeyID) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("expiring material of key %s: %w", id, err)
+		return fmt.Errorf("dropping imported material of key %s: %w", id, err)
 	}
 	var errs []error
 	for m, object := range gone {
 		s.wrappings.doom(object, slices.Contains(forgotten, object))
 		err := s.destroyDoomed(ctx, object)
-		errs = append(errs, s.auditEvent(ctx, Cause{Event: EventDeleteExpired}, k.Account, id, map[string]string{"keyMaterialId": m.String()}, err))
+		errs = append(errs, s.auditEvent(ctx, Cause{Event: event}, k.Account, id, map[string]string{"keyMaterialId": m.String()}, err))
 	}
 	return errors.Join(errs...)
 }

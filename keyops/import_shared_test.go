@@ -124,7 +124,13 @@ func TestImportSharedKey(t *testing.T) {
 	if s := materialState(t, w.paris, id, given); s != "" || objectsOf(w.paris, k) != 2 {
 		t.Errorf("the material that was given up is %q; %d objects", s, objectsOf(w.paris, k))
 	}
+	if err := w.tokyo.Work(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	for _, r := range []*keyopstest.Region{w.paris, w.tokyo} {
+		if n := objectsOf(r, k); n != 2 {
+			t.Errorf("%s has %d objects", r.Options.Name, n)
+		}
 		if md := describeKey(t, r, id); md.KeyState != "Enabled" {
 			t.Errorf("%s: %s", r.Options.Name, md.KeyState)
 		}

@@ -26,6 +26,7 @@ func dueWorks() []dueWork {
 		{"deletion", true, (*Key).deletionDue, (*Service).deleteDue},
 		{"expiry", true, (*Key).expiryDue, (*Service).expireDue},
 		{"burial", false, (*Key).burialDue, (*Service).buryShared},
+		{"unlisting", false, (*Key).unlistedDue, (*Service).dropUnlisted},
 		{"rotation", false, (*Key).nextRotation, (*Service).rotateDue},
 	}
 }
