@@ -302,7 +302,7 @@ func (w *world) converged() {
 // since and has forgotten what it asked for. It stays out until operators decide.
 func (w *world) forgotten(id arn.KeyID, pk *keyops.Key, e mrk.Entry) bool {
 	_, kept := pk.Set.Request(e.Region)
-	return w.restored && !kept && e.Status == mrk.Joining && w.node(e.Region).key(id) == nil
+	return w.restored && !kept && (e.Status == mrk.Joining || e.Status == mrk.Suspended) && w.node(e.Region).key(id) == nil
 }
 
 // same compares a member with the primary Region.
