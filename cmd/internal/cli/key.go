@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
@@ -110,7 +112,8 @@ func (a *app) keyShow(use string) *cobra.Command {
 				if a.json {
 					return a.print(out)
 				}
-				return a.describe(out.GetKeyMetadata())
+				m := out.GetKeyMetadata()
+				return a.describe(m, cl.rotationOf(ctx, m))
 			})
 		},
 	}
@@ -118,7 +121,24 @@ func (a *app) keyShow(use string) *cobra.Command {
 	return c
 }
 
-func (a *app) describe(m *kmsv1.KeyMetadata) error {
+// rotationOf says when a key is rotated, if it is one of those that are.
+func (c *client) rotationOf(ctx context.Context, m *kmsv1.KeyMetadata) string {
+	if m.GetKeySpec() != "SYMMETRIC_DEFAULT" || m.GetOrigin() != "AWS_KMS" {
+		return ""
+	}
+	s, err := c.keys.GetKeyRotationStatus(ctx, &kmsv1.GetKeyRotationStatusRequest{KeyId: m.GetArn()})
+	switch {
+	case status.Code(err) == codes.PermissionDenied:
+		return "not told: you need kms:GetKeyRotationStatus"
+	case err != nil:
+		return "" // the rest of what is shown is true all the same
+	case !s.GetKeyRotationEnabled():
+		return "not automatic"
+	}
+	return fmt.Sprintf("every %d days, next %s", s.GetRotationPeriodInDays(), clock(s.GetNextRotationDate().AsTime(), s.GetNextRotationDate() != nil))
+}
+
+func (a *app) describe(m *kmsv1.KeyMetadata, rotation string) error {
 	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
 	row := func(k, v string) {
 		if v != "" {
@@ -134,8 +154,9 @@ func (a *app) describe(m *kmsv1.KeyMetadata) error {
 	row("created", m.GetCreationDate().AsTime().Format(time.RFC3339))
 	row("description", m.GetDescription())
 	row("material ID", m.GetCurrentKeyMaterialId())
+	row("rotation", rotation)
 	if m.GetRotationDue() {
-		row("rotation", "due: the material has encrypted 2^31 times, and refuses at 2^32")
+		row("rotation due", "the material has encrypted 2^31 times, and refuses at 2^32")
 	}
 	date := func(name string, t *timestamppb.Timestamp) {
 		if t != nil {
