@@ -69,7 +69,7 @@ func (s *Service) newKey(c *call, in CreateKeyInput) (*Key, error) {
 		ID: arn.NewKeyID(in.MultiRegion), Account: c.caller.Principal.Account,
 		Spec: in.KeySpec, Usage: in.KeyUsage, Origin: in.Origin,
 		Description: in.Description, Policy: words.policy, Tags: words.tags,
-		Created: s.clock().UTC().Truncate(time.Millisecond), State: state,
+		Created: s.clock().UTC().Truncate(time.Millisecond), Creator: c.caller.Principal.String(), State: state,
 	}, nil
 }
 
@@ -140,7 +140,7 @@ func (s *Service) words(a *asker, document, description string, tags []Tag, skip
 
 // create makes the key's material and the key, in the write order.
 func (s *Service) create(ctx context.Context, k *Key) error {
-	if err := s.underQuota(k.Account); err != nil {
+	if err := s.underQuota(k.Account, k.Creator); err != nil {
 		return err // before the token is troubled; asked again in the transaction
 	}
 	if k.Origin == OriginExternal {
@@ -170,7 +170,7 @@ func (s *Service) create(ctx context.Context, k *Key) error {
 			return err
 		}
 		return s.commit(ctx, func(tx *seal.Tx) error {
-			if err := s.underQuota(k.Account); err != nil {
+			if err := s.underQuota(k.Account, k.Creator); err != nil {
 				return err
 			}
 			return tx.Delete(kindIntent, w.object.String())
@@ -184,7 +184,7 @@ func (s *Service) createEmpty(ctx context.Context, k *Key) error {
 	if err := s.openSet(ctx, k, Material{}); err != nil {
 		return err
 	}
-	return s.commit(ctx, func(*seal.Tx) error { return s.underQuota(k.Account) }, pair{now: k})
+	return s.commit(ctx, func(*seal.Tx) error { return s.underQuota(k.Account, k.Creator) }, pair{now: k})
 }
 
 // openSet makes the first facts of a multi-Region key (rule 1).
@@ -209,9 +209,13 @@ func (s *Service) openSet(ctx context.Context, k *Key, m Material) error {
 	return s.settle(ctx, nil, k)
 }
 
-func (s *Service) underQuota(a arn.Account) error {
+// underQuota refuses a key more than an account, or one principal of it, may have here.
+func (s *Service) underQuota(a arn.Account, principal string) error {
 	if s.view.count(a) >= s.quota {
 		return refuse(ErrLimitExceeded, "Account %s has %d keys in Region %s, which is its quota.", a, s.quota, s.self.Region)
+	}
+	if s.principalQuota > 0 && s.view.madeBy(principal) >= s.principalQuota {
+		return refuse(ErrLimitExceeded, "User: %s has made %d keys in Region %s, which is the quota of each principal. Delete some that are not needed, or ask for a higher limits.keys_per_principal.", principal, s.principalQuota, s.self.Region)
 	}
 	return nil
 }

@@ -22,9 +22,13 @@ const (
 	schemaFirst  = 1
 	schemaGrants = 2 // ends with the key's grants, of which there is at least one
 	schemaLife   = 3 // ends with deletion, rotation and imports, after grants or none
+	schemaMaker  = 4 // ends with the principal that made the key, after those
 )
 
 func (k *Key) schema() uint64 {
+	if k.Creator != "" {
+		return schemaMaker
+	}
 	if k.lives() {
 		return schemaLife
 	}
@@ -91,6 +95,9 @@ func (k *Key) encode() []byte {
 	if k.schema() >= schemaLife {
 		encodeLife(&w, k)
 	}
+	if k.schema() >= schemaMaker {
+		w.String(k.Creator)
+	}
 	return w.Out()
 }
 
@@ -102,8 +109,8 @@ func decodeKey(id string, body []byte) (*Key, error) {
 	}
 	r := wire.NewReader(body)
 	schema := r.Uint()
-	if schema < schemaFirst || schema > schemaLife {
-		r.Fail("key row of schema %d, this daemon reads %d to %d", schema, schemaFirst, schemaLife)
+	if schema < schemaFirst || schema > schemaMaker {
+		r.Fail("key row of schema %d, this daemon reads %d to %d", schema, schemaFirst, schemaMaker)
 	}
 	k := &Key{
 		ID:          keyID,
@@ -147,6 +154,9 @@ func decodeKey(id string, body []byte) (*Key, error) {
 	}
 	if schema >= schemaLife {
 		decodeLife(r, k)
+	}
+	if schema >= schemaMaker {
+		k.Creator = r.String(maxReference)
 	}
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("decoding the row of key %s: %w", id, err)

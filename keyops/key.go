@@ -28,6 +28,7 @@ type Key struct {
 	Tags        map[string]string
 	Aliases     []Alias // ordered by name
 	Created     time.Time
+	Creator     string // ARN of the principal that made the key here, or had a peer make it; for its quota
 	State       keystate.State
 	Version     uint64 // of the row; only grows
 

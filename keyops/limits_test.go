@@ -275,3 +275,30 @@ func TestDryRunDoesNothing(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// TestQuotaOfAPrincipal: what one principal makes takes no room from the others, and what is
+// deleted of it is its own to make again.
+func TestQuotaOfAPrincipal(t *testing.T) {
+	c := newClock()
+	r := keyopstest.New(t, keyopstest.Options{
+		MakerQuota: 2, Clock: c.now, Elapsed: c.passed,
+		Identities: strings.ReplaceAll(keyopstest.AdminIdentities, `"arn:aws:iam::111122223333:user/admin"`,
+			`["arn:aws:iam::111122223333:user/admin", "arn:aws:iam::111122223333:user/other"]`),
+	})
+	k := create(t, r, keyops.CreateKeyInput{})
+	create(t, r, keyops.CreateKeyInput{MultiRegion: true})
+	full := func() {
+		t.Helper()
+		_, err := r.CreateKey(t.Context(), admin(), keyops.CreateKeyInput{})
+		want(t, err, keyops.ErrLimitExceeded, "user/admin has made 2 keys")
+	}
+	full()
+	r.Restart(t)
+	full()
+	if _, err := r.CreateKey(t.Context(), keyopstest.User("other"), keyops.CreateKeyInput{}); err != nil {
+		t.Errorf("another principal has no room: %v", explain(err))
+	}
+	schedule(t, r, k, 7)
+	pass(t, r, c, 8*aDay, aDay/2)
+	create(t, r, keyops.CreateKeyInput{})
+}

@@ -43,7 +43,8 @@ type Config struct {
 	// The zero value compares nothing.
 	Files RegionFiles
 
-	KeyQuota int // keys per account; 0 = 100,000
+	KeyQuota          int // keys per account; 0 = 100,000
+	PrincipalKeyQuota int // keys that one principal has made; 0 = as many as its account may have
 	// UnboundedEncryption lets a material of a symmetric key encrypt more than 2^32 times,
 	// with which equal IVs become likely.
 	UnboundedEncryption bool
@@ -86,27 +87,28 @@ type Contacts interface {
 
 // Service is the one door to a Region's keys.
 type Service struct {
-	self        region.Descriptor
-	fingerprint string
-	partition   string
-	accounts    []arn.Account
-	token       Token
-	boundary    hsm.Boundary
-	signing     hsm.ID
-	sealing     hsm.ID
-	transport   *transport.Set
-	store       store.Store
-	book        *seal.Book
-	audit       *audit.Log
-	identities  func() *policy.Identities
-	peers       Peers
-	quota       int
-	unbounded   bool // encryption
-	clock       func() time.Time
-	elapsed     func() time.Duration
-	freshness   time.Duration
-	log         logrus.FieldLogger
-	onStep      func(string)
+	self           region.Descriptor
+	fingerprint    string
+	partition      string
+	accounts       []arn.Account
+	token          Token
+	boundary       hsm.Boundary
+	signing        hsm.ID
+	sealing        hsm.ID
+	transport      *transport.Set
+	store          store.Store
+	book           *seal.Book
+	audit          *audit.Log
+	identities     func() *policy.Identities
+	peers          Peers
+	quota          int
+	principalQuota int
+	unbounded      bool // encryption
+	clock          func() time.Time
+	elapsed        func() time.Duration
+	freshness      time.Duration
+	log            logrus.FieldLogger
+	onStep         func(string)
 
 	unsound   int  // rows that did not hold at the start
 	decoy     *Key // that nobody has; decided on where there is no key
@@ -142,7 +144,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		self: cfg.Self.Descriptor, fingerprint: cfg.Self.Fingerprint(), partition: cfg.Self.Partition,
 		accounts: slices.Clone(cfg.Accounts), token: cfg.Token, boundary: cfg.Boundary, signing: cfg.Signing, sealing: cfg.Seal,
 		transport: cfg.Transport, store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers,
-		quota: cfg.KeyQuota, unbounded: cfg.UnboundedEncryption, clock: cfg.Clock, elapsed: cfg.Elapsed, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
+		quota: cfg.KeyQuota, principalQuota: cfg.PrincipalKeyQuota, unbounded: cfg.UnboundedEncryption, clock: cfg.Clock, elapsed: cfg.Elapsed, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
 		view: newView(), marks: newMarks(), wrappings: newWrappings(), failed: make(chan struct{}),
 		pairs: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}

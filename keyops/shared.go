@@ -139,7 +139,7 @@ func (s *Service) checkReplica(claim ReplicaClaim) error {
 	if _, err := s.words(&a, string(claim.Policy), claim.Description, claim.Tags, true); err != nil {
 		return err
 	}
-	return s.underQuota(claim.Account)
+	return s.underQuota(claim.Account, claim.Principal.String())
 }
 
 // AdmitReplica makes the row of a replica key, in state Creating, with the facts that set
@@ -172,7 +172,7 @@ func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk
 	k := &Key{
 		ID: claim.Key, Account: claim.Account, Spec: claim.Spec, Usage: claim.Usage, Origin: claim.Origin,
 		Description: claim.Description, Policy: w.policy, Tags: w.tags,
-		Created: s.clock().UTC(), State: keystate.Creating, Set: set.Clone(),
+		Created: s.clock().UTC(), Creator: claim.Principal.String(), State: keystate.Creating, Set: set.Clone(),
 	}
 	// A replica that was deleted here, and is asked for again, takes the place of the old row.
 	var old *Key
@@ -195,7 +195,7 @@ func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk
 		if err := s.underPeerQuota(claim.Source); err != nil {
 			return err
 		}
-		return s.underQuota(k.Account)
+		return s.underQuota(k.Account, k.Creator)
 	}, pair{old, k})
 }
 

@@ -18,6 +18,7 @@ type view struct {
 	entries map[arn.KeyID]*entry
 	aliases map[aliasName]arn.KeyID
 	keys    map[arn.Account][]arn.KeyID // ordered
+	made    map[string]int              // keys by the principal that made them
 	names   map[arn.Account][]string    // alias names, ordered
 	retires map[string][]grantRef       // by the retiring principal's ARN, ordered
 	refused map[arn.KeyID]error         // rows that cannot be believed, and why
@@ -42,6 +43,7 @@ func newView() *view {
 		entries: map[arn.KeyID]*entry{},
 		aliases: map[aliasName]arn.KeyID{},
 		keys:    map[arn.Account][]arn.KeyID{},
+		made:    map[string]int{},
 		names:   map[arn.Account][]string{},
 		retires: map[string][]grantRef{},
 		refused: map[arn.KeyID]error{},
@@ -100,6 +102,22 @@ func (v *view) count(account arn.Account) int {
 	return len(v.keys[account])
 }
 
+// madeBy returns how many keys a principal has made that exist.
+func (v *view) madeBy(principal string) int {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.made[principal]
+}
+
+func (v *view) countMaker(k *Key, n int) {
+	if k == nil || k.Creator == "" || k.Gone() {
+		return
+	}
+	if v.made[k.Creator] += n; v.made[k.Creator] <= 0 {
+		delete(v.made, k.Creator)
+	}
+}
+
 // total returns how many keys all accounts have.
 func (v *view) total() (n int) {
 	v.mu.RLock()
@@ -131,6 +149,8 @@ func (v *view) publishLocked(k *Key) {
 		v.keys[k.Account] = insert(v.keys[k.Account], k.ID)
 	}
 	old := e.key.Swap(k)
+	v.countMaker(old, -1)
+	v.countMaker(k, 1)
 	if k.Set != nil {
 		v.shared.Add(1)
 	}
@@ -168,7 +188,7 @@ func (v *view) remove(k *Key) {
 	if e == nil {
 		return
 	}
-	e.key.Store(nil)
+	v.countMaker(e.key.Swap(nil), -1)
 	v.indexRetirable(k, &Key{ID: k.ID})
 	v.takeAliases(k)
 	delete(v.entries, k.ID)

@@ -51,6 +51,7 @@ func (d *daemon) openKeys(ctx context.Context) (err error) {
 		Identities:          d.identityPolicies(),
 		Peers:               d.peersOf(),
 		KeyQuota:            d.config.Limits.Keys,
+		PrincipalKeyQuota:   d.config.Limits.KeysPerPrincipal,
 		UnboundedEncryption: d.config.Limits.UnboundedEncryption,
 		Files:               files,
 		Log:                 d.log,

@@ -50,6 +50,7 @@ type Options struct {
 	Peers      keyops.Peers
 	Files      keyops.RegionFiles
 	KeyQuota   int
+	MakerQuota int  // keys of one principal
 	Unbounded  bool // UnboundedEncryption
 	Clock      func() time.Time
 	Elapsed    func() time.Duration // nil: as Clock says
@@ -256,7 +257,7 @@ func (r *Region) Start(ctx context.Context) (err error) {
 		Self: r.Descriptor, Accounts: r.Options.Accounts, Token: r.Token, Boundary: hsm.BoundaryAPIOnly,
 		Signing: r.Signing, Seal: r.SealKey, Transport: &set, Store: r.store, Audit: r.log,
 		Identities: func() *policy.Identities { return identities },
-		Peers:      r.Options.Peers, KeyQuota: r.Options.KeyQuota, UnboundedEncryption: r.Options.Unbounded, Clock: r.Options.Clock, Elapsed: r.Options.Elapsed, Log: r.Options.Log,
+		Peers:      r.Options.Peers, KeyQuota: r.Options.KeyQuota, PrincipalKeyQuota: r.Options.MakerQuota, UnboundedEncryption: r.Options.Unbounded, Clock: r.Options.Clock, Elapsed: r.Options.Elapsed, Log: r.Options.Log,
 		Step: r.Options.Step, Files: r.Options.Files,
 	})
 	return err

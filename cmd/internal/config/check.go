@@ -32,6 +32,7 @@ func (c *Config) check(doc *strictyaml.Document) {
 		doc.Report("quorum.operations", "%v", err)
 	}
 	within(doc, "limits.keys", c.Limits.Keys, 1, 10_000_000)
+	within(doc, "limits.keys_per_principal", c.Limits.KeysPerPrincipal, 0, 10_000_000)
 	within(doc, "limits.connections", c.Limits.Connections, 1, 100_000)
 	within(doc, "limits.connections_per_address", c.Limits.ConnectionsPerAddress, 1, 100_000)
 	for _, r := range c.rates() {

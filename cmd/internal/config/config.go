@@ -173,6 +173,9 @@ type Quorum struct {
 type Limits struct {
 	// Keys is the key quota of each account, 1 to 10000000. Default 100000.
 	Keys int `yaml:"keys,omitempty"`
+	// KeysPerPrincipal is how many keys that exist one principal may have made, 0 to 10000000.
+	// Default 0: as many as its account may have.
+	KeysPerPrincipal int `yaml:"keys_per_principal,omitempty"`
 	// UnboundedEncryption lets the current material of a symmetric key encrypt more than 2^32
 	// times. Random IVs are then no longer safely distinct. Default false: it refuses.
 	UnboundedEncryption bool `yaml:"unbounded_encryption,omitempty"`
