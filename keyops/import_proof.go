@@ -28,7 +28,7 @@ var curves = map[hsm.Algorithm]*ecpublic.Curve{
 }
 
 // recoverPublic returns the public key of an imported elliptic-curve key, of which the token
-// shows nothing, from what the private key does (ADR 0037).
+// shows nothing, from what the private key does (ADR 0024).
 func (s *Service) recoverPublic(ctx context.Context, row use, object hsm.ID) ([]byte, error) {
 	curve := curves[row.token]
 	if curve == nil {

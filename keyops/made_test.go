@@ -21,8 +21,8 @@ func TestMade(t *testing.T) {
 	now = now.Add(time.Hour)
 	recent := create(t, r, keyops.CreateKeyInput{MultiRegion: true})
 	stranger := hsm.NewID()
-	spec := materialObject(t, r, old.KeyID).Spec
-	if _, err := r.Fake.Generate(t.Context(), spec, stranger); err != nil {
+	first := materialObject(t, r, old.KeyID) // the stranger will say that it is this key's too
+	if _, err := r.Fake.Generate(t.Context(), first.Spec, stranger); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -46,7 +46,7 @@ func TestMade(t *testing.T) {
 			}
 		}
 	}
-	if err := r.Fake.Destroy(t.Context(), materialObject(t, r, old.KeyID).ID); err != nil {
+	if err := r.Fake.Destroy(t.Context(), first.ID); err != nil {
 		t.Fatal(err)
 	}
 	all, err := r.MadeSince(t, now.Add(time.Hour))

@@ -131,19 +131,6 @@ func (ms *marks) get(key arn.KeyID, peer region.Name) (Mark, bool) {
 	return m, ok
 }
 
-// of returns the marks of one key.
-func (ms *marks) of(key arn.KeyID) []Mark {
-	ms.mu.Lock()
-	defer ms.mu.Unlock()
-	var list []Mark
-	for name, m := range ms.all {
-		if name.key == key {
-			list = append(list, m)
-		}
-	}
-	return list
-}
-
 func (ms *marks) clear(key arn.KeyID, peer region.Name) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()

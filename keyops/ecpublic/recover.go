@@ -98,39 +98,3 @@ func FromAgreement(c *Curve, secret []byte) ([]byte, error) {
 	}
 	return c.Marshal(q), nil
 }
-
-// Agree returns the x-coordinate on which the owner of a public key agrees with the holder
-// of a scalar. The scalar is a challenge that is used once, not a key: it is not protected.
-func Agree(c *Curve, public []byte, scalar []byte) ([]byte, error) {
-	q, err := c.parse(public)
-	if err != nil {
-		return nil, err
-	}
-	p := c.multiply(c.challenge(scalar), q)
-	return p.X.FillBytes(make([]byte, c.Bytes())), nil
-}
-
-// Public returns the public key of a challenge scalar, as an uncompressed point.
-func Public(c *Curve, scalar []byte) []byte {
-	return c.Marshal(c.multiply(c.challenge(scalar), c.g))
-}
-
-// challenge maps any bytes to 1..n-1.
-func (c *Curve) challenge(b []byte) *big.Int {
-	one := big.NewInt(1)
-	k := new(big.Int).SetBytes(b)
-	return k.Mod(k, new(big.Int).Sub(c.n, one)).Add(k, one)
-}
-
-func (c *Curve) parse(public []byte) (Point, error) {
-	n := c.Bytes()
-	if len(public) != 1+2*n || public[0] != 4 {
-		return Point{}, fmt.Errorf("%w: not an uncompressed point", ErrNoKey)
-	}
-	q := Point{new(big.Int).SetBytes(public[1 : 1+n]), new(big.Int).SetBytes(public[1+n:])}
-	y := new(big.Int).Mul(q.Y, q.Y)
-	if q.X.Cmp(c.p) >= 0 || q.Y.Cmp(c.p) >= 0 || y.Mod(y, c.p).Cmp(c.right(q.X)) != 0 {
-		return Point{}, fmt.Errorf("%w: the point is not on %s", ErrNoKey, c.Name)
-	}
-	return q, nil
-}

@@ -9,10 +9,12 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/asn1"
-	"encoding/hex"
 	"errors"
 	"math/big"
 	"testing"
+
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	k1 "github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 
 	"github.com/keyferry/keyferry/keyops/ecpublic"
 )
@@ -119,16 +121,19 @@ func TestFromAgreement(t *testing.T) {
 				t.Errorf("recovered %x, want the x of %x and an even y", got, want)
 			}
 			// The two have to agree with everybody on the same secrets.
-			challenge := []byte("a challenge that is longer than any field is, so that it has to be reduced first, whatever the curve is")
-			peer, err := c.ecdh.NewPublicKey(ecpublic.Public(c.ours, challenge))
+			peer, err := c.ecdh.GenerateKey(rand.Reader)
 			if err != nil {
 				t.Fatal(err)
 			}
-			theirs, err := k.ECDH(peer)
+			theirs, err := k.ECDH(peer.PublicKey())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if ours, err := ecpublic.Agree(c.ours, got, challenge); err != nil || !bytes.Equal(ours, theirs) {
+			recovered, err := c.ecdh.NewPublicKey(got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ours, err := peer.ECDH(recovered); err != nil || !bytes.Equal(ours, theirs) {
 				t.Errorf("agreed on %x, %v; want %x", ours, err, theirs)
 			}
 		})
@@ -150,22 +155,27 @@ func TestAgreementOfNoKey(t *testing.T) {
 			t.Errorf("%s: recovered %x, %v", name, q, err)
 		}
 	}
-	for name, public := range map[string][]byte{"empty": nil, "off the curve": append(ecpublic.P256.Generator()[:64:64], 1), "compressed": append([]byte{2}, make([]byte, 32)...)} {
-		if x, err := ecpublic.Agree(ecpublic.P256, public, []byte{1}); !errors.Is(err, ecpublic.ErrNoKey) {
-			t.Errorf("%s: agreed on %x, %v", name, x, err)
-		}
-	}
 }
 
-// TestSecp256k1 uses vectors, since the standard library has no such curve: 2G and 3G.
+// TestSecp256k1 recovers keys of the curve that the standard library lacks.
 func TestSecp256k1(t *testing.T) {
-	for scalar, want := range map[byte]string{
-		1: "04c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee51ae168fea63dc339a3c58419466ceaeef7f632653266d0e1236431a950cfe52a",
-		2: "04f9308a019258c31049344f85f89d5229b531c845836f99b08601f113bce036f9388f7b0f632de8140fe337e62a37f3566500a99934c2231b6cb9fd7584b8e672",
-	} {
-		// A challenge is reduced modulo n-1 and one is added.
-		if got := ecpublic.Public(ecpublic.Secp256k1, []byte{scalar}); hex.EncodeToString(got) != want {
-			t.Errorf("%dG = %x", scalar+1, got)
+	for range 8 {
+		k, err := secp256k1.GeneratePrivateKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		sign := func(message string) ecpublic.Signature {
+			digest := sha256.Sum256([]byte(message))
+			return ecpublic.Signature{Digest: digest[:], DER: k1.Sign(k, digest[:]).Serialize()}
+		}
+		want := k.PubKey().SerializeUncompressed()
+		got, err := ecpublic.FromSignatures(ecpublic.Secp256k1, sign("one"), sign("two"))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("recovered %x, %v; want %x", got, err, want)
+		}
+		got, err = ecpublic.FromAgreement(ecpublic.Secp256k1, want[1:33])
+		if err != nil || !bytes.Equal(got[:33], want[:33]) || got[64]&1 != 0 {
+			t.Errorf("recovered %x, %v, from the agreement; want the x of %x and an even y", got, err, want)
 		}
 	}
 }

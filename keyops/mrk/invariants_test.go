@@ -12,15 +12,14 @@ import (
 // ghost is what nobody in a deployment knows and the invariants need. What they excuse is
 // the list of the protocol's section 5.
 type ghost struct {
-	max      mrk.Epoch          // the highest in which anybody acted
-	refused  map[mrk.Epoch]bool // by the Region to which it was offered
-	forced   bool               // somebody was promoted
-	rolled   bool               // some store was restored
-	faulty   bool               // some token was lost
-	dead     bool               // the primary key was destroyed, and with it the set
-	ever     ids                // encrypted, anywhere
-	nodes    map[regionName]*nodeGhost
-	promoted mrk.Nonce // of the newest forced line
+	max     mrk.Epoch          // the highest in which anybody acted
+	refused map[mrk.Epoch]bool // by the Region to which it was offered
+	forced  bool               // somebody was promoted
+	rolled  bool               // some store was restored
+	faulty  bool               // some token was lost
+	dead    bool               // the primary key was destroyed, and with it the set
+	ever    ids                // encrypted, anywhere
+	nodes   map[regionName]*nodeGhost
 }
 
 type nodeGhost struct {
