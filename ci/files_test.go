@@ -2,6 +2,7 @@ package ci
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -154,4 +155,37 @@ func hasAnchor(t *testing.T, page, anchor string) bool {
 		}
 	}
 	return false
+}
+
+// TestDecisions demands that decision records are numbered from 0001 without gaps, carry
+// their number in their heading, and are listed in that order.
+func TestDecisions(t *testing.T) {
+	const dir = "../docs/adr/"
+	index, err := os.ReadFile(dir + "README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, err := filepath.Glob(dir + "[0-9]*.md")
+	if err != nil || len(records) == 0 {
+		t.Fatalf("%d records, %v", len(records), err)
+	}
+	listed := 0
+	for i, path := range records {
+		name, number := filepath.Base(path), fmt.Sprintf("%04d", i+1)
+		if !strings.HasPrefix(name, number+"-") {
+			t.Errorf("docs/adr/%s: the next number is %s", name, number)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.HasPrefix(data, []byte("# "+name[:4]+": ")) {
+			t.Errorf("docs/adr/%s: its heading begins with another number", name)
+		}
+		at := bytes.Index(index, []byte("| ["+name[:4]+"]("+name+") |"))
+		if at < listed {
+			t.Errorf("docs/adr/README.md does not list %s, or not in its place", name)
+		}
+		listed = max(at, listed)
+	}
 }
