@@ -32,7 +32,7 @@ func TestDrift(t *testing.T) {
 	shared.must(t, nil, "key", "tag", key, "team=blue", "--region", paris)
 	shared.must(t, nil, "key", "disable", key, "--region", virginia)
 	out, code := drift()
-	if code != 6 || !strings.Contains(out, key+": tags differs") || !strings.Contains(out, "team=blue") || !strings.Contains(out, key+": state differs") {
+	if code != 6 || !strings.Contains(out, key+": tags not the same") || !strings.Contains(out, "team=blue") || !strings.Contains(out, key+": state not the same") {
 		t.Errorf("exit code %d:\n%s", code, out)
 	}
 	if out, code := drift("--ignore", "tags,state"); code != 0 {

@@ -60,9 +60,6 @@ found to differ but not everything could be compared.`,
 }
 
 func (a *app) findDrift(ctx context.Context, regions, keys, ignore []string) (driftReport, error) {
-	if a.region != "" && len(regions) == 0 {
-		a.say("--region is not used here: give --regions to compare some Regions only")
-	}
 	names, err := a.regionsOf(regions)
 	if err != nil {
 		return driftReport{}, err
@@ -242,7 +239,7 @@ func (a *app) writeDrift(r driftReport) error {
 	}
 	var b strings.Builder
 	for _, d := range r.Differences {
-		fmt.Fprintf(&b, "%s: %s differs\n", d.KeyID, d.Property)
+		fmt.Fprintf(&b, "%s: %s not the same everywhere\n", d.KeyID, d.Property)
 		for _, region := range slices.Sorted(maps.Keys(d.Values)) {
 			value := d.Values[region]
 			if value == "" {
@@ -261,6 +258,6 @@ func (a *app) writeDrift(r driftReport) error {
 	if err := a.write([]byte(b.String())); err != nil {
 		return err
 	}
-	a.say("%d related keys compared in %s: %d differences", r.Keys, strings.Join(r.Regions, ", "), len(r.Differences))
+	a.say("related keys compared in %s: %d; differences: %d", strings.Join(r.Regions, ", "), r.Keys, len(r.Differences))
 	return nil
 }

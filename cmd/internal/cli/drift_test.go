@@ -110,7 +110,7 @@ func TestWriteDrift(t *testing.T) {
 	if err := a.writeDrift(r); err != nil {
 		t.Fatal(err)
 	}
-	want := "mrk-1: tags differs\n  eu-paris-1: x=1\n  us-east-1: (none)\nall keys in ap-tokyo-1: not compared: no answer\n"
+	want := "mrk-1: tags not the same everywhere\n  eu-paris-1: x=1\n  us-east-1: (none)\nall keys in ap-tokyo-1: not compared: no answer\n"
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
