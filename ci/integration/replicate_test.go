@@ -49,12 +49,17 @@ func TestEncryptHereDecryptThere(t *testing.T) {
 	code := shared.must(t, message, "mac", mac, "--region", virginia)
 	signature := shared.must(t, message, "sign", sign, "--region", tokyo)
 	macFile, sigFile := file(t, code), file(t, signature)
+	large := bytes.Repeat(message, 20_000)
+	envelope := shared.must(t, large, "envelope", "seal", key, "-c", "env=prod", "--region", paris)
 	for _, region := range []string{paris, virginia, tokyo} {
 		if got := shared.must(t, ciphertext, "decrypt", "-c", "env=prod", "--region", region); !bytes.Equal(got, message) {
 			t.Errorf("%s decrypts %q, want %q", region, got, message)
 		}
 		if _, err := shared.keyferry(ciphertext, "decrypt", "-c", "env=test", "--region", region); err == nil {
 			t.Errorf("%s decrypts under another encryption context", region)
+		}
+		if got := shared.must(t, envelope, "envelope", "open", key, "-c", "env=prod", "--region", region); !bytes.Equal(got, large) {
+			t.Errorf("%s opens the envelope to %d bytes, want %d", region, len(got), len(large))
 		}
 		shared.must(t, message, "verify-mac", mac, "--mac", macFile, "--region", region)
 		shared.must(t, message, "verify", sign, "--signature", sigFile, "--region", region)

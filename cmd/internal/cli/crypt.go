@@ -19,7 +19,7 @@ func (a *app) encrypt(use string) *cobra.Command {
 			if req.EncryptionContext, err = parseContext(pairs); err != nil {
 				return err
 			}
-			req.Plaintext, err = readAll(a.In, maxPlaintext, "plaintext", "; encrypt it under a data key instead: keyferry generate-data-key")
+			req.Plaintext, err = readAll(a.In, maxPlaintext, "plaintext", "; keyferry envelope seal encrypts files of any length")
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/keyferry/keyferry/cmd/internal/envelope"
 )
 
 // Exit codes, documented in docs/reference/cli.md. Scripts branch on them.
@@ -17,7 +19,7 @@ const (
 	ExitUsage    = 2
 	ExitDenied   = 3
 	ExitNotFound = 4
-	ExitInvalid  = 5 // ciphertext, signature or MAC does not hold
+	ExitInvalid  = 5 // ciphertext, envelope, signature or MAC does not hold
 	ExitDrift    = 6 // related keys differ between Regions
 )
 
@@ -52,6 +54,8 @@ func exitCode(err error) int {
 		return ExitUsage
 	case errors.Is(err, errDrift):
 		return ExitDrift
+	case errors.Is(err, envelope.ErrInvalid):
+		return ExitInvalid
 	}
 	switch reason(err) {
 	case "InvalidCiphertextException", "KMSInvalidSignatureException", "KMSInvalidMacException", "IncorrectKeyException":

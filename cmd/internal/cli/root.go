@@ -80,24 +80,26 @@ signature or MAC does not hold, 6 related keys differ between Regions (drift).`,
 	alias := &cobra.Command{Use: "alias", Short: "Name keys"}
 	alias.AddCommand(a.aliasSet("set NAME KEY"), a.aliasList("list"), a.aliasDelete("delete NAME"))
 	policy := &cobra.Command{Use: "policy", Short: "Say who may use a key, and why"}
-	policy.AddCommand(a.policyGet("get KEY"), a.policyPut("put KEY FILE"), a.policyLint("lint FILE"), a.policyExplain("explain --action ACTION"))
+	policy.AddCommand(a.policyGet("get KEY"), a.policyPut("put KEY FILE"), a.policyList("list KEY"), a.policyLint("lint FILE"), a.policyExplain("explain --action ACTION"))
 	grant := &cobra.Command{Use: "grant", Short: "Allow single principals to use a key"}
 	grant.AddCommand(a.grantCreate("create KEY --to PRINCIPAL --operation OPERATION"), a.grantList("list KEY"), a.grantRetirable("retirable PRINCIPAL"),
 		a.grantRetire("retire (TOKEN | KEY GRANT)"), a.grantRevoke("revoke KEY GRANT"))
 	reg := &cobra.Command{Use: "region", Short: "Show what a Region is and whom it knows"}
 	reg.AddCommand(a.regionShow("show"), a.regionPeers("peers"))
+	sealed := &cobra.Command{Use: "envelope", Short: "Encrypt files of any length"}
+	sealed.AddCommand(a.envelopeSeal("seal KEY"), a.envelopeOpen("open [KEY]"))
 	audit := &cobra.Command{Use: "audit", Short: "Check audit logs"}
 	audit.AddCommand(a.auditVerify(), a.auditReconcile())
 
 	reference := &cobra.Command{Use: "reference", Short: "Look up what the service does"}
 	reference.AddCommand(a.referenceStates("states"))
 
-	root.AddCommand(key, alias, policy, grant, reg, audit, reference, a.approve(),
+	root.AddCommand(key, alias, policy, grant, reg, sealed, audit, reference, a.approve(),
 		a.encrypt("encrypt KEY"), a.decrypt("decrypt [KEY]"), a.reEncrypt("re-encrypt KEY"),
 		a.generateDataKey("generate-data-key KEY"), a.generateDataKeyPair("generate-data-key-pair KEY --spec SPEC"),
 		a.sign("sign KEY"), a.verify("verify KEY --signature FILE"), a.mac("mac KEY"), a.verifyMac("verify-mac KEY --mac FILE"),
 		a.deriveSharedSecret("derive-shared-secret KEY --peer FILE"), a.random("random BYTES"), a.whoami("whoami"), a.drift("drift [KEY...]"))
-	for _, c := range []*cobra.Command{key, alias, policy, grant, reg, audit, reference} {
+	for _, c := range []*cobra.Command{key, alias, policy, grant, reg, sealed, audit, reference} {
 		c.Args = cobra.NoArgs
 		c.RunE = needsCommand
 	}
