@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,9 +18,9 @@ import (
 // killsEnv is how often TestChaos kills a daemon; make chaos sets it for a long run.
 const killsEnv = "KEYFERRY_KILLS"
 
-// TestChaos kills daemons and breaks the network while keys are made, replicated, used and
-// managed, and then demands that everything converges and that nothing that was ever
-// encrypted is lost.
+// TestChaos kills daemons, takes tokens away and breaks the network while keys are made,
+// replicated, used, rotated, handed over, disabled and sent to deletion, and then demands
+// that everything converges and that nothing is lost that any Region ever answered with.
 func TestChaos(t *testing.T) {
 	softhsmtest.Used(t)
 	kills := 10
@@ -48,8 +47,9 @@ func TestChaos(t *testing.T) {
 	}
 	c.heal(t)
 	c.settle(t)
-	t.Logf("%d kills, %d cuts; operations: %v; %d ciphertexts of %d keys opened everywhere", c.kills, c.cuts, c.done, len(c.sealed), len(c.keys))
-	if len(c.sealed) == 0 || len(c.keys) == 0 {
+	t.Logf("%d kills, %d cuts, %d times a token away; operations: %v; %d ciphertexts, MACs and signatures of %d keys taken everywhere",
+		c.kills, c.cuts, c.tokens, c.done, len(c.proofs), len(c.keys))
+	if len(c.proofs) == 0 || len(c.keys) == 0 {
 		t.Error("nothing was done between the kills")
 	}
 }
@@ -63,31 +63,19 @@ type chaos struct {
 	links   map[[2]string]*link
 	daemons map[string]*exec.Cmd
 	keys    []*chaosKey
-	sealed  []sealed
+	proofs  []proof
+	dir     string         // of signatures and MACs
 	done    map[string]int // operations that were answered, by name
 	kills   int
 	cuts    int
-}
-
-// chaosKey is a key and where it was told to be. A call that got no answer may have been
-// carried out all the same.
-type chaosKey struct {
-	id      string
-	primary string
-	members []string
-}
-
-// sealed is a ciphertext that a Region has answered with: from then on it must never be lost.
-type sealed struct {
-	key        *chaosKey
-	ciphertext []byte
-	plaintext  []byte
+	tokens  int // how often one was taken away
 }
 
 func newChaos(t *testing.T, seed uint64) *chaos {
 	t.Helper()
 	c := &chaos{
 		rng: rand.New(rand.NewPCG(seed, 0)), links: map[[2]string]*link{}, daemons: map[string]*exec.Cmd{}, done: map[string]int{},
+		dir: t.TempDir(),
 	}
 	shared.mustDev(t, "down")
 	t.Cleanup(func() { shared.mustDev(t, "up") })
@@ -181,102 +169,46 @@ func (c *chaos) end(region string) {
 	}
 }
 
-// chaosOperations is what the client does between faults. Each says whether it was answered;
-// without an answer nothing is concluded.
-var chaosOperations = []struct {
-	name string
-	do   func(*chaos, *testing.T) bool
-}{
-	{"create", (*chaos).create},
-	{"replicate", (*chaos).replicate},
-	{"encrypt", (*chaos).encrypt},
-	{"encrypt", (*chaos).encrypt},
-	{"decrypt", (*chaos).decrypt},
-}
-
-func (c *chaos) operate(t *testing.T) {
-	for range 1 + c.rng.IntN(4) {
-		op := chaosOperations[c.rng.IntN(len(chaosOperations))]
-		if op.do(c, t) {
-			c.done[op.name]++
-		}
-	}
-}
-
-// ask runs a command with little patience: a Region may be down.
-func (c *chaos) ask(stdin []byte, region string, args ...string) ([]byte, error) {
-	return shared.keyferry(stdin, append(args, "--region", region, "--timeout", "5s")...)
-}
-
-func pick[T any](c *chaos, from []T) T { return from[c.rng.IntN(len(from))] }
-
-func (c *chaos) create(t *testing.T) bool {
-	region := pick(c, regions)
-	out, err := c.ask(nil, region, "key", "create", "--multi-region")
-	if err != nil {
-		return false
-	}
-	c.keys = append(c.keys, &chaosKey{id: strings.TrimSpace(string(out)), primary: region, members: []string{region}})
-	return true
-}
-
-func (c *chaos) replicate(t *testing.T) bool {
-	if len(c.keys) == 0 {
-		return false
-	}
-	k, to := pick(c, c.keys), pick(c, regions)
-	if slices.Contains(k.members, to) {
-		return false
-	}
-	if _, err := c.ask(nil, k.primary, "key", "replicate", k.id, "--to", to); err != nil {
-		return false
-	}
-	k.members = append(k.members, to)
-	return true
-}
-
-func (c *chaos) encrypt(t *testing.T) bool {
-	if len(c.keys) == 0 {
-		return false
-	}
-	k := pick(c, c.keys)
-	plaintext := fmt.Appendf(nil, "secret %d", len(c.sealed))
-	out, err := c.ask(plaintext, pick(c, k.members), "encrypt", k.id)
-	if err != nil {
-		return false
-	}
-	c.sealed = append(c.sealed, sealed{k, out, plaintext})
-	return true
-}
-
-// decrypt opens a ciphertext somewhere. A Region may be unable to, but not say another text.
-func (c *chaos) decrypt(t *testing.T) bool {
-	if len(c.sealed) == 0 {
-		return false
-	}
-	s := pick(c, c.sealed)
-	region := pick(c, s.key.members)
-	got, err := c.ask(s.ciphertext, region, "decrypt")
-	if err == nil && !bytes.Equal(got, s.plaintext) {
-		t.Errorf("%s decrypts %q to %q", region, s.plaintext, got)
-	}
-	return err == nil
-}
-
-// disturb breaks something: the process of a Region, or a way between two.
+// disturb breaks something: a way between two Regions, the process of one, and now and then
+// its token, which is away before the process is killed and back before or after.
 func (c *chaos) disturb(t *testing.T) {
 	region, other := pick(c, regions), pick(c, regions)
 	if l := c.links[[2]string{region, other}]; l != nil {
 		l.set(pick(c, []fault{{}, {cut: true}, {deaf: true}, {delay: 5 * time.Millisecond}}))
 		c.cuts++
 	}
+	back := func() {}
+	if c.rng.IntN(4) == 0 {
+		back = c.takeToken(t, region)
+		c.operate(t)
+		if c.rng.IntN(2) == 0 {
+			back()
+			back = func() {}
+		}
+	}
 	time.Sleep(time.Duration(c.rng.IntN(120)) * time.Millisecond)
 	c.end(region)
 	c.kills++
+	back()
 	if c.rng.IntN(3) == 0 {
 		c.operate(t) // with the Region dark
 	}
 	c.start(t, region)
+}
+
+// takeToken makes a Region's token vanish under the running daemon, until back is called.
+func (c *chaos) takeToken(t *testing.T, region string) (back func()) {
+	t.Helper()
+	tokens := shared.in(region, "softhsm", "tokens")
+	if err := os.Rename(tokens, tokens+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	c.tokens++
+	return func() {
+		if err := os.Rename(tokens+"-away", tokens); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func (c *chaos) heal(t *testing.T) {
@@ -285,24 +217,46 @@ func (c *chaos) heal(t *testing.T) {
 	}
 }
 
-// settle waits until every Region agrees, and opens everything everywhere.
+// settle brings every key back to life, waits until every Region agrees about it, and opens
+// everything everywhere.
 func (c *chaos) settle(t *testing.T) {
 	for _, k := range c.keys {
+		eventually(t, 90*time.Second, func() (string, bool) { return c.agreed(k) })
+		primary := c.lead(k)
 		for _, r := range k.members {
-			if r != k.primary {
-				shared.awaitSynchronized(t, k.id, k.primary, r)
-			}
-			eventually(t, 60*time.Second, func() (string, bool) {
-				out, err := c.ask(nil, r, "key", "show", k.id)
-				return fmt.Sprintf("%s in %s: %s %v", k.id, r, out, err), err == nil && bytes.Contains(out, []byte("Enabled"))
-			})
-		}
-	}
-	for _, s := range c.sealed {
-		for _, r := range s.key.members {
-			if got, err := c.ask(s.ciphertext, r, "decrypt"); err != nil || !bytes.Equal(got, s.plaintext) {
-				t.Errorf("%s does not open a ciphertext of %s: %q, %v", r, s.key.id, got, err)
+			if r != primary {
+				shared.awaitSynchronized(t, k.id, primary, r)
 			}
 		}
 	}
+	for _, p := range c.proofs {
+		for _, r := range p.key.members {
+			if err := p.key.kind.check(c, r, p); err != nil {
+				t.Errorf("%s does not take what was made with %s, %s: %v", r, p.key.id, p.key.kind.name, err)
+			}
+		}
+	}
+}
+
+// agreed reports whether a key is enabled in all its Regions, which name one primary Region
+// and one current material. It is brought back where it is disabled or pending deletion.
+func (c *chaos) agreed(k *chaosKey) (seen string, ok bool) {
+	ok = true
+	var first shownKey
+	for i, r := range k.members {
+		m, err := c.show(r, k)
+		seen += fmt.Sprintf("%s in %s: %+v, %v; ", k.id, r, m, err)
+		switch m.KeyState {
+		case "PendingDeletion", "PendingReplicaDeletion":
+			c.ask(nil, r, "key", "undelete", k.id)
+		case "Disabled":
+			c.ask(nil, r, "key", "enable", k.id)
+		}
+		if i == 0 {
+			first = m
+		}
+		ok = ok && err == nil && m.KeyState == "Enabled" && m.CurrentKeyMaterialID == first.CurrentKeyMaterialID &&
+			m.MultiRegionConfiguration.PrimaryKey == first.MultiRegionConfiguration.PrimaryKey
+	}
+	return seen, ok
 }
