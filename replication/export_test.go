@@ -47,7 +47,7 @@ func (r *Replicator) Forge(ctx context.Context, signer mrk.Signer, to region.Nam
 
 // Send sends bytes over this Region's connection to a peer.
 func (r *Replicator) Send(ctx context.Context, to region.Name, b []byte) ([]byte, error) {
-	resp, err := replicationv1.NewReplicationServiceClient(r.peers[to].link.(grpcLink).conn).Exchange(ctx, &replicationv1.ExchangeRequest{Statement: b})
+	resp, err := replicationv1.NewReplicationServiceClient(r.peers[to].link.(*grpcLink).current()).Exchange(ctx, &replicationv1.ExchangeRequest{Statement: b})
 	return resp.GetStatement(), err
 }
 

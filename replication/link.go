@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,8 +25,8 @@ type Link interface {
 	// error wraps keyops.ErrPeerUnreachable unless the peer refused the message; the peer may
 	// have acted on it all the same.
 	Exchange(ctx context.Context, message []byte) (answer []byte, err error)
-	// Reconnect tries again now, after a failure, to reach the peer.
-	Reconnect(ctx context.Context)
+	// Reconnect lets the next Exchange, after a failure, try at once to reach the peer.
+	Reconnect()
 	Close() error
 }
 
@@ -34,7 +35,12 @@ const connectTimeout = 5 * time.Second
 
 // grpcLink is a mutual TLS connection, which is made when it is first used and again
 // whenever it breaks.
-type grpcLink struct{ conn *grpc.ClientConn }
+type grpcLink struct {
+	open func() (*grpc.ClientConn, error)
+
+	mu   sync.Mutex
+	conn *grpc.ClientConn
+}
 
 // dial prepares the connection to a peer.
 func (r *Replicator) dial(to region.Descriptor, address string) (Link, error) {
@@ -46,19 +52,22 @@ func (r *Replicator) dial(to region.Descriptor, address string) (Link, error) {
 		return nil
 	})
 	tls.ServerName = string(to.Region)
-	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithNoProxy(), // an address is an address
-		grpc.WithTransportCredentials(credentials.NewTLS(tls)),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage+1024), grpc.MaxCallSendMsgSize(maxMessage+1024)),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           grpcBackoff(r.cfg.RetryMin, r.cfg.RetryMax),
-			MinConnectTimeout: connectTimeout,
-		}),
-	)
-	if err != nil {
+	l := &grpcLink{open: func() (*grpc.ClientConn, error) {
+		return grpc.NewClient("passthrough:///"+address,
+			grpc.WithNoProxy(), // an address is an address
+			grpc.WithTransportCredentials(credentials.NewTLS(tls)),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage+1024), grpc.MaxCallSendMsgSize(maxMessage+1024)),
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           grpcBackoff(r.cfg.RetryMin, r.cfg.RetryMax),
+				MinConnectTimeout: connectTimeout,
+			}),
+		)
+	}}
+	var err error
+	if l.conn, err = l.open(); err != nil {
 		return nil, fmt.Errorf("preparing the connection to %s: %w", to.Region, err)
 	}
-	return grpcLink{conn}, nil
+	return l, nil
 }
 
 func grpcBackoff(first, longest time.Duration) grpcbackoff.Config {
@@ -66,8 +75,8 @@ func grpcBackoff(first, longest time.Duration) grpcbackoff.Config {
 }
 
 // Exchange makes one call.
-func (l grpcLink) Exchange(ctx context.Context, message []byte) ([]byte, error) {
-	resp, err := replicationv1.NewReplicationServiceClient(l.conn).Exchange(ctx, &replicationv1.ExchangeRequest{Statement: message})
+func (l *grpcLink) Exchange(ctx context.Context, message []byte) ([]byte, error) {
+	resp, err := replicationv1.NewReplicationServiceClient(l.current()).Exchange(ctx, &replicationv1.ExchangeRequest{Statement: message})
 	if err != nil {
 		return nil, fromStatus(err)
 	}
@@ -83,26 +92,26 @@ func fromStatus(err error) error {
 	return fmt.Errorf("%w: %s", keyops.ErrPeerUnreachable, status.Convert(err).Message())
 }
 
-// Reconnect tries the connection now and waits for how that ends. A call that is made in the
-// meantime would be answered with the failure before, and put off the next try once more.
-func (l grpcLink) Reconnect(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	l.conn.ResetConnectBackoff()
-	for tried := false; ; {
-		state := l.conn.GetState()
-		switch {
-		case state == connectivity.Ready, state == connectivity.Shutdown, state == connectivity.TransientFailure && tried:
-			return
-		case state == connectivity.Idle:
-			l.conn.Connect()
-		}
-		if !l.conn.WaitForStateChange(ctx, state) {
-			return
-		}
-		tried = true // even if it shows the same failure again: a refusal is quicker than this loop
+func (l *grpcLink) current() *grpc.ClientConn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn
+}
+
+// Reconnect takes a fresh connection if the old one has failed: that one would answer calls
+// with its last failure, and does not show when its next try has ended. The first call on a
+// fresh one waits for how that goes.
+func (l *grpcLink) Reconnect() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn.GetState() != connectivity.TransientFailure {
+		return
+	}
+	if fresh, err := l.open(); err == nil {
+		l.conn.Close()
+		l.conn = fresh
 	}
 }
 
 // Close breaks the connection.
-func (l grpcLink) Close() error { return l.conn.Close() }
+func (l *grpcLink) Close() error { return l.current().Close() }

@@ -27,7 +27,7 @@ func (p *peer) round(ctx context.Context) time.Time {
 		return retryAt
 	}
 	if failing {
-		p.link.Reconnect(ctx)
+		p.link.Reconnect()
 	}
 	keys, err := p.r.running()
 	if err != nil {

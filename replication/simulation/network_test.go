@@ -36,7 +36,7 @@ type link struct {
 var _ replication.Link = link{}
 
 // Reconnect does nothing: each message makes its own way.
-func (link) Reconnect(context.Context) {}
+func (link) Reconnect() {}
 
 // Close does nothing.
 func (link) Close() error { return nil }
