@@ -93,7 +93,7 @@ func (ms *marks) due(old, k *Key, now time.Time) []Mark {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	var due []Mark
-	for _, peer := range k.Set.Audience() {
+	for _, peer := range ms.audience(k) {
 		m, lagging := ms.all[markName{k.ID, peer}]
 		if !lagging {
 			m = Mark{Key: k.ID, Peer: peer, Since: now}
@@ -102,6 +102,19 @@ func (ms *marks) due(old, k *Key, now time.Time) []Mark {
 		due = append(due, m)
 	}
 	return due
+}
+
+// audience returns whom a change of the key is to be shown. Who is owed something still is,
+// even if a newer primary Region has never heard of it.
+func (ms *marks) audience(k *Key) []region.Name {
+	peers := k.Set.Audience()
+	for name := range ms.all {
+		if name.key == k.ID && !slices.Contains(peers, name.peer) {
+			peers = append(peers, name.peer)
+		}
+	}
+	slices.Sort(peers)
+	return peers
 }
 
 // set shows marks that are durable, and wakes whoever waits for changes.

@@ -57,6 +57,14 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 			continue
 		}
 		if last.trouble.cause == mrk.CauseCreateRequestMissing && last.hash == (mrk.Hash{}) {
+			k, err := keys.SharedKey(id)
+			if err != nil {
+				return err
+			}
+			if !k.Set.Entry(p.pin.Region).Status.In() {
+				// Evicted before it heard of the key, or deleted and forgotten: there is nobody to tell.
+				return keys.ClearMark(ctx, id, p.pin.Region, body.hash)
+			}
 			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
 		}
 		if last.trouble.cause != "" {

@@ -144,9 +144,10 @@ const (
 )
 
 // AddMember lists a Region as a new member with the next incarnation and keeps the request
-// by which the Region makes its replica (rule 2). Of the request, the caller sets
-// principal, correlation ID, description, policy and tags. That the key is Enabled and that
-// the destination allows it has been checked before.
+// by which the Region makes its replica (rule 2). A member that never spoke, and whose
+// request this Region has lost in a restore or a promotion, is asked for again. Of the
+// request, the caller sets principal, correlation ID, description, policy and tags. That the
+// key is Enabled and that the destination allows it has been checked before.
 func (s *Set) AddMember(ctx context.Context, signer Signer, to region.Name, instance region.InstanceID, req CreateRequest) error {
 	st, err := s.manage()
 	if err != nil {
@@ -160,7 +161,7 @@ func (s *Set) AddMember(ctx context.Context, signer Signer, to region.Name, inst
 		incarnation = m.Incarnation
 	}
 	switch {
-	case to == s.self.Region, guard2Member.stops(e.Status.In() && !s.gone(e)):
+	case to == s.self.Region, guard2Member.stops(e.Status.In() && !s.gone(e) && !s.Forgotten(to)):
 		return fmt.Errorf("%w: %s", ErrMember, to)
 	case e.Incarnation == 0 && len(st.Members) >= MaxMembers:
 		return fmt.Errorf("%w: %d members", ErrFull, len(st.Members))
@@ -183,6 +184,14 @@ func (s *Set) AddMember(ctx context.Context, signer Signer, to region.Name, inst
 	s.requests = maps.Clone(s.requests)
 	s.requests[to] = req
 	return nil
+}
+
+// Forgotten reports whether a Region is listed as a member, was never heard as one, and will
+// not be: nobody keeps the request by which it would make its replica.
+func (s *Set) Forgotten(r region.Name) bool {
+	e, m := s.Entry(r), s.members[r]
+	_, kept := s.requests[r]
+	return s.Acting() && !kept && (e.Status == Joining || e.Status == Suspended) && (m == nil || m.Incarnation < e.Incarnation)
 }
 
 // list adds a material to a state that is being changed.

@@ -21,6 +21,7 @@ import (
 	"github.com/keyferry/keyferry/hsm/hsmtest"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
+	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
@@ -105,16 +106,27 @@ func shortSign(r region.Name, digest []byte) []byte {
 }
 
 // shortVerifier stands where production has the pinned descriptors.
-type shortVerifier map[region.Name]region.InstanceID
+type shortVerifier map[region.Name]region.Descriptor
+
+var _ mrk.Electors = shortVerifier{}
 
 func (v shortVerifier) Verify(r region.Name, instance region.InstanceID, s statement.Signed) error {
-	if v[r] != instance {
+	if v[r].Instance != instance {
 		return fmt.Errorf("instance %s of %s is not pinned", instance, r)
 	}
 	if !hmac.Equal(shortSign(r, statement.Digest(s.Purpose, s.Payload)), s.Signature) {
 		return statement.ErrSignature
 	}
 	return nil
+}
+
+// Roster returns the operators whom the descriptor names. No roster changes here.
+func (v shortVerifier) Roster(r region.Name, instance region.InstanceID, version uint64) (approval.Roster, uint64, error) {
+	d := v[r]
+	if d.Instance != instance || d.Operators.Version != version {
+		return approval.Roster{}, 0, mrk.ErrRosterUnknown
+	}
+	return d.Operators, d.Operators.Version, nil
 }
 
 // token is a Region's token in one run of its daemon.

@@ -18,6 +18,16 @@ import (
 type ledger struct {
 	states  map[stateName]mrk.Hash
 	objects map[string]map[place]bool // by material ID: where it was ever seen
+
+	buried     map[membership]bool // keys that are deleted
+	evicted    map[membership]bool // by operators, ever
+	over       map[arn.KeyID]bool  // sets that were deleted as a whole
+	writtenOff map[string]bool     // materials
+}
+
+type membership struct {
+	key arn.KeyID
+	at  region.Name
 }
 
 type stateName struct {
@@ -28,11 +38,15 @@ type stateName struct {
 
 type place struct {
 	node   *node
+	key    arn.KeyID
 	object hsm.ID
 }
 
 func newLedger() ledger {
-	return ledger{states: map[stateName]mrk.Hash{}, objects: map[string]map[place]bool{}}
+	return ledger{
+		states: map[stateName]mrk.Hash{}, objects: map[string]map[place]bool{},
+		buried: map[membership]bool{}, evicted: map[membership]bool{}, over: map[arn.KeyID]bool{}, writtenOff: map[string]bool{},
+	}
 }
 
 // check looks at every invariant of DESIGN 15 that can be seen from outside.
@@ -42,6 +56,7 @@ func (w *world) check() {
 			return
 		}
 		w.record(id)
+		w.funerals(id)
 		w.onePrimary(id)
 		w.proven(id)
 		w.readable(id)
@@ -66,7 +81,7 @@ func (w *world) record(id arn.KeyID) {
 				at = map[place]bool{}
 				w.ledger.objects[m.ID.String()] = at
 			}
-			at[place{n, m.Object}] = true
+			at[place{n, id, m.Object}] = true
 		}
 		st := k.Set.State()
 		if st == nil {
@@ -130,7 +145,7 @@ func (w *world) proven(id arn.KeyID) {
 // readable is D2 and D3: what an active member encrypted, every active member decrypts.
 func (w *world) readable(id arn.KeyID) {
 	for _, l := range w.letters {
-		if l.key != id {
+		if l.key != id || w.ledger.writtenOff[l.material] {
 			continue
 		}
 		for _, n := range w.nodes {
@@ -170,7 +185,7 @@ func (w *world) active(top *mrk.State, n *node, id arn.KeyID) bool {
 func (w *world) nothingLost(id arn.KeyID) {
 	seen := map[string]bool{}
 	for _, l := range w.letters {
-		if l.key != id || seen[l.material] {
+		if l.key != id || seen[l.material] || w.ledger.over[id] || w.ledger.writtenOff[l.material] {
 			continue
 		}
 		seen[l.material] = true
@@ -184,8 +199,8 @@ func (w *world) nothingLost(id arn.KeyID) {
 // somewhere reports whether a material is in any token but one.
 func (w *world) somewhere(m string, but *node) bool {
 	for at := range w.ledger.objects[m] {
-		if at.node == but {
-			continue
+		if at.node == but || but != nil && (!at.node.running() || at.node.key(at.key) == nil || at.node.key(at.key).Gone() || at.node.key(at.key).Set.Told()) {
+			continue // or it may be gone the next moment
 		}
 		if _, err := at.node.fake.Lookup(context.Background(), at.object); err == nil {
 			return true
@@ -220,7 +235,7 @@ func (n *node) doubt(really bool) {
 	if !really {
 		return
 	}
-	n.doubted, n.w.restored = true, true
+	n.doubted = true
 	for i := range n.w.letters {
 		if n.w.letters[i].from == n.name {
 			n.w.letters[i].excused = true
@@ -272,6 +287,9 @@ func (n *node) believe() {
 // converged is what must be true once nothing goes wrong any more.
 func (w *world) converged() {
 	for _, id := range w.keys {
+		if w.ledger.over[id] {
+			continue
+		}
 		top := w.newest(id)
 		p, pk := w.acting(id)
 		if p == nil {
@@ -285,29 +303,22 @@ func (w *world) converged() {
 			w.same(id, p, pk, e)
 		}
 		for _, l := range w.letters {
-			if l.key == id {
+			if l.key == id && !w.ledger.writtenOff[l.material] {
 				w.readEverywhere(l, top)
 			}
 		}
 	}
 	for _, n := range w.nodes {
-		m := slices.DeleteFunc(n.marks(), func(m keyops.Mark) bool { return m.Cause == mrk.CauseCreateRequestMissing && w.restored })
+		m := slices.DeleteFunc(n.marks(), func(m keyops.Mark) bool { return w.ledger.over[m.Key] })
 		if len(m) > 0 {
 			w.break_("%s still has %d marks, the first for %s: %s %s", n.name, len(m), m[0].Peer, m[0].Cause, m[0].Text)
 		}
 	}
 }
 
-// forgotten reports whether a member was asked for by a primary Region that was restored
-// since and has forgotten what it asked for. It stays out until operators decide.
-func (w *world) forgotten(id arn.KeyID, pk *keyops.Key, e mrk.Entry) bool {
-	_, kept := pk.Set.Request(e.Region)
-	return w.restored && !kept && (e.Status == mrk.Joining || e.Status == mrk.Suspended) && w.node(e.Region).key(id) == nil
-}
-
 // same compares a member with the primary Region.
 func (w *world) same(id arn.KeyID, p *node, pk *keyops.Key, e mrk.Entry) {
-	if !e.Status.In() || w.forgotten(id, pk, e) {
+	if !e.Status.In() {
 		return
 	}
 	n := w.node(e.Region)
@@ -330,7 +341,7 @@ func (w *world) same(id arn.KeyID, p *node, pk *keyops.Key, e mrk.Entry) {
 		return
 	}
 	for _, row := range n.run.repl.Status(id) {
-		if row.Status != replication.StatusSynchronized && !w.forgotten(id, pk, pk.Set.Entry(row.Region)) {
+		if row.Status != replication.StatusSynchronized {
 			w.break_("%s shows %s in %s as %s %s %s", n.name, row.Region, id, row.Status, row.Cause, row.Text)
 		}
 	}

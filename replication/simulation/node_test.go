@@ -141,6 +141,7 @@ func (r *run) start(ctx context.Context) (err error) {
 		Self: n.plant.descriptor, Accounts: []arn.Account{keyopstest.Account}, Token: n.token(), Boundary: hsm.BoundaryAPIOnly,
 		Signing: n.plant.signing, Seal: n.plant.seal, Transport: &n.plant.transport, Store: r.store, Audit: r.log,
 		Identities: func() *policy.Identities { return admin }, Peers: repl, Clock: n.clock, Log: r.logger(),
+		Elapsed: func() time.Duration { return n.w.now.Sub(start) },
 	})
 	if err != nil {
 		return err
@@ -373,7 +374,7 @@ func (n *node) destroys(object hsm.ID) {
 			continue
 		}
 		for _, m := range k.Materials {
-			if m.Object == object && !m.Lost && !k.Set.Told() {
+			if m.Object == object && !m.Lost && !k.Gone() {
 				n.w.break_("%s destroys material %.8s of %s, which its row holds", n.name, m.ID, id)
 			}
 		}

@@ -34,6 +34,13 @@ var operations = []operation{
 	{"suspend", 2, (*world).suspend},
 	{"rotate", 6, (*world).rotate},
 	{"hand over", 4, (*world).handOver},
+	{"promote", 1, (*world).promote},
+	{"evict", 1, (*world).evict},
+	{"write off", 1, (*world).writeOff},
+	{"schedule deletion", 3, (*world).scheduleDeletion},
+	{"cancel deletion", 1, (*world).cancelDeletion},
+	{"rotate by itself", 1, (*world).rotateByItself},
+	{"days", 2, (*world).days},
 	{"work", 4, (*world).work},
 	{"round", 50, (*world).round},
 	{"step", 4, (*world).step},
@@ -64,7 +71,7 @@ const maxDepth = 3
 func init() {
 	for _, op := range operations {
 		switch op.name {
-		case "stop", "start", "restore", "back up", "lose token", "clock":
+		case "stop", "start", "restore", "back up", "lose token", "clock", "days":
 			continue // between two messages only
 		}
 		meanwhile = append(meanwhile, op)
@@ -132,7 +139,7 @@ func (w *world) replicate() {
 		return
 	}
 	to := pick(w, w.nodes)
-	if to == n || k.Set.Entry(to.name).Status.In() {
+	if to == n || k.Set.Entry(to.name).Status.In() && !k.Set.Forgotten(to.name) {
 		return
 	}
 	r := n.run

@@ -35,11 +35,12 @@ type world struct {
 	rounds  map[[2]region.Name]bool // in progress
 	shapes  []uint64                // of the states that were visited
 
-	faults   bool     // whether things go wrong
-	log      []string // what happened
-	failed   string   // the first broken invariant
-	restored bool     // whether any store or token ever went back in time
-	steps    int
+	generation uint64 // of the newest forced promotion that operators have approved
+
+	faults bool     // whether things go wrong
+	log    []string // what happened
+	failed string   // the first broken invariant
+	steps  int
 }
 
 // settings bound what a schedule may do.
@@ -67,7 +68,7 @@ func newWorld(t *testing.T, dir string, seed uint64, s settings) *world {
 	}
 	pinned := shortVerifier{}
 	for _, name := range names[:s.regions] {
-		pinned[name] = all[name].descriptor.Instance
+		pinned[name] = all[name].descriptor.Descriptor
 	}
 	for _, name := range names[:s.regions] {
 		w.nodes = append(w.nodes, newNode(w, name, all[name], pinned))
@@ -174,11 +175,16 @@ func (w *world) heal() {
 			w.must(n.start())
 		}
 	}
+	for _, n := range w.nodes {
+		n.undecide()
+	}
+	waited := false
 	for round := 0; w.failed == ""; round++ {
 		before := w.summary()
 		for range 2 { // one round may find out that the peer has started again
 			for _, n := range w.nodes {
 				n.enableAll()
+				n.askAgain()
 				for _, peer := range w.nodes {
 					if n != peer {
 						n.run.repl.Round(context.Background(), peer.name)
@@ -190,7 +196,11 @@ func (w *world) heal() {
 		}
 		w.check()
 		if w.summary() == before {
-			break
+			if waited {
+				break
+			}
+			waited = true
+			w.burials()
 		}
 		if round == 40 {
 			w.break_("still changing after %d rounds of healing", round)
@@ -201,12 +211,42 @@ func (w *world) heal() {
 	}
 }
 
+// burials lets what destroys come due, after the day in which a doubtful clock destroys
+// nothing, and more than the longest time between two tries.
+func (w *world) burials() {
+	w.now = w.now.Add(25 * time.Hour)
+	for range 2 {
+		w.now = w.now.Add(2 * time.Hour)
+		for _, n := range w.nodes {
+			err := n.run.svc.Work(context.Background())
+			w.note("%s: work: %t", n.name, err == nil)
+		}
+	}
+	w.check()
+}
+
 // enableAll ends what clients did to the keys, which nothing else would.
 func (n *node) enableAll() {
 	for _, id := range n.w.keys {
-		if k := n.key(id); k != nil && k.State == keystate.Disabled {
+		if k := n.key(id); k != nil && k.State == keystate.Disabled && !k.Gone() && !k.Set.Shut() {
 			_, err := n.run.svc.EnableKey(context.Background(), caller(), keyops.EnableKeyInput{KeyID: string(id)})
 			n.w.must(err)
+		}
+	}
+}
+
+// askAgain replicates to the members whose request was forgotten.
+func (n *node) askAgain() {
+	for _, id := range n.w.keys {
+		k := n.key(id)
+		if k == nil || !k.Set.Acting() || k.State != keystate.Enabled {
+			continue
+		}
+		for _, m := range k.Set.Members() {
+			if k.Set.Forgotten(m.Region) {
+				r := n.run
+				n.w.answered(n, r, fmt.Sprintf("replicate to %s again", m.Region), n.replicateTo(id, n.w.node(m.Region)))
+			}
 		}
 	}
 }
