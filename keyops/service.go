@@ -124,6 +124,7 @@ type Service struct {
 	grave     grave
 	leftovers leftovers
 	usages    usages
+	rosters   rosters
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -173,6 +174,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		}
 	}
 	if err := s.remember(ctx, cfg.Files); err != nil {
+		return nil, err
+	}
+	if err := s.openRosters(ctx, cfg.Files); err != nil {
 		return nil, err
 	}
 	if err := s.reconcile(ctx); err != nil {

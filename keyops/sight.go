@@ -37,6 +37,7 @@ type RosterSeen struct {
 	Region   region.Name
 	Instance region.InstanceID
 	Roster   approval.Roster
+	Changes  []approval.Change // that lead to it from the descriptor's
 }
 
 // sight is one thing that was shown.
@@ -165,7 +166,7 @@ func (c Custody) checkRoster(ctx context.Context) error {
 	return c.Store.View(ctx, func(tx store.Tx) error {
 		row, err := tx.Get(kindSight, rosterRow(c.Self.Region, c.Self.Instance))
 		if errors.Is(err, store.ErrNotFound) {
-			return nil
+			return c.checkShown(tx)
 		}
 		if err != nil {
 			return err
@@ -174,6 +175,18 @@ func (c Custody) checkRoster(ctx context.Context) error {
 		if err == nil && seen.version > c.Roster.Version {
 			return fmt.Errorf("%w: roster version %d is shown, and version %d was seen", region.ErrOlderRoster, c.Roster.Version, seen.version)
 		}
-		return nil
+		return c.checkShown(tx)
 	})
+}
+
+// checkShown refuses a roster of which a peer has shown the next one.
+func (c Custody) checkShown(tx store.Tx) error {
+	_, err := tx.Get(kindRoster, changeRow(c.Self.Region, c.Self.Instance, int(c.Roster.Version)+1))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: roster version %d is shown, and a peer has shown the next one", region.ErrOlderRoster, c.Roster.Version)
 }

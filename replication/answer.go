@@ -53,6 +53,8 @@ func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope)
 		reply.body, err = r.answerCheck(ctx, keys, p, m.body)
 	case m.kind == kindCheckPrimary:
 		reply.body, err = r.answerCheckPrimary(ctx, keys, p, m.body)
+	case m.kind == kindRosters:
+		reply.body, err = r.answerRosters(ctx, keys, p, m.body)
 	case m.kind != kindFacts && m.kind != kindConfirm && m.kind != kindOffer:
 		reply.kind = kindUnsupported
 		p.unknown(m.kind)
@@ -128,7 +130,7 @@ func (r *Replicator) answerFacts(ctx context.Context, keys Keys, p *peer, m enve
 	if problem == nil && len(f.blobs) > 0 {
 		problem = r.step(ctx, keys, f.key, m.correlation)
 	}
-	reply := factsBody{key: f.key, facts: mrk.Facts{Key: f.key}, trouble: tell(problem)}
+	reply := factsBody{key: f.key, facts: mrk.Facts{Key: f.key}, trouble: tell(problem), roster: r.need(keys, problem)}
 	if problem != nil {
 		p.log.WithError(problem).WithField("key", f.key).Warn("a peer's facts were not all taken")
 	}

@@ -148,6 +148,7 @@ type factsBody struct {
 	blobs   []mrk.Blob // in messages only
 	epochs  []uint64   // in answers only: of the transport keys under which the answering Region can be sent materials
 	trouble trouble    // in answers only
+	roster  rosterNeed // in answers only: whose operators have to be known before all of the message is believed
 }
 
 func (f factsBody) marshal() []byte {
@@ -171,6 +172,7 @@ func (f factsBody) marshal() []byte {
 	}
 	w.String(string(f.trouble.cause))
 	w.String(f.trouble.text)
+	f.roster.encode(&w)
 	return w.Out()
 }
 
@@ -189,6 +191,7 @@ func parseFacts(p []byte) (factsBody, error) {
 		f.epochs = append(f.epochs, r.Uint())
 	}
 	f.trouble = trouble{cause: mrk.Cause(r.String(maxKind)), text: r.String(maxText)}
+	f.roster = decodeRosterNeed(r)
 	if err := r.Done(); err != nil {
 		return f, fmt.Errorf("parsing facts message: %w", err)
 	}

@@ -39,6 +39,7 @@ var causes = []struct {
 	{errNotPinned, mrk.CauseSignatureInvalid},
 	{mrk.ErrRequest, mrk.CauseCreateRequestMissing},
 	{mrk.ErrGap, mrk.CauseWaitingForConfirmation},
+	{mrk.ErrRosterUnknown, mrk.CauseWaitingForConfirmation},
 	{mrk.ErrForeign, mrk.CauseWaitingForConfirmation},
 	{keyops.ErrAlreadyExists, mrk.CauseAlreadyExists},
 	{keyops.ErrTokenFull, mrk.CauseTokenFull},

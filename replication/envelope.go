@@ -18,6 +18,7 @@ const (
 	kindCheckPrimary = "check-primary" // would this Region take a primary key over?
 	kindOffer        = "offer-primary" // a primary key, to be taken over or refused
 	kindConfirm      = "confirm-held"  // does this Region, acting, hold these materials now?
+	kindRosters      = "rosters"       // changes of a Region's roster of operators, or a question for them
 	kindStale        = "stale-session" // the answering Region has started again
 	kindUnsupported  = "unsupported"   // the answering Region does not know this kind
 )

@@ -9,6 +9,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 	replicationv1 "github.com/keyferry/keyferry/proto/keyferry/replication/v1"
 )
 
@@ -162,6 +163,7 @@ var Parsers = map[string]func([]byte) (again []byte, err error){
 	"check primary": func(b []byte) ([]byte, error) { c, err := parseCheckPrimary(b, ""); return c.marshal(), err },
 	"offer":         func(b []byte) ([]byte, error) { o, err := parseOffer(b); return o.marshal(), err },
 	"offer answer":  func(b []byte) ([]byte, error) { a, err := parseOfferAnswer(b); return a.marshal(), err },
+	"rosters":       func(b []byte) ([]byte, error) { c, err := parseRosters(b); return c.marshal(), err },
 	"TLS claim":     func(b []byte) ([]byte, error) { c, err := parseTLSClaim(b); return c.payload(), err },
 }
 
@@ -220,4 +222,9 @@ func ReadDigestAnswer(b []byte) (ids []arn.KeyID, next int, err error) {
 		}
 	}
 	return ids, a.next, err
+}
+
+// RostersBody is the body of a message that shows changes of a roster.
+func RostersBody(of region.Descriptor, from, to uint64, changes ...approval.Change) []byte {
+	return rostersBody{rosterNeed{of.Region, of.Instance, from, to}, changes}.marshal()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
 // Keys is what this package needs of the Region's keys. *keyops.Service is one.
@@ -45,6 +46,15 @@ type Keys interface {
 	// InstallMaterial makes a wrapped material one that is held, or refuses it. A material
 	// that is held already is not unwrapped again.
 	InstallMaterial(ctx context.Context, id arn.KeyID, b mrk.Blob) error
+	// Roster returns a version of the roster of a descriptor's instance, if it is known here,
+	// and the newest version that is.
+	Roster(of region.Descriptor, version uint64) (r approval.Roster, newest uint64, known bool)
+	// RosterChanges returns the changes of that roster that are known here: the first makes
+	// version 1, and each the next.
+	RosterChanges(region.Descriptor) []approval.Change
+	// KeepRoster verifies changes of an instance's roster from its descriptor on, and keeps
+	// those that are new, durably.
+	KeepRoster(ctx context.Context, of region.Descriptor, changes []approval.Change) error
 	// Signer signs in this Region's name.
 	Signer() mrk.Signer
 

@@ -64,8 +64,9 @@ func New(cfg Config) (*Replicator, error) {
 		r.pinned[p.Descriptor.Region] = p.Descriptor
 		r.peers[p.Descriptor.Region] = newPeer(r, p)
 	}
-	if r.signed = cfg.Verifier; r.signed == nil {
-		r.signed = all
+	r.signed = electors{all, r}
+	if cfg.Verifier != nil {
+		r.signed = electors{cfg.Verifier, r}
 	}
 	if r.cfg.Link == nil {
 		r.cfg.Link = func(to region.Name) (Link, error) { return r.dial(r.pinned[to], r.peers[to].where) }

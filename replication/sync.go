@@ -47,7 +47,21 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 			return fmt.Errorf("%w: an answer about another key", errMessage)
 		}
 		if err := p.r.learn(ctx, keys, p, last, correlation); err != nil {
-			return err
+			n := p.r.need(keys, err)
+			if n.to == 0 {
+				return err
+			}
+			if err := p.askRoster(ctx, keys, n); err != nil {
+				return err
+			}
+			last = factsBody{} // as if nothing had been said: all of it is believed now, or nothing more
+			continue
+		}
+		if shown, err := p.showRoster(ctx, keys, last.roster); shown || err != nil {
+			if err != nil {
+				return err
+			}
+			continue
 		}
 		if unsent != nil {
 			return unsent

@@ -18,7 +18,6 @@ import (
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
-	"github.com/keyferry/keyferry/keyops/statement/approval"
 	"github.com/keyferry/keyferry/keyops/wire"
 
 	"crypto/x509/pkix"
@@ -247,17 +246,4 @@ func (ps pins) Verify(r region.Name, instance region.InstanceID, s statement.Sig
 		return fmt.Errorf("%w: instance %s of Region %s, pinned is %s", errNotPinned, instance, r, d.Instance)
 	}
 	return d.Verify(s)
-}
-
-// Roster implements mrk.Electors: the operators of a pinned Region are those of its
-// descriptor until changes of its roster are known here.
-func (ps pins) Roster(r region.Name, instance region.InstanceID, version uint64) (approval.Roster, uint64, error) {
-	d, ok := ps[r]
-	if !ok || d.Instance != instance {
-		return approval.Roster{}, 0, fmt.Errorf("%w: instance %s of Region %s", errNotPinned, instance, r)
-	}
-	if version != d.Operators.Version {
-		return approval.Roster{}, 0, fmt.Errorf("%w: version %d of Region %s, known is %d", mrk.ErrRosterUnknown, version, r, d.Operators.Version)
-	}
-	return d.Operators, d.Operators.Version, nil
 }

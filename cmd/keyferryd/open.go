@@ -68,11 +68,11 @@ func (d *daemon) regionFiles() (keyops.RegionFiles, error) {
 		all = append(all, d.peers[name])
 	}
 	for _, of := range all {
-		roster, _, err := files.Dir.LoadRosters(of.Descriptor)
+		roster, changes, err := files.Dir.LoadRosters(of.Descriptor)
 		if err != nil {
 			return files, err
 		}
-		files.Rosters = append(files.Rosters, keyops.RosterSeen{Region: of.Region, Instance: of.Instance, Roster: roster})
+		files.Rosters = append(files.Rosters, keyops.RosterSeen{Region: of.Region, Instance: of.Instance, Roster: roster, Changes: changes})
 	}
 	return files, nil
 }

@@ -67,6 +67,10 @@ func (s *Set) mergeEarlier(v Verifier, e Earlier, res *Result) error {
 		if i > 0 && c.Parent != e.Branch[i-1].Hash() {
 			return fmt.Errorf("%w: branch of an earlier epoch", ErrCertificate)
 		}
+		if at := indexOf(s.chain, c.Hash()); at >= 0 {
+			chain = s.chain[:at+1] // forgotten where the branch comes from, and not here
+			continue
+		}
 		base, err := s.base(v, c, chain)
 		if errors.Is(err, ErrGap) {
 			return fmt.Errorf("%w: branch of certificates that are not known here", ErrCertificate)

@@ -62,12 +62,21 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 		}
 	}
 	var side []Certificate
+	gap := false
 	for _, c := range f.Certificates {
+		if gap && c.forced == nil {
+			continue // it follows what was refused
+		}
 		if err := s.mergeCertificate(v, c, &side, &res); err != nil {
 			res.refuse(c.Epoch.Region, fmt.Errorf("merging certificate of epoch %s: %w", c.Epoch, err))
-			if !errors.Is(err, ErrEpochFork) {
-				break // its children hang in the air
+			if errors.Is(err, ErrRosterUnknown) {
+				break // it may be believed once its roster was shown, and what follows it then has its parent
 			}
+			// A line that operators opened proves itself, whatever it follows: those who approve
+			// again, because their roster had changed, do so after what was refused here.
+			gap = gap || !errors.Is(err, ErrEpochFork)
+		} else if c.forced != nil {
+			gap = false
 		}
 	}
 	if f.State != nil {

@@ -360,3 +360,44 @@ func TestManyPromotions(t *testing.T) {
 	w.heal()
 	w.converged(regionA, regionB, regionC)
 }
+
+// TestApprovedAgain: B was promoted by operators of whom A knows that they were taken off. A
+// does not give way to that, and gives way when their successors approve, although it never
+// believes what they follow. What A encrypted in between is taken in.
+func TestApprovedAgain(t *testing.T) {
+	w := withReplicas(t)
+	b := w.nodes[regionB]
+	former := approved(b.set)
+	former.Promotion.Roster, former.Roster = 0, formerOperators
+	former.Approvals = approve(former.Promotion, "anna", "mallory")
+	if _, err := b.set.Promote(ctx(), testSigner(regionB), former, w.contact(b)); err != nil {
+		t.Fatal(err)
+	}
+	w.settle(b)
+	w.sync(regionB, regionA)
+	a := w.nodes[regionA]
+	if !a.set.Acting() {
+		t.Fatal("A gave way to operators who were taken off")
+	}
+	w.must(w.suspend(regionA, regionB))
+	w.must(w.suspend(regionA, regionC))
+	w.must(w.rotate(regionA))
+	w.step(regionA)
+	w.encrypt(regionA)
+	if a.current != testMaterial(1) {
+		t.Fatal("A did not release")
+	}
+	// The second approval comes while B acts in the line that only B believes.
+	b.set.DropPermit()
+	w.must(w.force(regionB))
+	w.sync(regionB, regionA)
+	if a.set.Acting() || a.set.Primary() != regionB || a.set.Epoch().Line.Generation != 2 {
+		t.Fatalf("after a second approval A acts %v in %s", a.set.Acting(), a.set.Epoch())
+	}
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB, regionC)
+	if got := len(b.held()); got != 2 {
+		t.Errorf("B holds %d materials: what A encrypted with is lost", got)
+	}
+}

@@ -1,6 +1,7 @@
 package mrk
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -151,6 +152,21 @@ type Electors interface {
 	Roster(r region.Name, instance region.InstanceID, version uint64) (roster approval.Roster, newest uint64, err error)
 }
 
+// RosterUnknownError is an ErrRosterUnknown that says which changes have to be shown first.
+type RosterUnknownError struct {
+	Region   region.Name // whose operators approved
+	Instance region.InstanceID
+	Version  uint64 // of the roster that they are on
+}
+
+// Error says which roster is not known.
+func (e *RosterUnknownError) Error() string {
+	return fmt.Sprintf("%v: version %d of %s %s", ErrRosterUnknown, e.Version, e.Region, e.Instance)
+}
+
+// Is makes it an ErrRosterUnknown.
+func (e *RosterUnknownError) Is(target error) bool { return target == ErrRosterUnknown }
+
 // lists reports whether the promotion is of this key after this certificate.
 func (f *forced) lists(k ListedKey) bool {
 	root, ok := f.proof.root(k)
@@ -180,9 +196,12 @@ func (c Certificate) verifyForced(v Verifier, history bool) error {
 	}
 	electors, ok := v.(Electors)
 	if !ok {
-		return fmt.Errorf("%w: nobody's operators are known here", ErrRosterUnknown)
+		return &RosterUnknownError{e.Region, c.Instance, f.promotion.Roster}
 	}
 	roster, newest, err := electors.Roster(e.Region, c.Instance, f.promotion.Roster)
+	if errors.Is(err, ErrRosterUnknown) {
+		return &RosterUnknownError{e.Region, c.Instance, f.promotion.Roster}
+	}
 	if err != nil {
 		return err
 	}
