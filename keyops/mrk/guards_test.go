@@ -1,0 +1,102 @@
+package mrk_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/mrk"
+)
+
+// Conditions that honest Regions hardly ever violate, each tried by itself.
+
+// A Region that the final state does not call active does not take the key over, even if the
+// primary Region offers it (rule 13): nobody knows what it has used.
+func TestOnlyAnActiveMemberAccepts(t *testing.T) {
+	w := withReplicas(t)
+	w.must(w.suspend(regionA, regionB))
+	w.sync(regionA, regionB)
+	a, b := w.nodes[regionA], w.nodes[regionB]
+	root := w.chain(regionA)[0]
+	c := mrk.Certificate{Key: testKey, Epoch: root.Epoch, Instance: testInstance(regionB), Parent: root.Hash(), Final: a.set.State().Hash()}
+	c.Epoch.Number++
+	c.Epoch.Region, c.Epoch.Nonce = regionB, mrk.Nonce{9}
+	c, err := mrk.SignCertificate(ctx(), testSigner(regionA), nil, c)
+	w.must(err)
+	if taken, err := b.set.TakeOffer(pins{}, mrk.Offer{Certificate: c}); err != nil || !taken {
+		t.Fatalf("the offer was not taken: %v", err)
+	}
+	w.settle(b)
+	if err := w.accept(regionB); !errors.Is(err, mrk.ErrNotActive) || b.set.Acting() {
+		t.Errorf("a suspended member accepts: %v, acting %v", err, b.set.Acting())
+	}
+}
+
+// A primary Region that lost what it encrypts with does not act again before it has got it
+// back (rule 18).
+func TestRenewalNeedsTheCurrentMaterial(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	a := w.nodes[regionA]
+	clear(a.token)
+	clear(a.rows)
+	a.set.DropPermit()
+	w.settle(a)
+	if _, events, err := a.set.Step(ctx(), testSigner(regionA), w.contact(a)); err != nil || len(events) != 0 || a.set.Acting() {
+		t.Fatalf("A, which holds nothing, did %v (%v)", events, err)
+	}
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB)
+	if !a.set.Acting() {
+		t.Error("A does not act although it has its material again")
+	}
+}
+
+// The end of one incarnation is not the end of the next (rule 23).
+func TestDeletionEndsItsOwnIncarnation(t *testing.T) {
+	w := withReplicas(t)
+	w.delete(regionB)
+	w.sync(regionB, regionA)
+	w.step(regionA)
+	w.must(w.replicate(regionA, regionB))
+	events := w.step(regionA)
+	if e := w.nodes[regionA].set.Entry(regionB); len(events) != 0 || e.Status != mrk.Joining || e.Incarnation != 2 {
+		t.Fatalf("A did %v, and B is %+v", events, e)
+	}
+	w.heal()
+	w.converged(regionA, regionB, regionC)
+}
+
+// The set is not destroyed while the state has a member, whatever that Region answers: its
+// store may be an old one, or it lies (rule 24).
+func TestSetWithMembersIsNotDestroyed(t *testing.T) {
+	w := withReplicas(t)
+	a, nonce := w.nodes[regionA], mrk.Nonce{1}
+	answers := []mrk.Confirmation{{From: regionB, Nonce: nonce}, {From: regionC, Nonce: nonce}}
+	if err := a.set.BeginSetDestruction(w.contact(a), nonce, answers); !errors.Is(err, mrk.ErrPresent) || a.set.Destroying() {
+		t.Errorf("got %v, destroying %v", err, a.set.Destroying())
+	}
+}
+
+// What a Region is to encrypt with is not given up, even if nobody holds it.
+func TestMaterialInUseIsNotWrittenOff(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	w.must(w.rotate(regionA))
+	a, b := w.nodes[regionA], w.nodes[regionB]
+	for _, n := range []*node{a, b} {
+		clear(n.token)
+		clear(n.rows)
+		w.settle(n)
+	}
+	w.sync(regionB, regionA)
+	for name, id := range map[string]material.ID{"the current material": testMaterial(0), "the pending material": testMaterial(1)} {
+		set := a.set.Clone()
+		if err := set.WriteOff(ctx(), testSigner(regionA), id, w.contact(a)); !errors.Is(err, mrk.ErrMaterial) {
+			t.Errorf("giving up %s: %v", name, err)
+		}
+	}
+}
