@@ -1,10 +1,12 @@
 # Every target works in a clean clone with make, gcc, libc6-dev, git and Go; `make deps`
-# installs the Debian packages that tests and demonstrations use besides.
+# installs the Debian packages that tests and demonstrations use besides, and fetches the test
+# vectors. After it, nothing here needs a network.
 
 GO    ?= go
 BIN   := bin
 DEBS  := softhsm2 openssl curl strace
 TOOLS := softhsm2-util openssl curl strace
+VECTORS := $(shell cat hsm/hsmtest/wycheproof/module.txt)
 LINT  := $(GO) tool -modfile=ci/tools/go.mod
 
 # Where goroutines share memory. The race detector finds nothing in pure packages, and
@@ -17,7 +19,8 @@ RACE := ./hsm/... ./keyops ./keyops/audit ./keyops/seal ./keyops/store/... ./rep
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-deps: ## install what tests need: softhsm2, openssl, curl, strace
+deps: ## install what tests need: softhsm2, openssl, curl, strace, the test vectors of Wycheproof
+	@cd / && $(GO) mod download $(VECTORS)
 	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing=1; done; \
 	if [ -z "$$missing" ]; then exit 0; \
 	elif [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -qy --no-install-recommends $(DEBS); \

@@ -2,6 +2,7 @@ package keyops
 
 import (
 	"context"
+	"crypto"
 	"fmt"
 	"sync/atomic"
 
@@ -157,4 +158,9 @@ func (s *Service) CountDecisions() *atomic.Int64 {
 		return ask()
 	}
 	return n
+}
+
+// VerifySignature is what Verify does on the host with a digest.
+func VerifySignature(pub crypto.PublicKey, a Algorithm, digest, signature []byte) error {
+	return verify(pub, signSchemes[a], digest, signature)
 }

@@ -174,5 +174,8 @@ func (k *Key) what() string {
 	if row.pair() {
 		return fmt.Sprintf("an unencrypted PKCS #8 private key (DER) of key spec %s", k.Spec)
 	}
+	if k.Spec == HMAC224 {
+		return fmt.Sprintf("a key of exactly %d bytes (with zero bytes after a shorter one, which HMAC pads with too)", row.token.SecretBytes())
+	}
 	return fmt.Sprintf("a key of exactly %d bytes", row.token.SecretBytes())
 }
