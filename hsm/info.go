@@ -13,6 +13,7 @@ type Info struct {
 	Firmware       string // version of the token's firmware, "major.minor"
 	LibraryVersion string // version of the PKCS#11 library, "major.minor"
 	Profile        string // name of the profile in force
+	Backup         Backup // what brings single-Region keys back when the token is lost
 }
 
 // Boundary says what keeps multi-Region material inside tokens.

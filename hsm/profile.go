@@ -48,6 +48,8 @@ type Profile struct {
 	// Layout says whether single-Region and multi-Region material should share a token. A
 	// token that is opened to hold both against its profile's advice works, with a warning.
 	Layout Layout `yaml:"layout"`
+	// Backup says what brings single-Region keys back when the token is lost.
+	Backup Backup `yaml:"backup"`
 }
 
 // GCM is a profile's AES-GCM section.
@@ -169,6 +171,20 @@ const (
 	LayoutTwoTokens Layout = "two-tokens"
 )
 
+// Backup says how what is in a token can be kept somewhere else as well.
+type Backup string
+
+// Ways to back a token up.
+const (
+	// BackupFiles means that the token is files on this host, which are copied like others.
+	BackupFiles Backup = "files"
+	// BackupClone means that the vendor's tool clones the token, or copies it to a device.
+	BackupClone Backup = "clone"
+	// BackupNone means that nothing does, or that the profile does not know: with the token
+	// go the keys that no other Region holds.
+	BackupNone Backup = "none"
+)
+
 const maxSessions = 1024
 
 // mechanismKWP is CKM_AES_KEY_WRAP_KWP of PKCS #11 3.0, which the binding does not have.
@@ -266,6 +282,7 @@ func (p Profile) Check() error {
 		oneOf("trusted_by", string(p.TrustedBy), string(TrustedBySO), string(TrustedByVendorTool), string(TrustedByNobody)),
 		oneOf("login", string(p.Login), string(LoginUser), string(LoginCryptoUser)),
 		oneOf("layout", string(p.Layout), string(LayoutOneToken), string(LayoutTwoTokens)),
+		oneOf("backup", string(p.Backup), string(BackupFiles), string(BackupClone), string(BackupNone)),
 	} {
 		if err != nil {
 			return err

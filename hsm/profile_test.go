@@ -35,6 +35,7 @@ func TestBuiltInProfiles(t *testing.T) {
 		Sessions:   4,
 		Login:      LoginUser,
 		Layout:     LayoutOneToken,
+		Backup:     BackupFiles,
 	}
 	if diff := cmp.Diff(want, SoftHSM2()); diff != "" {
 		t.Errorf("softhsm2 (-want +got):\n%s", diff)
@@ -66,6 +67,8 @@ func TestParseProfileRefuses(t *testing.T) {
 		{"too many sessions", "sessions: 4", "sessions: 1025", "sessions"},
 		{"login", "login: user", "login: root", "login"},
 		{"layout", "layout: one-token", "layout: many", "layout"},
+		{"backup", "backup: files", "backup: tape", "backup"},
+		{"no backup", "backup: files", "", "backup"},
 		{"no name", "name: softhsm2", "name: ''", "name"},
 		{"two documents", "layout: one-token", "layout: one-token\n---\nname: x", "more than one"},
 		{"twice", "login: user", "login: user\nlogin: user", "already defined"},

@@ -268,7 +268,7 @@ func (t *Token) describe(c *connection, library pkcs11.Info) error {
 	version := func(v pkcs11.Version) string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 	t.info = Info{
 		Label: i.Label, Serial: i.SerialNumber, Manufacturer: i.ManufacturerID, Model: i.Model,
-		Firmware: version(i.FirmwareVersion), LibraryVersion: version(library.LibraryVersion), Profile: t.cfg.Profile.Name,
+		Firmware: version(i.FirmwareVersion), LibraryVersion: version(library.LibraryVersion), Profile: t.cfg.Profile.Name, Backup: t.cfg.Profile.Backup,
 	}
 	slot, err := t.module.ctx.GetSlotInfo(c.slot)
 	if err != nil {

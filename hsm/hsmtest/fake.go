@@ -117,7 +117,7 @@ func (f *Fake) Close() {
 func (f *Fake) Info() hsm.Info {
 	return hsm.Info{
 		Label: f.opts.Label, Serial: f.opts.Serial, Manufacturer: "Keyferry", Model: "fake",
-		Firmware: "1.0", LibraryVersion: "1.0", Profile: "fake",
+		Firmware: "1.0", LibraryVersion: "1.0", Profile: "fake", Backup: hsm.BackupNone,
 	}
 }
 

@@ -20,21 +20,38 @@ func Newest(dir string, keys []crypto.PublicKey) (SignedCheckpoint, error) {
 	return c, nil
 }
 
+// End is Newest, and also returns the sequence number of the last line, which that
+// checkpoint may not cover; 0 if there is none.
+func End(dir string, keys []crypto.PublicKey) (c SignedCheckpoint, seq uint64, err error) {
+	if c, seq, err = end(dir, keys); err != nil {
+		return SignedCheckpoint{}, 0, fmt.Errorf("reading the audit log in %s: %w", dir, err)
+	}
+	return c, seq, nil
+}
+
 func newest(dir string, keys []crypto.PublicKey) (SignedCheckpoint, error) {
+	c, _, err := end(dir, keys)
+	return c, err
+}
+
+func end(dir string, keys []crypto.PublicKey) (SignedCheckpoint, uint64, error) {
 	e, err := findEnd(readDir(dir))
 	if errors.Is(err, fs.ErrNotExist) {
-		return SignedCheckpoint{}, nil
+		return SignedCheckpoint{}, 0, nil
 	}
 	if err != nil {
-		return SignedCheckpoint{}, err
+		return SignedCheckpoint{}, 0, err
 	}
-	if err := e.file.Close(); err != nil || e.checkpoint.Number == 0 {
-		return SignedCheckpoint{}, err
+	if err := e.file.Close(); err != nil {
+		return SignedCheckpoint{}, 0, err
+	}
+	if e.checkpoint.Number == 0 {
+		return SignedCheckpoint{}, e.seq, nil
 	}
 	if err := e.checkpoint.verifyAny(keys); err != nil {
-		return SignedCheckpoint{}, fmt.Errorf("%w: checkpoint %d: %w", ErrDamaged, e.checkpoint.Number, err)
+		return SignedCheckpoint{}, 0, fmt.Errorf("%w: checkpoint %d: %w", ErrDamaged, e.checkpoint.Number, err)
 	}
-	return e.checkpoint, nil
+	return e.checkpoint, e.seq, nil
 }
 
 // readDir is a directory of files that are read and nothing else.

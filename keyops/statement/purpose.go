@@ -21,12 +21,13 @@ const (
 	Checkpoint      Purpose = "checkpoint"       // the audit chain's number and hash
 	PeerTLS         Purpose = "peer-tls"         // a Region certifies its TLS key of the day
 	Succession      Purpose = "succession"       // a Region, by its old signing key, names the descriptor with the new one
+	Backup          Purpose = "backup"           // a Region about the files of a backup of itself
 )
 
 var purposes = map[Purpose]bool{
 	Descriptor: true, CeremonyOffer: true, CeremonyPackage: true, Transcript: true, Approval: true,
 	Certificate: true, State: true, Member: true, CreateReplica: true, ConfirmHeld: true,
-	Exchange: true, Checkpoint: true, PeerTLS: true, Succession: true,
+	Exchange: true, Checkpoint: true, PeerTLS: true, Succession: true, Backup: true,
 }
 
 // Known reports whether this version knows the purpose.
