@@ -23,12 +23,13 @@ func newRoot() *cobra.Command {
 	}
 	root.Flags().AddFlagSet(run.Flags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fail(exitUsage, err) })
-	root.AddCommand(run, newValidate(), newConfig(), newStore(), newClock(), newVersion())
+	root.AddCommand(run, newValidate(), newConfig(), newStore(), newClock(), newBackup(), newRestore(), newVersion())
 	return root
 }
 
 func newRun() *cobra.Command {
 	var file string
+	var standby bool
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Serve until SIGTERM or SIGINT",
@@ -38,9 +39,11 @@ func newRun() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			d.standby = standby
 			return d.serve(cmd.Context())
 		},
 	}
+	cmd.Flags().BoolVar(&standby, "standby", false, "while another daemon serves from the store, wait, and take over when it ends")
 	cmd.Flags().StringVar(&file, "config", "", "configuration file")
 	return cmd
 }

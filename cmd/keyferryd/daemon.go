@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -35,13 +36,16 @@ import (
 // daemon is what has been opened so far. Each step of serve adds to it, in the order of the
 // fields, and close undoes them in reverse.
 type daemon struct {
-	config *config.Config
-	log    logrus.FieldLogger
-	begun  time.Time
+	config  *config.Config
+	log     logrus.FieldLogger
+	begun   time.Time
+	standby bool // waits while another daemon serves
+	waited  bool // and has done so
 
 	self       region.SignedDescriptor
 	peers      map[region.Name]region.SignedDescriptor
 	transport  transport.Set
+	known      atomic.Pointer[map[hsm.ID]bool] // the objects of transport
 	files      *reload.Watcher
 	identities *reload.Value[*policy.Identities]
 	token      *hsm.Token
@@ -160,15 +164,12 @@ func (d *daemon) login(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	known := map[hsm.ID]bool{}
-	for _, k := range d.transport.All() {
-		known[k.ID] = true
-	}
+	d.knowTransport()
 	d.token, err = hsm.Open(ctx, hsm.Config{
 		Module: c.Module, TokenLabel: c.Label, TokenSerial: c.Serial,
 		PINFile: c.PINFile, PINGroupReadable: c.PINGroupReadable,
 		Profile: profile, Sessions: c.Sessions,
-		KnownTransport: func(id hsm.ID) bool { return known[id] },
+		KnownTransport: func(id hsm.ID) bool { return (*d.known.Load())[id] },
 		Observe:        d.observeToken(),
 		Log:            d.log,
 	})
@@ -245,6 +246,10 @@ func (d *daemon) openStore(ctx context.Context) error {
 	if err := sqlite.Create(ctx, path, d.self.Instance); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	opened, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
 	s, err := sqlite.Open(ctx, sqlite.Config{Path: path})
 	if err != nil {
 		return err
@@ -255,10 +260,9 @@ func (d *daemon) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.lease, err = s.AcquireLease(ctx, fmt.Sprintf("%s process %d", host, os.Getpid()), leaseTTL)
-	if err != nil {
+	if d.lease, err = d.acquire(ctx, fmt.Sprintf("%s process %d", host, os.Getpid())); err != nil {
 		return fmt.Errorf("store %s: %w", path, err)
 	}
 	d.closing("releasing the store", d.lease.Release)
-	return nil
+	return d.sameStore(opened)
 }

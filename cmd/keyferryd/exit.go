@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/backup"
 	"github.com/keyferry/keyferry/keyops/seal"
 	"github.com/keyferry/keyferry/keyops/store"
 )
@@ -60,13 +61,16 @@ func advise(err error) error {
 		what string
 	}{
 		{hsm.ErrPIN, "correct the PIN file; it was tried once and is not tried again, since tokens lock"},
-		{store.ErrLeaseHeld, "another daemon serves from this store: stop it first"},
+		{store.ErrLeaseHeld, "another daemon serves from this store: stop it first, or wait for it with --standby"},
 		{store.ErrNotStore, "store.path names another file: correct it"},
 		{store.ErrNewerSchema, "start the release that wrote it, or a newer one"},
 		{store.ErrFull, "make space on its disk"},
 		{seal.ErrTampered, seeFindings},
 		{seal.ErrRolledBack, seeFindings},
 		{seal.ErrForked, seeFindings},
+		{errReplaced, "start again, on the store that is there now"},
+		{backup.ErrInTheWay, "give --replace to move it aside, after you have looked what it is"},
+		{backup.ErrServing, "stop it first"},
 		{keyops.ErrForgotten, "put region_dir back as it was, or find out who changed it"},
 		{syscall.EADDRINUSE, "another program listens there: stop it, or change the address"},
 		{syscall.EADDRNOTAVAIL, "this machine has no such address: correct it"},

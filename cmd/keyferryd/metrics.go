@@ -10,10 +10,15 @@ import (
 	"github.com/keyferry/keyferry/hsm"
 )
 
-// openMetrics begins to measure, and takes the port at which measurements are shown. Nothing
-// is shown before the daemon serves.
-func (d *daemon) openMetrics(context.Context) (err error) {
+// openMetrics begins to measure.
+func (d *daemon) openMetrics(context.Context) error {
 	d.metrics = metrics.New(metrics.Build{Version: version(), Region: string(d.config.Region)})
+	return nil
+}
+
+// showMetrics takes the port at which measurements are shown. Nothing is shown before the
+// daemon serves.
+func (d *daemon) showMetrics(context.Context) (err error) {
 	if d.config.Metrics.Listen == "" {
 		return nil
 	}

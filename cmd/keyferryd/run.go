@@ -33,9 +33,11 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 	}{
 		{"reading region_dir", exitRegionDir, d.readRegionDir},
 		{"reading identity_policies", exitUsage, d.readIdentities},
-		{"listening for metrics", exitOther, d.openMetrics},
+		{"measuring", exitOther, d.openMetrics},
 		{"opening the token", exitToken, d.openToken},
 		{"opening the store", exitStore, d.openStore},
+		{"looking again", exitOther, d.lookAgain},
+		{"listening for metrics", exitOther, d.showMetrics},
 		{"opening the audit log", exitOther, d.openAudit},
 		{"listening for peers", exitOther, d.openPeers},
 		{"loading keys", exitStore, d.openKeys},
@@ -44,6 +46,9 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 		{"watching", exitOther, d.watch},
 	} {
 		if err := step.do(ctx); err != nil {
+			if d.waited && errors.Is(err, context.Canceled) && ctx.Err() != nil {
+				return nil // a standby that was told to stop has nothing to finish
+			}
 			return fail(step.code, d.adviseRekey(advise(fmt.Errorf("%s: %w", step.what, err))))
 		}
 	}
