@@ -3,6 +3,7 @@ package replication_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/keyferry/keyferry/keyops"
@@ -100,5 +101,33 @@ func TestReplicateToTwoRegions(t *testing.T) {
 	for _, s := range sites {
 		s.t = t
 		s.noAlarms()
+	}
+}
+
+// TestReplicateTwiceAtOnce: of two calls at once for one replica, one makes it, and the
+// other is told that it is there.
+func TestReplicateTwiceAtOnce(t *testing.T) {
+	sites := deploy(t, paris, east)
+	a, b := sites[0], sites[1]
+	id := a.createSymmetric()
+	errs := make(chan error)
+	for range 2 {
+		go func() { errs <- a.replicate(id, b) }()
+	}
+	made := 0
+	for range 2 {
+		switch err := <-errs; {
+		case err == nil:
+			made++
+		case !errors.Is(err, keyops.ErrAlreadyExists):
+			t.Errorf("the other call: %v", err)
+		}
+	}
+	if made != 1 {
+		t.Errorf("%d of two calls made the replica", made)
+	}
+	a.synchronized(id, b)
+	if got := b.region.Fake.Calls()["C_UnwrapKey"]; got != 1 {
+		t.Errorf("%d materials were unwrapped, want 1", got)
 	}
 }

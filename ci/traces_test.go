@@ -1,0 +1,44 @@
+package ci
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestReplicationPage demands of docs/replication.md that every trace of the protocol's
+// design, and every abuse that it answers, names a test, and that each test exists.
+func TestReplicationPage(t *testing.T) {
+	exists := testNames(t)
+	page, err := os.ReadFile("../docs/replication.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	traces, abuses := map[string]bool{}, 0
+	for i, line := range strings.Split(string(page), "\n") {
+		named := namedTest.FindAllStringSubmatch(line, -1)
+		for _, m := range named {
+			if !exists[m[1]] {
+				t.Errorf("docs/replication.md:%d names %s, which does not exist", i+1, m[1])
+			}
+		}
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 || len(named) == 0 {
+			continue
+		}
+		if name := strings.TrimSpace(cells[1]); strings.HasPrefix(name, "CE") {
+			traces[name] = true
+		} else {
+			abuses++
+		}
+	}
+	for n := 1; n <= 22; n++ {
+		if !traces[fmt.Sprintf("CE%d", n)] {
+			t.Errorf("docs/replication.md has no tests for trace CE%d", n)
+		}
+	}
+	if abuses < 15 {
+		t.Errorf("docs/replication.md has %d abuses: its table is not what this test takes it for", abuses)
+	}
+}
