@@ -89,11 +89,11 @@ func unprotected(b *bench, changesOnly bool) scene {
 				panic(perr)
 			}
 			pub, h, err = b.c.generateKeyPair(rawMechanism{code: pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN},
-				with(public, number(pkcs11.CKA_MODULUS_BITS, 2048)), template(spec, HowGenerate))
+				with(public, number(pkcs11.CKA_MODULUS_BITS, uint(b.p.SelfTest.RSABits))), template(spec, HowGenerate))
 			opener = h
 			b.made = append(b.made, pub)
 		} else {
-			h, _, err = generate(b.c, spec, b.p, template(spec, HowGenerate))
+			h, _, err = generate(b.c, spec, b.p, template(spec, HowGenerate), b.p.SelfTest.RSABits)
 		}
 		s.victims = append(s.victims, victim{name: nameOf(spec), spec: spec, h: must(h, err)})
 	}
@@ -102,6 +102,7 @@ func unprotected(b *bench, changesOnly bool) scene {
 		if err != nil {
 			panic(err)
 		}
+		public = with(public, number(pkcs11.CKA_MODULUS_BITS, uint(b.p.SelfTest.RSABits)))
 		pub, priv, err := b.c.generateKeyPair(rawMechanism{code: pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN}, public, template(spec, HowGenerate))
 		if err != nil {
 			panic(err)

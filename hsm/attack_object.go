@@ -70,7 +70,7 @@ func planMakeTrusted(s scene, c calls) ([]trial, error) {
 			return made(c, h, err)
 		}},
 		{who, "generate an RSA pair with CKA_TRUSTED", "C_GenerateKeyPair", func(c calls) error {
-			pub, priv, err := c.generateKeyPair(rawMechanism{code: pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN}, append(slices.Clone(public), number(pkcs11.CKA_MODULUS_BITS, 2048)), private)
+			pub, priv, err := c.generateKeyPair(rawMechanism{code: pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN}, append(slices.Clone(public), number(pkcs11.CKA_MODULUS_BITS, uint(s.p.SelfTest.RSABits))), private)
 			if err == nil {
 				_ = c.destroy(priv) // made destroys the other half
 			}

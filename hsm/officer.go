@@ -145,7 +145,7 @@ func (c *Ceremony) NewEstablishment(name string) (spki []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c.opener, spki, err = generate(c.raw, spec, c.profile, t)
+	c.opener, spki, err = generate(c.raw, spec, c.profile, t, 0)
 	return spki, err
 }
 

@@ -23,7 +23,7 @@ func (c *Ceremony) MakeProof(class Class, id ID) (Proof, error) {
 	if err != nil {
 		return Proof{}, err
 	}
-	key, spki, err := standIn(c.raw, carried[class], c.profile)
+	key, spki, err := standIn(c.raw, carried[class], c.profile, 0)
 	if err != nil {
 		return Proof{}, fmt.Errorf("making throwaway key: %w", err)
 	}
@@ -63,17 +63,18 @@ func (c *Ceremony) CheckProof(class Class, id ID, p Proof) error {
 }
 
 // standIn makes a key as spec says, except that it dies with the session, and returns the
-// SPKI of a pair.
-func standIn(c calls, spec Spec, p Profile) (pkcs11.ObjectHandle, []byte, error) {
+// SPKI of a pair. A modulus has as many bits as generate says.
+func standIn(c calls, spec Spec, p Profile, bits int) (pkcs11.ObjectHandle, []byte, error) {
 	t, err := sessionTemplate(spec, p, HowGenerate)
 	if err != nil {
 		return 0, nil, err
 	}
-	return generate(c, spec, p, t)
+	return generate(c, spec, p, t, bits)
 }
 
 // generate makes a key of spec's kind from a template that may differ from the role's.
-func generate(c calls, spec Spec, p Profile, t []Attribute) (pkcs11.ObjectHandle, []byte, error) {
+// If it is an RSA key, its modulus has so many bits, and with 0 as many as spec says.
+func generate(c calls, spec Spec, p Profile, t []Attribute, bits int) (pkcs11.ObjectHandle, []byte, error) {
 	row, err := p.mechanismsOf(spec)
 	code := row.generate
 	if rsaBits[spec.Algorithm] != 0 { // import wrapping and establishment keys have no row
@@ -89,6 +90,9 @@ func generate(c calls, spec Spec, p Profile, t []Attribute) (pkcs11.ObjectHandle
 	public, err := Template(spec, NewID(), p, HowPublicHalf)
 	if err != nil {
 		return 0, nil, err
+	}
+	if bits != 0 {
+		public = with(public, number(pkcs11.CKA_MODULUS_BITS, uint(bits)))
 	}
 	pub, priv, err := c.generateKeyPair(rawMechanism{code: code}, public, t)
 	if err != nil {

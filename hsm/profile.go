@@ -45,6 +45,8 @@ type Profile struct {
 	Sessions int `yaml:"sessions"`
 	// Login is the PKCS#11 user that the daemon logs in as.
 	Login Login `yaml:"login"`
+	// SelfTest says how the self-test is made cheap.
+	SelfTest SelfTest `yaml:"self_test"`
 	// Layout says whether single-Region and multi-Region material should share a token. A
 	// token that is opened to hold both against its profile's advice works, with a warning.
 	Layout Layout `yaml:"layout"`
@@ -85,6 +87,14 @@ type Wrap struct {
 	// ValueLen says whether C_UnwrapKey of a secret key is given CKA_VALUE_LEN. SoftHSM
 	// refuses it, Luna before firmware 7.9.3 requires it.
 	ValueLen ValueLen `yaml:"value_len"`
+}
+
+// SelfTest is a profile's section on the self-test, which makes a dozen RSA keys that die
+// with its session.
+type SelfTest struct {
+	// RSABits is their modulus: 1024, 2048, 3072 or 4096, the least that the module makes and
+	// treats like any other.
+	RSABits int `yaml:"rsa_bits"`
 }
 
 // Templates is a profile's section on templates.
@@ -303,6 +313,9 @@ func (p Profile) Check() error {
 	}
 	if p.GCM.MaxBytes < 0 {
 		return fmt.Errorf("gcm.max_bytes: %d is negative: %w", p.GCM.MaxBytes, ErrCaller)
+	}
+	if !slices.Contains([]int{1024, 2048, 3072, 4096}, p.SelfTest.RSABits) {
+		return fmt.Errorf("self_test.rsa_bits: %d, want 1024, 2048, 3072 or 4096: %w", p.SelfTest.RSABits, ErrCaller)
 	}
 	if p.Sessions < 1 || p.Sessions > maxSessions {
 		return fmt.Errorf("sessions: %d, want 1 to %d: %w", p.Sessions, maxSessions, ErrCaller)

@@ -33,10 +33,10 @@ func (b *bench) keep(h pkcs11.ObjectHandle, err error) (pkcs11.ObjectHandle, err
 	return h, err
 }
 
-// standInSpecs are made from their templates as they are. RSA-2048 stands in for every
-// length, since it takes a tenth of the time; nothing else differs. Single-Region material is
-// there for one class of each way to be used: its templates differ from the multi-Region ones
-// in the same two entries for all.
+// standInSpecs are made from their templates as they are, but for RSA keys' length: the
+// quickest that the profile names stands in for all, and nothing else differs. Single-Region
+// material is there for one class of each way to be used: its templates differ from the
+// multi-Region ones in the same two entries for all.
 var standInSpecs = standIns()
 
 func standIns() (all []Spec) {
@@ -69,7 +69,7 @@ func (b *bench) build() (scene, error) {
 			pub, h, err = b.rsaPair(spec)
 			opener = h
 		} else {
-			h, spki, err = standIn(b.c, spec, b.p)
+			h, spki, err = standIn(b.c, spec, b.p, b.p.SelfTest.RSABits)
 			_, err = b.keep(h, err)
 		}
 		if err != nil {
@@ -99,7 +99,7 @@ func (b *bench) rsaPair(spec Spec) (pub, priv pkcs11.ObjectHandle, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	public = with(public, number(pkcs11.CKA_MODULUS_BITS, 2048))
+	public = with(public, number(pkcs11.CKA_MODULUS_BITS, uint(b.p.SelfTest.RSABits)))
 	pub, priv, err = b.c.generateKeyPair(rawMechanism{code: pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN}, public, private)
 	if err != nil {
 		return 0, 0, wrapError("C_GenerateKeyPair", err)
@@ -141,7 +141,7 @@ func (b *bench) importKey(s *scene, spec Spec) error {
 		if err != nil {
 			return err
 		}
-		key, _, err := generate(b.c, spec.Import.Material(), b.p, with(t, flag(pkcs11.CKA_EXTRACTABLE, true)))
+		key, _, err := generate(b.c, spec.Import.Material(), b.p, with(t, flag(pkcs11.CKA_EXTRACTABLE, true)), b.p.SelfTest.RSABits)
 		if _, err = b.keep(key, err); err != nil {
 			return err
 		}
@@ -224,7 +224,7 @@ func (b *bench) carry(class Class, source, destination pkcs11.ObjectHandle) (blo
 	if err != nil {
 		return nil, err
 	}
-	key, spki, err := generate(b.c, carried[class], b.p, with(t, flag(pkcs11.CKA_WRAP_WITH_TRUSTED, false)))
+	key, spki, err := generate(b.c, carried[class], b.p, with(t, flag(pkcs11.CKA_WRAP_WITH_TRUSTED, false)), b.p.SelfTest.RSABits)
 	if _, err = b.keep(key, err); err != nil {
 		return nil, err
 	}
