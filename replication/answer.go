@@ -156,13 +156,26 @@ func (r *Replicator) answerFacts(ctx context.Context, keys Keys, p *peer, m enve
 // admit makes the replica that the primary Region asks for (rule 3).
 func (r *Replicator) admit(ctx context.Context, keys Keys, f factsBody) error {
 	if f.request == nil {
-		return nil // whoever is to send the request will
+		return r.recreate(ctx, keys, f)
 	}
 	set, err := mrk.Join(mrk.Self{Region: r.self.region, Instance: r.self.instance}, r.signed, f.facts, *f.request)
 	if err != nil {
 		return fmt.Errorf("joining key %s: %w", f.key, err)
 	}
 	return r.makeReplica(ctx, keys, set, *f.request)
+}
+
+// recreate makes a key again that this Region has had, if the facts prove it. If they do
+// not, nothing is done: whoever is to send a create request will.
+func (r *Replicator) recreate(ctx context.Context, keys Keys, f factsBody) error {
+	set, used, err := mrk.Recreate(mrk.Self{Region: r.self.region, Instance: r.self.instance}, r.signed, f.facts)
+	if errors.Is(err, mrk.ErrRequest) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("recreating key %s: %w", f.key, err)
+	}
+	return keys.RecreateKey(ctx, set, used)
 }
 
 // readmit makes a replica again that was deleted here. A request that is not for a new

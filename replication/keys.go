@@ -37,6 +37,9 @@ type Keys interface {
 	DecideOffer(ctx context.Context, source region.Name, o mrk.Offer, v mrk.Verifier, contact mrk.Contact) error
 	// AdmitReplica makes a key that is Creating, with verified facts.
 	AdmitReplica(context.Context, keyops.ReplicaClaim, *mrk.Set) error
+	// RecreateKey makes a key that was lost with the store, disabled and without its policy,
+	// with verified facts; used is what it has encrypted with.
+	RecreateKey(ctx context.Context, set *mrk.Set, used []material.ID) error
 	// WrapMaterial wraps a material that is held here, with one call of the token, under the
 	// newest transport key of these epochs.
 	WrapMaterial(ctx context.Context, id arn.KeyID, m material.ID, to region.Descriptor, epochs ...uint64) (mrk.Blob, error)

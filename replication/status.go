@@ -81,6 +81,9 @@ func (r *Replicator) status(keys Keys, k *keyops.Key, m mrk.MemberView) RegionSt
 	case !fresh:
 		row.Status = StatusPending
 	}
+	if m.Region == r.self.region && k.PolicyLost() {
+		row.Status, row.Cause, row.Text = StatusFailed, string(mrk.CausePolicyLost), "the store comes from a backup of before the key: put a key policy, then enable the key"
+	}
 	if m.Region == r.self.region || p == nil {
 		return row
 	}

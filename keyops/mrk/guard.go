@@ -18,6 +18,7 @@ const (
 	guard2Incarnation guard = "2 next incarnation"
 	guard3Newer       guard = "3 incarnation above mine"
 	guard3Request     guard = "3 request of the primary Region"
+	guard3Recreated   guard = "3 recreated as the incarnation that it was"
 	guard4Incarnation guard = "4 blob for this incarnation"
 	guard4Deleted     guard = "4 not told deleted"
 	guard4Listed      guard = "4 material listed"

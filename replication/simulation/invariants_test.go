@@ -291,6 +291,9 @@ func (w *world) converged() {
 			continue
 		}
 		top := w.newest(id)
+		if top == nil {
+			continue // lost with the only store that ever knew of it
+		}
 		p, pk := w.acting(id)
 		if p == nil {
 			w.break_("nobody acts as the primary Region of %s", id)

@@ -51,6 +51,9 @@ func (l link) Exchange(ctx context.Context, message []byte) ([]byte, error) {
 	if l.from.dead {
 		return nil, errLost
 	}
+	if w.tap != nil {
+		*w.tap = append(*w.tap, parcel{from, l.to, message})
+	}
 	w.check() // what is true must be true between any two messages
 	if w.faults && w.depth < maxDepth && w.chance(6) {
 		w.do(choose(w, meanwhile, meanwhileWeight))

@@ -274,6 +274,7 @@ func (r *run) die() {
 	if r.dead {
 		return
 	}
+	r.node.remember()
 	r.dead = true
 	r.node.fuse = fuse{}
 	r.node.file.Kill()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keyopstest"
 	"github.com/keyferry/keyferry/keyops/keystate"
 	"github.com/keyferry/keyferry/keyops/region"
 )
@@ -26,7 +27,8 @@ type world struct {
 	nodes []*node
 	now   time.Time
 	net   network
-	depth int // operations in progress, one within the other
+	tap   *[]parcel // if not nil, a copy of every message goes there
+	depth int       // operations in progress, one within the other
 
 	keys    []arn.KeyID
 	letters []letter // everything that was encrypted
@@ -75,6 +77,9 @@ func newWorld(t *testing.T, dir string, seed uint64, s settings) *world {
 	}
 	w.net = newNetwork()
 	for _, n := range w.nodes {
+		file, err := n.file.Backup(n.clock())
+		w.must(err)
+		w.backups = append(w.backups, backup{n, file, n.fake.Snapshot()}) // of before any key
 		w.must(n.start())
 	}
 	return w
@@ -228,12 +233,20 @@ func (w *world) burials() {
 // enableAll ends what clients did to the keys, which nothing else would.
 func (n *node) enableAll() {
 	for _, id := range n.w.keys {
-		if k := n.key(id); k != nil && k.State == keystate.Disabled && !k.Gone() && !k.Set.Shut() {
+		k := n.key(id)
+		if k != nil && k.PolicyLost() && !k.Gone() {
+			_, err := n.run.svc.PutKeyPolicy(context.Background(), caller(), keyops.PutKeyPolicyInput{KeyID: string(id), Policy: openPolicy})
+			n.w.must(err)
+		}
+		if k != nil && k.State == keystate.Disabled && !k.Gone() && !k.Set.Shut() {
 			_, err := n.run.svc.EnableKey(context.Background(), caller(), keyops.EnableKeyInput{KeyID: string(id)})
 			n.w.must(err)
 		}
 	}
 }
+
+// openPolicy lets the identity policies of the account decide.
+const openPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + string(keyopstest.Account) + `"},"Action":"kms:*","Resource":"*"}]}`
 
 // askAgain replicates to the members whose request was forgotten.
 func (n *node) askAgain() {
