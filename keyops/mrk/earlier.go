@@ -125,9 +125,15 @@ func decodeEarlier(r *wire.Reader) Earlier {
 	return e
 }
 
+// beside is what a message has room for beside facts: a create request, blobs, an envelope.
+const beside = 192 << 10
+
 // fitting returns the earlier states that can be sent beside everything else.
-func (s *Set) fitting() []Earlier {
-	left := statement.MaxPayload / 4
+func (s *Set) fitting(f Facts) []Earlier {
+	if len(s.earlier) == 0 {
+		return nil
+	}
+	left := min(statement.MaxPayload/4, statement.MaxPayload-beside-len(f.Marshal()))
 	var out []Earlier
 	for _, e := range s.earlier {
 		var w wire.Writer

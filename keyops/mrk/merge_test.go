@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
 func TestMergeRefuses(t *testing.T) {
@@ -194,18 +196,25 @@ func TestLargestFactsFitIntoOneStatement(t *testing.T) {
 	w.must(err)
 	facts.Members = nil
 	slices.SortFunc(ids, func(a, b material.ID) int { return bytes.Compare(a[:], b[:]) })
+	spent := mrk.Counts{}
+	for _, id := range ids {
+		spent[id] = 1 << 40
+	}
 	for _, e := range state.Members {
 		m, err := mrk.SignMember(ctx(), testSigner(e.Region), mrk.Member{
 			Key: testKey, Region: e.Region, Instance: e.Instance, Incarnation: 1, Counter: 1, Joined: state.Epoch,
-			Held: ids, Used: ids, KeyState: "Enabled",
+			Held: ids, Used: ids, KeyState: "Enabled", Spent: spent, Refused: mrk.Nonce{1}, RefusedFor: strings.Repeat("x", 1024),
 		})
 		w.must(err)
 		facts.Members = append(facts.Members, m)
 	}
 	b := facts.Marshal()
-	const envelope = 96 << 10 // and blobs
-	if len(b)+envelope > statement.MaxPayload {
-		t.Errorf("%d bytes of facts, %d fit", len(b), statement.MaxPayload-envelope)
+	const (
+		approvals = 8 * (approval.MaxOperators*240 + 1024) // of as many lines as a chain keeps
+		beside    = 192 << 10                              // a create request, blobs, an envelope
+	)
+	if len(b)+approvals+beside > statement.MaxPayload {
+		t.Errorf("%d bytes of facts, %d fit", len(b), statement.MaxPayload-approvals-beside)
 	}
 	if _, err := mrk.ParseFacts(b); err != nil {
 		t.Error(err)

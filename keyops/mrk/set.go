@@ -299,7 +299,7 @@ func (s *Set) Facts(after Hash) Facts {
 	for _, r := range slices.Sorted(maps.Keys(s.members)) {
 		f.Members = append(f.Members, s.members[r])
 	}
-	f.Earlier = s.fitting()
+	f.Earlier = s.fitting(f)
 	return f
 }
 
