@@ -76,6 +76,14 @@ type Operations interface {
 	DeriveSharedSecret(context.Context, Caller, DeriveSharedSecretInput) (DeriveSharedSecretOutput, error)
 	GenerateRandom(context.Context, Caller, GenerateRandomInput) (GenerateRandomOutput, error)
 
+	CreateSynchronization(context.Context, Caller, CreateSynchronizationInput) (CreateSynchronizationOutput, error)
+	AssociateReplicaInstance(context.Context, Caller, AssociateReplicaInstanceInput) (AssociateReplicaInstanceOutput, error)
+	UpdateSynchronization(context.Context, Caller, UpdateSynchronizationInput) (UpdateSynchronizationOutput, error)
+	GetSynchronization(context.Context, Caller, GetSynchronizationInput) (GetSynchronizationOutput, error)
+	ListSynchronizations(context.Context, Caller, ListSynchronizationsInput) (ListSynchronizationsOutput, error)
+	ListSynchronizedResources(context.Context, Caller, ListSynchronizedResourcesInput) (ListSynchronizedResourcesOutput, error)
+	ListReplicaResources(context.Context, Caller, ListReplicaResourcesInput) (ListReplicaResourcesOutput, error)
+
 	GetCallerIdentity(context.Context, Caller, GetCallerIdentityInput) (GetCallerIdentityOutput, error)
 	DescribeRegion(context.Context, Caller, DescribeRegionInput) (DescribeRegionOutput, error)
 }

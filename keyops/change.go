@@ -183,6 +183,9 @@ func (s *Service) commit(ctx context.Context, extra func(*seal.Tx) error, pairs 
 	}
 	s.view.publish(keys...)
 	s.marks.set(marks)
+	if s.syncs.own.Load() != nil && slices.ContainsFunc(pairs, func(p pair) bool { return p.old == nil }) {
+		s.syncs.poke() // a new key: all resources may mean it, too
+	}
 	return nil
 }
 

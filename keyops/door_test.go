@@ -203,11 +203,14 @@ var onAKey = []attempt{
 // noGrant is the ID of a grant that does not exist.
 var noGrant = strings.Repeat("0", 64)
 
+// noSync is the ID of a synchronization that does not exist.
+const noSync = "sync-000000000000"
+
 // byAlias are the operations on a key that take an alias for it; the others manage.
 const byAlias = "DescribeKey Encrypt Decrypt ReEncrypt GenerateDataKey GenerateDataKeyWithoutPlaintext GenerateDataKeyPair GenerateDataKeyPairWithoutPlaintext GenerateMac VerifyMac Sign Verify GetPublicKey DeriveSharedSecret"
 
 // changes are the operations that change something.
-const changes = "GetParametersForImport ImportKeyMaterial DeleteImportedKeyMaterial CreateKey ScheduleKeyDeletion CancelKeyDeletion EnableKeyRotation DisableKeyRotation RotateKeyOnDemand EnableKey DisableKey ReplicateKey UpdatePrimaryRegion CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription"
+const changes = "GetParametersForImport ImportKeyMaterial DeleteImportedKeyMaterial CreateKey ScheduleKeyDeletion CancelKeyDeletion EnableKeyRotation DisableKeyRotation RotateKeyOnDemand EnableKey DisableKey ReplicateKey UpdatePrimaryRegion CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription CreateSynchronization AssociateReplicaInstance UpdateSynchronization"
 
 func among(names, name string) bool { return slices.Contains(strings.Fields(names), name) }
 
@@ -238,6 +241,27 @@ var onNoKey = []attempt{
 	}},
 	{"DescribeRegion", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
 		return second(r.DescribeRegion(ctx, c, keyops.DescribeRegionInput{}))
+	}},
+	{"CreateSynchronization", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.CreateSynchronization(ctx, c, keyops.CreateSynchronizationInput{}))
+	}},
+	{"AssociateReplicaInstance", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.AssociateReplicaInstance(ctx, c, keyops.AssociateReplicaInstanceInput{SynchronizationID: noSync, ReplicaInstance: "us-east-1"}))
+	}},
+	{"UpdateSynchronization", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.UpdateSynchronization(ctx, c, keyops.UpdateSynchronizationInput{SynchronizationID: noSync, ReplicaInstance: "us-east-1"}))
+	}},
+	{"GetSynchronization", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.GetSynchronization(ctx, c, keyops.GetSynchronizationInput{SynchronizationID: noSync}))
+	}},
+	{"ListSynchronizations", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.ListSynchronizations(ctx, c, keyops.ListSynchronizationsInput{}))
+	}},
+	{"ListSynchronizedResources", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.ListSynchronizedResources(ctx, c, keyops.ListSynchronizedResourcesInput{SynchronizationID: noSync}))
+	}},
+	{"ListReplicaResources", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.ListReplicaResources(ctx, c, keyops.ListReplicaResourcesInput{SynchronizationID: noSync, ReplicaInstance: "us-east-1"}))
 	}},
 }
 

@@ -31,6 +31,14 @@ var operations = map[string]operation{
 
 	"UpdatePrimaryRegion": {scope: onKey, mutates: true},
 
+	"CreateSynchronization":     {scope: onAccount, mutates: true},
+	"AssociateReplicaInstance":  {scope: onAccount, mutates: true},
+	"UpdateSynchronization":     {scope: onAccount, mutates: true},
+	"GetSynchronization":        {scope: onAccount},
+	"ListSynchronizations":      {scope: onAccount},
+	"ListSynchronizedResources": {scope: onAccount},
+	"ListReplicaResources":      {scope: onAccount},
+
 	"ScheduleKeyDeletion":  {scope: onKey, mutates: true},
 	"CancelKeyDeletion":    {scope: onKey, mutates: true},
 	"EnableKeyRotation":    {scope: onKey, mutates: true},

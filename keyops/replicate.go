@@ -16,7 +16,13 @@ import (
 // other Region cannot be reached now, the call is accepted and that Region decides when it
 // hears of it: the replication status says what became of it.
 func (s *Service) ReplicateKey(ctx context.Context, caller Caller, in ReplicateKeyInput) (ReplicateKeyOutput, error) {
-	t := target{ref: in.KeyID, says: []say{{policy.ReplicaRegion, in.ReplicaRegion}}}
+	return s.replicate(ctx, caller, in, nil, true)
+}
+
+// replicate is ReplicateKey, for a caller or for a synchronization in its principal's name;
+// details say which. ask is false if the other Region is known not to answer now.
+func (s *Service) replicate(ctx context.Context, caller Caller, in ReplicateKeyInput, details map[string]string, ask bool) (ReplicateKeyOutput, error) {
+	t := target{ref: in.KeyID, says: []say{{policy.ReplicaRegion, in.ReplicaRegion}}, details: details}
 	return do(ctx, s, caller, "ReplicateKey", t, func(ctx context.Context, c *call) (ReplicateKeyOutput, error) {
 		c.record.detail("replicaRegion", clip(in.ReplicaRegion))
 		to, err := s.replicaRegion(c.key, in.ReplicaRegion)
@@ -36,8 +42,10 @@ func (s *Service) ReplicateKey(ctx context.Context, caller Caller, in ReplicateK
 			Policy: w.policy, Description: in.Description, Tags: in.Tags, Materials: len(c.key.Set.Listed()),
 			CorrelationID: caller.correlation(),
 		}
-		if err := s.peers.CheckReplica(ctx, to.Region, claim); err != nil && !errors.Is(err, ErrPeerUnreachable) {
-			return ReplicateKeyOutput{}, refusedBy(to.Region, err)
+		if ask {
+			if err := s.peers.CheckReplica(ctx, to.Region, claim); err != nil && !errors.Is(err, ErrPeerUnreachable) {
+				return ReplicateKeyOutput{}, refusedBy(to.Region, err)
+			}
 		}
 		now, err := s.addMember(ctx, c, to, claim)
 		if err != nil {

@@ -72,6 +72,9 @@ type Peers interface {
 	// CheckPrimary asks another Region now whether it would take the primary key over, with
 	// errors as CheckReplica's.
 	CheckPrimary(ctx context.Context, to region.Name, claim PrimaryClaim) error
+	// Associate asks another Region now whether its instance would be this one's replica
+	// instance, or to write down that it is, with errors as CheckReplica's.
+	Associate(ctx context.Context, to region.Name, claim AssociationClaim) error
 	// Confirm asks another Region now what it is to a key and what it holds of it, and what
 	// time it is there. The error wraps ErrPeerUnreachable if there is no answer.
 	Confirm(ctx context.Context, to region.Name, q mrk.Question) (mrk.Confirmation, time.Time, error)
@@ -83,6 +86,13 @@ type Peers interface {
 type Contacts interface {
 	// LastContact returns when the last exchange with a Region ended, or the zero time.
 	LastContact(region.Name) time.Time
+}
+
+// Progress is an ability that Peers may have.
+type Progress interface {
+	// Progress returns how far a Region has confirmed what is known here of a key that has,
+	// or is to have, a replica there, in the words of package replication.
+	Progress(arn.KeyID, region.Name) (status, cause, text string)
 }
 
 // Service is the one door to a Region's keys.
@@ -125,6 +135,7 @@ type Service struct {
 	leftovers leftovers
 	usages    usages
 	rosters   rosters
+	syncs     *synchronizations
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -146,7 +157,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		accounts: slices.Clone(cfg.Accounts), token: cfg.Token, boundary: cfg.Boundary, signing: cfg.Signing, sealing: cfg.Seal,
 		transport: cfg.Transport, store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers,
 		quota: cfg.KeyQuota, principalQuota: cfg.PrincipalKeyQuota, unbounded: cfg.UnboundedEncryption, clock: cfg.Clock, elapsed: cfg.Elapsed, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
-		view: newView(), marks: newMarks(), wrappings: newWrappings(), failed: make(chan struct{}),
+		view: newView(), marks: newMarks(), wrappings: newWrappings(), syncs: newSynchronizations(), failed: make(chan struct{}),
 		pairs: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
 	if err := s.complete(); err != nil {
@@ -181,6 +192,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	if err := s.reconcile(ctx); err != nil {
 		return nil, fmt.Errorf("reconciling store and token: %w", err)
+	}
+	if err := s.openSynchronizations(ctx); err != nil {
+		return nil, err
 	}
 	if err := s.renewAlone(ctx); err != nil {
 		return nil, err

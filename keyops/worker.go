@@ -70,10 +70,13 @@ type retry struct {
 func (s *Service) Run(ctx context.Context) {
 	tick := time.NewTicker(workEvery)
 	defer tick.Stop()
-	for {
-		if err := s.Work(ctx); err != nil && ctx.Err() == nil {
-			s.log.WithError(err).Warn("work that is due failed, and will be tried again")
+	for work := true; ; {
+		if work {
+			if err := s.Work(ctx); err != nil && ctx.Err() == nil {
+				s.log.WithError(err).Warn("work that is due failed, and will be tried again")
+			}
 		}
+		work = true
 		select {
 		case <-ctx.Done():
 			// The last chance to write down when keys were used.
@@ -83,6 +86,11 @@ func (s *Service) Run(ctx context.Context) {
 				s.log.WithError(err).Warn("when keys were used last was not written down")
 			}
 			return
+		case <-s.syncs.wake:
+			if err := s.Synchronize(ctx); err != nil && ctx.Err() == nil {
+				s.log.WithError(err).Warn("a synchronization failed, and will be tried again")
+			}
+			work = false
 		case <-tick.C:
 		}
 	}
@@ -115,8 +123,19 @@ func (s *Service) Work(ctx context.Context) error {
 	for _, id := range slices.Sorted(maps.Keys(s.grave.open)) {
 		errs = append(errs, s.try(ctx, "bury "+string(id), func(ctx context.Context) error { return s.bury(ctx, id) }))
 	}
+	errs = append(errs, s.try(ctx, "synchronization", s.synchronize))
 	errs = append(errs, s.try(ctx, "usage", func(ctx context.Context) error { return s.saveUsage(ctx, false) }))
 	return errors.Join(errs...)
+}
+
+// Synchronize does once what the synchronization of this instance asks for now.
+func (s *Service) Synchronize(ctx context.Context) error {
+	s.worker.mu.Lock()
+	defer s.worker.mu.Unlock()
+	if err := s.Failure(); err != nil {
+		return nil
+	}
+	return s.synchronize(ctx)
 }
 
 // try does one thing, unless it failed a short while ago.

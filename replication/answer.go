@@ -55,7 +55,7 @@ func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope)
 		reply.body, err = r.answerCheckPrimary(ctx, keys, p, m.body)
 	case m.kind == kindRosters:
 		reply.body, err = r.answerRosters(ctx, keys, p, m.body)
-	case m.kind != kindFacts && m.kind != kindConfirm && m.kind != kindOffer:
+	case m.kind != kindFacts && m.kind != kindConfirm && m.kind != kindOffer && m.kind != kindAssociate:
 		reply.kind = kindUnsupported
 		p.unknown(m.kind)
 	case m.peerSession != r.session:
@@ -64,6 +64,8 @@ func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope)
 		reply.kind = kindStale
 	case m.kind == kindFacts:
 		reply.body, err = r.answerFacts(ctx, keys, p, m)
+	case m.kind == kindAssociate:
+		reply.body, err = r.answerAssociate(ctx, keys, p, m.body)
 	case m.kind == kindOffer:
 		reply.body, err = r.answerOffer(ctx, keys, p, m.body)
 	default:

@@ -16,6 +16,7 @@ const (
 	kindFacts        = "facts"         // facts of one key, a create request, blobs
 	kindCheck        = "check-replica" // would this Region take a replica?
 	kindCheckPrimary = "check-primary" // would this Region take a primary key over?
+	kindAssociate    = "associate"     // would this instance be the sender's replica instance? or: it is
 	kindOffer        = "offer-primary" // a primary key, to be taken over or refused
 	kindConfirm      = "confirm-held"  // does this Region, acting, hold these materials now?
 	kindRosters      = "rosters"       // changes of a Region's roster of operators, or a question for them

@@ -161,6 +161,7 @@ var Parsers = map[string]func([]byte) (again []byte, err error){
 		return confirmAnswer{c}.marshal(), err
 	},
 	"check primary": func(b []byte) ([]byte, error) { c, err := parseCheckPrimary(b, ""); return c.marshal(), err },
+	"associate":     func(b []byte) ([]byte, error) { a, err := parseAssociate(b, party{}); return a.marshal(), err },
 	"offer":         func(b []byte) ([]byte, error) { o, err := parseOffer(b); return o.marshal(), err },
 	"offer answer":  func(b []byte) ([]byte, error) { a, err := parseOfferAnswer(b); return a.marshal(), err },
 	"rosters":       func(b []byte) ([]byte, error) { c, err := parseRosters(b); return c.marshal(), err },

@@ -32,6 +32,9 @@ type Keys interface {
 	// CheckPrimary decides without effect whether the primary key would be taken over, with
 	// errors as CheckReplica's.
 	CheckPrimary(context.Context, keyops.PrimaryClaim) error
+	// Associate decides whether this instance becomes a peer's replica instance, and writes it
+	// down if the claim says so, with errors as CheckReplica's.
+	Associate(context.Context, keyops.AssociationClaim) error
 	// DecideOffer accepts or refuses the primary key that a peer offers, durably. An error
 	// means that it is not decided.
 	DecideOffer(ctx context.Context, source region.Name, o mrk.Offer, v mrk.Verifier, contact mrk.Contact) error

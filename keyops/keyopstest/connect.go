@@ -212,6 +212,15 @@ func (n *Network) CheckPrimary(ctx context.Context, to region.Name, claim keyops
 	return r.CheckPrimary(ctx, claim)
 }
 
+// Associate asks the Region's service.
+func (n *Network) Associate(ctx context.Context, to region.Name, claim keyops.AssociationClaim) error {
+	r, dark := n.find(to)
+	if r == nil || dark || r.Service == nil {
+		return fmt.Errorf("Region %s: %w", to, keyops.ErrPeerUnreachable)
+	}
+	return r.Associate(ctx, claim)
+}
+
 // Confirm asks the Region's service.
 func (n *Network) Confirm(_ context.Context, to region.Name, q mrk.Question) (mrk.Confirmation, time.Time, error) {
 	r, dark := n.find(to)
