@@ -209,7 +209,7 @@ func TestEveryFieldIsConverted(t *testing.T) {
 	}
 	checked := 0
 	for _, file := range []protoreflect.FileDescriptor{
-		kmsv1.File_keyferry_kms_v1_key_service_proto, kmsv1.File_keyferry_kms_v1_crypto_service_proto, kmsv1.File_keyferry_kms_v1_region_service_proto,
+		kmsv1.File_keyferry_kms_v1_key_service_proto, kmsv1.File_keyferry_kms_v1_crypto_service_proto, kmsv1.File_keyferry_kms_v1_region_service_proto, kmsv1.File_keyferry_kms_v1_synchronization_service_proto,
 	} {
 		for i := range file.Services().Get(0).Methods().Len() {
 			m := file.Services().Get(0).Methods().Get(i)
@@ -220,8 +220,8 @@ func TestEveryFieldIsConverted(t *testing.T) {
 				must(t, s.grpc.Invoke(t.Context(), name, in, out))
 				wantAll(t, sayings(in.ProtoReflect(), "request"), sayingsIn(reflect.ValueOf(s.keys.last().Input), "Input"))
 				if operationOf(name) == string(m.Name()) { // else the answer is not the operation's
-					// These two become enumerations, which have tests of their own.
-					wantAll(t, answered, sayings(out.ProtoReflect(), "response"), "Exportability", "Boundary")
+					// These become enumerations, which have tests of their own.
+					wantAll(t, answered, sayings(out.ProtoReflect(), "response"), "Exportability", "Boundary", "Status", "FailureCause")
 				}
 				checked++
 			})

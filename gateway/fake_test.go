@@ -301,3 +301,31 @@ func (f *fakeKeys) GetCallerIdentity(ctx context.Context, c keyops.Caller, in ke
 func (f *fakeKeys) DescribeRegion(ctx context.Context, c keyops.Caller, in keyops.DescribeRegionInput) (keyops.DescribeRegionOutput, error) {
 	return reply(ctx, f, "DescribeRegion", c, in, keyops.DescribeRegionOutput{Region: "eu-paris-1", Boundary: "api-only", KeyQuota: 100000})
 }
+
+func (f *fakeKeys) CreateSynchronization(ctx context.Context, c keyops.Caller, in keyops.CreateSynchronizationInput) (keyops.CreateSynchronizationOutput, error) {
+	return reply(ctx, f, "CreateSynchronization", c, in, keyops.CreateSynchronizationOutput{})
+}
+
+func (f *fakeKeys) AssociateReplicaInstance(ctx context.Context, c keyops.Caller, in keyops.AssociateReplicaInstanceInput) (keyops.AssociateReplicaInstanceOutput, error) {
+	return reply(ctx, f, "AssociateReplicaInstance", c, in, keyops.AssociateReplicaInstanceOutput{})
+}
+
+func (f *fakeKeys) UpdateSynchronization(ctx context.Context, c keyops.Caller, in keyops.UpdateSynchronizationInput) (keyops.UpdateSynchronizationOutput, error) {
+	return reply(ctx, f, "UpdateSynchronization", c, in, keyops.UpdateSynchronizationOutput{})
+}
+
+func (f *fakeKeys) GetSynchronization(ctx context.Context, c keyops.Caller, in keyops.GetSynchronizationInput) (keyops.GetSynchronizationOutput, error) {
+	return reply(ctx, f, "GetSynchronization", c, in, keyops.GetSynchronizationOutput{})
+}
+
+func (f *fakeKeys) ListSynchronizations(ctx context.Context, c keyops.Caller, in keyops.ListSynchronizationsInput) (keyops.ListSynchronizationsOutput, error) {
+	return reply(ctx, f, "ListSynchronizations", c, in, keyops.ListSynchronizationsOutput{})
+}
+
+func (f *fakeKeys) ListReplicaResources(ctx context.Context, c keyops.Caller, in keyops.ListReplicaResourcesInput) (keyops.ListReplicaResourcesOutput, error) {
+	return reply(ctx, f, "ListReplicaResources", c, in, keyops.ListReplicaResourcesOutput{})
+}
+
+func (f *fakeKeys) ListSynchronizedResources(ctx context.Context, c keyops.Caller, in keyops.ListSynchronizedResourcesInput) (keyops.ListSynchronizedResourcesOutput, error) {
+	return reply(ctx, f, "ListSynchronizedResources", c, in, keyops.ListSynchronizedResourcesOutput{})
+}

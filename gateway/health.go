@@ -76,6 +76,7 @@ var healthServices = []string{
 	kmsv1.KeyService_ServiceDesc.ServiceName,
 	kmsv1.CryptoService_ServiceDesc.ServiceName,
 	kmsv1.RegionService_ServiceDesc.ServiceName,
+	kmsv1.SynchronizationService_ServiceDesc.ServiceName,
 }
 
 func known(service string) bool {

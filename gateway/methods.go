@@ -116,6 +116,14 @@ var methods = map[string]method{
 	kmsv1.RegionService_ListPeers_FullMethodName:         {"kms:DescribeRegion", onAccount, auditManagement, classRead, smallRequest, quick, false},
 	kmsv1.RegionService_GetCallerIdentity_FullMethodName: {"", onNothing, auditManagement, classRead, smallRequest, quick, false},
 
+	kmsv1.SynchronizationService_CreateSynchronization_FullMethodName:     {"kms:CreateSynchronization", onAccount, auditManagement, classManage, smallRequest, quick, false},
+	kmsv1.SynchronizationService_AssociateReplicaInstance_FullMethodName:  {"kms:AssociateReplicaInstance", onAccount, auditManagement, classManage, smallRequest, slow, false},
+	kmsv1.SynchronizationService_UpdateSynchronization_FullMethodName:     {"kms:UpdateSynchronization", onAccount, auditManagement, classManage, smallRequest, quick, false},
+	kmsv1.SynchronizationService_GetSynchronization_FullMethodName:        {"kms:GetSynchronization", onAccount, auditManagement, classRead, smallRequest, quick, false},
+	kmsv1.SynchronizationService_ListSynchronizations_FullMethodName:      {"kms:ListSynchronizations", onAccount, auditManagement, classRead, smallRequest, quick, false},
+	kmsv1.SynchronizationService_ListReplicaResources_FullMethodName:      {"kms:ListReplicaResources", onAccount, auditManagement, classRead, smallRequest, quick, false},
+	kmsv1.SynchronizationService_ListSynchronizedResources_FullMethodName: {"kms:ListSynchronizedResources", onAccount, auditManagement, classRead, smallRequest, quick, false},
+
 	grpc_health_v1.Health_Check_FullMethodName: {"", onNothing, auditNone, classProbe, smallRequest, quick, true},
 	grpc_health_v1.Health_List_FullMethodName:  {"", onNothing, auditNone, classProbe, smallRequest, quick, true},
 	grpc_health_v1.Health_Watch_FullMethodName: {"", onNothing, auditNone, classProbe, smallRequest, 0, true},

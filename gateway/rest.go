@@ -94,6 +94,7 @@ func (s *Server) newRESTHandler() (http.Handler, error) {
 	if err := errors.Join(
 		kmsv1.RegisterKeyServiceHandler(ctx, h.translated, s.toInside),
 		kmsv1.RegisterCryptoServiceHandler(ctx, h.translated, s.toInside),
+		kmsv1.RegisterSynchronizationServiceHandler(ctx, h.translated, s.toInside),
 		kmsv1.RegisterRegionServiceHandler(ctx, h.translated, s.toInside),
 	); err != nil {
 		return nil, fmt.Errorf("registering REST: %w", err)

@@ -29,6 +29,7 @@ var apiFiles = []protoreflect.FileDescriptor{
 	kmsv1.File_keyferry_kms_v1_key_service_proto,
 	kmsv1.File_keyferry_kms_v1_crypto_service_proto,
 	kmsv1.File_keyferry_kms_v1_region_service_proto,
+	kmsv1.File_keyferry_kms_v1_synchronization_service_proto,
 }
 
 // routes reads the annotations of every RPC.

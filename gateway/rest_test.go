@@ -211,7 +211,7 @@ func TestRESTStrictness(t *testing.T) {
 }
 
 // samples stand in for path variables.
-var samples = map[string]string{"key_id": keyID, "alias_name": "alias/team:a/payroll", "grant_id": "0123456789abcdef"}
+var samples = map[string]string{"key_id": keyID, "alias_name": "alias/team:a/payroll", "grant_id": "0123456789abcdef", "synchronization_id": "sync-0123456789ab", "replica_instance": "us-east-1"}
 
 var pathVariable = regexp.MustCompile(`\{([a-z_]+)(=[^}]*)?\}`)
 

@@ -108,6 +108,7 @@ func (s *Server) newGRPC(streams uint32) *grpc.Server {
 	)
 	kmsv1.RegisterKeyServiceServer(g, &keyService{keys: config.Keys, replication: config.Replication})
 	kmsv1.RegisterCryptoServiceServer(g, &cryptoService{keys: config.Keys})
+	kmsv1.RegisterSynchronizationServiceServer(g, &synchronizationService{keys: config.Keys})
 	kmsv1.RegisterRegionServiceServer(g, &regionService{keys: config.Keys, replication: config.Replication, region: config.Region, version: config.Version})
 	grpc_health_v1.RegisterHealthServer(g, s.health)
 	reflection.RegisterV1(g)

@@ -154,6 +154,7 @@ func wholeService(t *testing.T, r *keyopstest.Region) {
 	useAccess(t, s, second, note, rest)
 	useLife(t, second, rest)
 	useImport(t, s, rest)
+	useSynchronization(t, rest)
 
 	// Bob is somebody, and may nothing any more; what does not exist looks to him like what does.
 	bob := kmsv1.NewCryptoServiceClient(s.dial(s.ca.trusting(s.ca.issue("spiffe://test.example/user/bob", nil))))
@@ -202,6 +203,24 @@ func useDataKeyPairs(t *testing.T, blob string, rest func(operation, verb, path,
 		t.Error("the halves are of two pairs")
 	}
 	rest("DeriveSharedSecret", "POST", "/v1/derive-shared-secret", `{"keyId":"alias/payroll","keyAgreementAlgorithm":"ECDH","publicKey":"AA=="}`, 400)
+}
+
+// useSynchronization makes the instance a primary instance, which has nobody to supply.
+func useSynchronization(t *testing.T, rest func(operation, verb, path, body string, code int) map[string]any) {
+	t.Helper()
+	made := rest("CreateSynchronization", "POST", "/v1/synchronizations", `{}`, 200)["synchronization"].(map[string]any)
+	id, _ := made["synchronizationId"].(string)
+	at := "/v1/synchronizations/" + id
+	if got := rest("GetSynchronization", "GET", at, "", 200)["synchronization"].(map[string]any); got["role"] != "PRIMARY" || got["primaryRegion"] != "eu-paris-1" {
+		t.Errorf("the synchronization is %v", got)
+	}
+	if got := rest("ListSynchronizations", "GET", "/v1/synchronizations", "", 200)["synchronizations"].([]any); len(got) != 1 {
+		t.Errorf("listed %v", got)
+	}
+	rest("AssociateReplicaInstance", "POST", at+"/replicas", `{"replicaInstance":"us-east-1","synchronizationType":"ALL_RESOURCES"}`, 400)
+	rest("UpdateSynchronization", "PATCH", at+"/replicas/us-east-1", `{"removeResources":["x"]}`, 400)
+	rest("ListReplicaResources", "GET", at+"/replicas/us-east-1/resources", "", 404)
+	rest("ListSynchronizedResources", "GET", at+"/resources?status=FAILED", "", 200)
 }
 
 // useLife rotates a key and sends it to its grave, and back.

@@ -21,6 +21,7 @@ type client struct {
 	keys   kmsv1.KeyServiceClient
 	crypto kmsv1.CryptoServiceClient
 	info   kmsv1.RegionServiceClient
+	sync   kmsv1.SynchronizationServiceClient
 }
 
 // with connects to the chosen Region and calls f within the command's time limit.
@@ -52,6 +53,7 @@ func (a *app) with(ctx context.Context, f func(context.Context, *client) error) 
 		keys:   kmsv1.NewKeyServiceClient(conn),
 		crypto: kmsv1.NewCryptoServiceClient(conn),
 		info:   kmsv1.NewRegionServiceClient(conn),
+		sync:   kmsv1.NewSynchronizationServiceClient(conn),
 	})
 	if s, ok := status.FromError(err); ok && s.Code() == codes.Unavailable && reason(err) == "" {
 		return fmt.Errorf("reaching %s at %s: %s", name, entry.GRPC, s.Message())

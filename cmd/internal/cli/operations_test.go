@@ -81,11 +81,18 @@ var awsOperations = []struct{ name, missing string }{
 
 // ownOperations are the RPCs that AWS KMS has not.
 var ownOperations = map[string]string{
-	"ListReplicas":      "How far each Region of a multi-Region key is, and why not further.",
-	"ExplainAccess":     "Whether a principal may do something, and why.",
-	"DescribeRegion":    "What the Region is and what its token can do.",
-	"ListPeers":         "Which Regions this Region replicates with, and how the connections stand.",
-	"GetCallerIdentity": "Whom the Region takes the caller for; AWS has it in STS.",
+	"ListReplicas":              "How far each Region of a multi-Region key is, and why not further.",
+	"ExplainAccess":             "Whether a principal may do something, and why.",
+	"DescribeRegion":            "What the Region is and what its token can do.",
+	"CreateSynchronization":     "Make the serving instance the primary instance of a synchronization.",
+	"ListSynchronizations":      "Which synchronizations the serving instance is part of.",
+	"GetSynchronization":        "What the serving instance knows of a synchronization.",
+	"AssociateReplicaInstance":  "Add an empty instance that is to have all resources, or selected ones.",
+	"UpdateSynchronization":     "Add resources to what a replica instance is to have.",
+	"ListReplicaResources":      "How far each resource is in one replica instance, and why no further.",
+	"ListSynchronizedResources": "How far each resource is in all replica instances.",
+	"ListPeers":                 "Which Regions this Region replicates with, and how the connections stand.",
+	"GetCallerIdentity":         "Whom the Region takes the caller for; AWS has it in STS.",
 }
 
 // served returns the RPCs and their first route of REST.
@@ -93,6 +100,7 @@ func served() map[string]string {
 	out := map[string]string{}
 	for _, file := range []protoreflect.FileDescriptor{
 		kmsv1.File_keyferry_kms_v1_key_service_proto, kmsv1.File_keyferry_kms_v1_crypto_service_proto, kmsv1.File_keyferry_kms_v1_region_service_proto,
+		kmsv1.File_keyferry_kms_v1_synchronization_service_proto,
 	} {
 		methods := file.Services().Get(0).Methods()
 		for i := range methods.Len() {

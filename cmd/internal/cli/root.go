@@ -94,7 +94,7 @@ signature or MAC does not hold, 6 related keys differ between Regions (drift).`,
 	reference := &cobra.Command{Use: "reference", Short: "Look up what the service does"}
 	reference.AddCommand(a.referenceStates("states"))
 
-	root.AddCommand(key, alias, policy, grant, reg, sealed, audit, reference, a.approve(),
+	root.AddCommand(key, alias, policy, grant, reg, a.syncCommands(), sealed, audit, reference, a.approve(),
 		a.encrypt("encrypt KEY"), a.decrypt("decrypt [KEY]"), a.reEncrypt("re-encrypt KEY"),
 		a.generateDataKey("generate-data-key KEY"), a.generateDataKeyPair("generate-data-key-pair KEY --spec SPEC"),
 		a.sign("sign KEY"), a.verify("verify KEY --signature FILE"), a.mac("mac KEY"), a.verifyMac("verify-mac KEY --mac FILE"),
