@@ -269,6 +269,9 @@ func (n *node) believe() {
 	for _, id := range n.w.keys {
 		k := n.key(id)
 		if k == nil {
+			if top := n.w.newest(id); top != nil && top.Entry(n.name).Status.In() {
+				return // it has yet to hear that it had the key
+			}
 			continue
 		}
 		p, its := n.w.acting(id)
