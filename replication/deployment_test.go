@@ -38,8 +38,9 @@ type site struct {
 	logs    *test.Hook
 	log     *logrus.Logger
 	config  func(*replication.Config)
-	bounds  map[region.Name]keyops.Authority        // of peers; without a row: everything
-	keys    func(replication.Keys) replication.Keys // nil: the Service itself
+	bounds  map[region.Name]keyops.Authority                     // of peers; without a row: everything
+	keys    func(replication.Keys) replication.Keys              // nil: the Service itself
+	links   func(region.Name, replication.Link) replication.Link // around the way to each peer; nil: as they are
 }
 
 // deploy starts Regions on fake tokens that are connected over loopback.
@@ -132,6 +133,9 @@ func (s *site) startWith(peers []replication.Peer) {
 	}
 	if s.repl, err = replication.New(cfg); err != nil {
 		s.t.Fatal(err)
+	}
+	if s.links != nil {
+		s.repl.WrapLinks(s.links)
 	}
 	s.region.Options.Peers = s.repl
 	s.region.Restart(s.t)

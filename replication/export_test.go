@@ -229,3 +229,15 @@ func ReadDigestAnswer(b []byte) (ids []arn.KeyID, next int, err error) {
 func RostersBody(of region.Descriptor, from, to uint64, changes ...approval.Change) []byte {
 	return rostersBody{rosterNeed{of.Region, of.Instance, from, to}, changes}.marshal()
 }
+
+// WrapLinks puts something of a test's on the way to each peer. It is called before Start.
+func (r *Replicator) WrapLinks(wrap func(region.Name, Link) Link) {
+	link := r.cfg.Link
+	r.cfg.Link = func(to region.Name) (Link, error) {
+		l, err := link(to)
+		if err != nil {
+			return nil, err
+		}
+		return wrap(to, l), nil
+	}
+}

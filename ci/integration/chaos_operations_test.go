@@ -83,12 +83,14 @@ func signatures(name, spec, algorithm string) *chaosKind {
 	}
 }
 
-// chaosOperations is what the client does between faults. Each says whether it was answered;
-// without an answer nothing is concluded.
-var chaosOperations = []struct {
+type chaosOperation struct {
 	name string
 	do   func(*chaos, *testing.T) bool
-}{
+}
+
+// chaosOperations is what the client does between faults. Each says whether it was answered;
+// without an answer nothing is concluded.
+var chaosOperations = []chaosOperation{
 	{"create", (*chaos).create},
 	{"replicate", (*chaos).replicate},
 	{"replicate", (*chaos).replicate},
@@ -107,8 +109,11 @@ var chaosOperations = []struct {
 }
 
 func (c *chaos) operate(t *testing.T) {
-	for range 1 + c.rng.IntN(4) {
-		op := chaosOperations[c.rng.IntN(len(chaosOperations))]
+	for range 2 + c.rng.IntN(7) {
+		op := pick(c, chaosOperations)
+		if len(c.keys) == 0 {
+			op = chaosOperations[0]
+		}
 		if op.do(c, t) {
 			c.done[op.name]++
 		}
