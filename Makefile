@@ -72,7 +72,7 @@ demo-boundary: deps build ## a thief with the user PIN tries everything on real 
 	ci/demo-boundary.sh $(BIN)/keyferry-ceremony
 
 bench: deps ## costs on top of the bare token, in one run
-	$(GO) test -run '^$$' -bench . -benchtime 2s ./hsm ./keyops/... ./gateway
+	$(GO) test -run '^$$' -bench . -benchtime 2s ./hsm ./keyops/... ./gateway ./replication
 
 clean: ## remove what builds leave
 	rm -rf $(BIN)

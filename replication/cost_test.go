@@ -35,7 +35,7 @@ func (noSignature) Sign(_ context.Context, p statement.Purpose, payload []byte) 
 	return statement.Signed{Purpose: p, Payload: payload, Signature: make([]byte, 103)}, nil
 }
 
-func newManyKeys(t *testing.T, self mrk.Self, with *site, n int) *manyKeys {
+func newManyKeys(t testing.TB, self mrk.Self, with *site, n int) *manyKeys {
 	t.Helper()
 	m := &manyKeys{all: map[arn.KeyID]*keyops.Key{}}
 	ctx := context.Background()

@@ -99,8 +99,9 @@ func carry(source, destination *hsm.Ceremony, offer []byte, name transport.Name)
 	return nil
 }
 
-// TestRealTokens makes replicas of all kinds between two SoftHSM tokens.
-func TestRealTokens(t *testing.T) {
+// realSites starts Regions on real tokens, all of them connected.
+func realSites(t testing.TB) []*site {
+	t.Helper()
 	softhsmtest.Used(t)
 	var sites []*site
 	serials := map[string]bool{}
@@ -129,6 +130,12 @@ func TestRealTokens(t *testing.T) {
 	for _, s := range sites {
 		s.start()
 	}
+	return sites
+}
+
+// TestRealTokens makes replicas of all kinds between SoftHSM tokens.
+func TestRealTokens(t *testing.T) {
+	sites := realSites(t)
 	for _, kind := range kinds {
 		t.Run(string(kind.spec), func(t *testing.T) {
 			for _, s := range sites {
