@@ -13,6 +13,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/keyopstest"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/transport"
+	"github.com/keyferry/keyferry/replication"
 	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
 
@@ -100,7 +101,7 @@ func carry(source, destination *hsm.Ceremony, offer []byte, name transport.Name)
 }
 
 // realSites starts Regions on real tokens, all of them connected.
-func realSites(t testing.TB) []*site {
+func realSites(t testing.TB, config func(*replication.Config)) []*site {
 	t.Helper()
 	softhsmtest.Used(t)
 	var sites []*site
@@ -128,6 +129,7 @@ func realSites(t testing.TB) []*site {
 		}
 	}
 	for _, s := range sites {
+		s.config = config
 		s.start()
 	}
 	return sites
@@ -135,7 +137,7 @@ func realSites(t testing.TB) []*site {
 
 // TestRealTokens makes replicas of all kinds between SoftHSM tokens.
 func TestRealTokens(t *testing.T) {
-	sites := realSites(t)
+	sites := realSites(t, nil)
 	for _, kind := range kinds {
 		t.Run(string(kind.spec), func(t *testing.T) {
 			for _, s := range sites {

@@ -194,13 +194,17 @@ func (c *chaos) use(t *testing.T) bool {
 	return true
 }
 
-// take hands a proof to some member. A Region may be unable to look, but not see another text.
+// take hands a proof to some member. A Region may be unable to look, but not see another
+// text, nor deny that a key made what it has made, unless it has yet to get that key.
 func (c *chaos) take(t *testing.T) bool {
 	if len(c.proofs) == 0 {
 		return false
 	}
 	p := pick(c, c.proofs)
 	region := pick(c, p.key.members)
+	if m, err := c.show(region, p.key); err != nil || m.KeyState != "Enabled" {
+		return false
+	}
 	err := p.key.kind.check(c, region, p)
 	if errors.Is(err, errOther) || err != nil && forged.MatchString(err.Error()) {
 		t.Errorf("%s of %s in %s: %v", p.key.kind.name, p.key.id, region, err)
