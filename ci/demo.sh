@@ -40,6 +40,16 @@ refused() {
 	[ "$code" = "$1" ] || { echo "demo: exit code $code, want $1" >&2; exit 1; }
 }
 
+# await repeats a command until it succeeds, for half a minute.
+await() {
+	for _ in $(seq 300); do
+		eval "$1" && return
+		sleep 0.1
+	done
+	echo "demo: not within half a minute: $1" >&2
+	exit 1
+}
+
 same() {
 	cmp "$1" "$2" && echo "$1 and $2 are the same, byte for byte"
 }
@@ -79,10 +89,29 @@ run 'keyferry verify $signing --signature salaries.sig --region eu-paris-1 < sal
 run 'keyferry key public $signing --region eu-paris-1 > release.pem'
 run 'openssl dgst -sha256 -verify release.pem -signature salaries.sig salaries'
 
+title "New material for the symmetric key: used once every Region holds it, and the old one opens what it encrypted"
+run 'keyferry key rotate $key --region eu-paris-1'
+for region in eu-paris-1 us-east-1 ap-tokyo-1; do
+	await "keyferry key show $key --region $region | grep '^material ID' >$region.now && ! grep -qFf $region.now $region.ids"
+	run "keyferry key show \$key --region $region | grep '^material ID'"
+done
+cmp eu-paris-1.now us-east-1.now
+cmp eu-paris-1.now ap-tokyo-1.now
+run 'keyferry decrypt -c env=prod --region us-east-1 < salaries.kf > salaries.east'
+run 'same salaries salaries.east'
+
+title "The primary key of the signing key moves to Paris, and the one that is left in us-east-1 is scheduled for deletion"
+run 'keyferry key promote release --to eu-paris-1 --wait --region us-east-1'
+run 'keyferry key delete $signing --in 7d --region us-east-1'
+refused 1 'keyferry sign $signing --region us-east-1 < salaries > /dev/null'
+run 'keyferry sign $signing --region eu-paris-1 < salaries > salaries.sig2'
+run 'openssl dgst -sha256 -verify release.pem -signature salaries.sig2 salaries'
+run 'keyferry key undelete $signing --region us-east-1'
+
 title "A second principal is refused, and the audit log shows it"
 run 'bob=$(keyferry-dev cert --name bob)'
 refused 3 'KEYFERRY_CONFIG=$bob keyferry decrypt -c env=prod --region eu-paris-1 < salaries.kf > /dev/null'
-until grep -q user/bob .keyferry/regions/eu-paris-1/audit/*.jsonl; do sleep 0.1; done # within a second
+await 'grep -q user/bob .keyferry/regions/eu-paris-1/audit/*.jsonl' # within a second
 run 'grep user/bob .keyferry/regions/eu-paris-1/audit/*.jsonl | tail -n 1'
 run 'keyferry audit verify .keyferry/regions/eu-paris-1/audit --descriptor .keyferry/regions/eu-paris-1/region/region.json'
 
@@ -112,6 +141,7 @@ run 'keyferry-dev start eu-paris-1'
 run 'keyferry decrypt -c env=prod --region eu-paris-1 < meanwhile.kf > meanwhile.paris'
 run 'same salaries meanwhile.paris'
 run 'keyferry key replicas payroll'
+await 'keyferry-dev status >status 2>&1' # the others try again every few seconds
 run 'keyferry-dev status'
 
 title "Done in $(($(date +%s) - begin)) seconds"
