@@ -115,7 +115,7 @@ func TestOffersThatAreRefused(t *testing.T) {
 	t.Parallel()
 	all := places(t, 1, "eu-paris-1", "us-east-1", "ap-tokyo-1")
 	paris, east, tokyo := all[0], all[1], all[2]
-	a := east.accept(paris, "--expiry", "20s")
+	a := east.accept(paris)
 	args := func(offer, fingerprint string) []string {
 		return []string{"establish", offer, "--package", a.answer, "--so-pin-file", paris.token.SOPINFile, "--yes", "--fingerprint", fingerprint}
 	}
@@ -152,8 +152,9 @@ func TestOffersThatAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	a.ends(1, "expired")
-	paris.refuses("offer expired", args(a.offer, a.fingerprint())...)
+	late := east.startAccept(paris, append(east.keyFlags(), "--expiry", "10s")...)
+	late.ends(1, "expired")
+	paris.refuses("offer expired", args(late.offer, late.fingerprint())...)
 	for _, p := range all {
 		p.must("list")
 		if got := len(p.set().All()); got != 0 {
