@@ -100,3 +100,31 @@ func TestMaterialInUseIsNotWrittenOff(t *testing.T) {
 		}
 	}
 }
+
+// What members of an earlier epoch say that they hold releases nothing (rule 8): they may
+// still encrypt with what only that epoch knew.
+func TestReleaseWaitsForTheNewEpoch(t *testing.T) {
+	w := withReplicas(t)
+	w.must(w.rotate(regionA))
+	for _, r := range []regionName{regionB, regionC} {
+		for range 2 {
+			w.sync(regionA, r)
+			w.sync(r, regionA)
+		}
+	}
+	a := w.nodes[regionA]
+	a.set.DropPermit()
+	w.settle(a)
+	events := w.step(regionA)
+	if len(events) != 1 || events[0].Kind != mrk.EventRenewed || a.set.Pending() != testMaterial(1) {
+		t.Fatalf("A did %v on the word of an earlier epoch", events)
+	}
+	if p, _ := a.set.Progress(); len(p.Awaited) != 2 {
+		t.Errorf("progress %+v", p)
+	}
+	w.heal()
+	w.converged(regionA, regionB, regionC)
+	if a.current != testMaterial(1) {
+		t.Error("the rotation did not end")
+	}
+}
