@@ -40,6 +40,8 @@ type Config struct {
 	Region region.Name
 	// Keys is the one door to keys. Required.
 	Keys keyops.Operations
+	// Doctor answers GetRegionHealth; nil says nothing.
+	Doctor func(context.Context) []HealthCheck
 	// Replication answers ListReplicas and ListPeers. nil in a deployment of one Region.
 	Replication Replication
 	// Health uses the token, as a health check must. Its result is kept for a second. Required.

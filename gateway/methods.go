@@ -113,6 +113,7 @@ var methods = map[string]method{
 	kmsv1.CryptoService_GenerateRandom_FullMethodName:                      {"kms:GenerateRandom", onAccount, auditCrypto, classCrypto, smallRequest, quick, false},
 
 	kmsv1.RegionService_DescribeRegion_FullMethodName:    {"kms:DescribeRegion", onAccount, auditManagement, classRead, smallRequest, quick, false},
+	kmsv1.RegionService_GetRegionHealth_FullMethodName:   {"kms:DescribeRegion", onAccount, auditManagement, classRead, smallRequest, quick, false},
 	kmsv1.RegionService_ListPeers_FullMethodName:         {"kms:DescribeRegion", onAccount, auditManagement, classRead, smallRequest, quick, false},
 	kmsv1.RegionService_GetCallerIdentity_FullMethodName: {"", onNothing, auditManagement, classRead, smallRequest, quick, false},
 

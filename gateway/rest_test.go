@@ -230,7 +230,7 @@ func operationOf(method string) string {
 	switch name {
 	case "ListReplicas":
 		return "DescribeKey"
-	case "ListPeers":
+	case "ListPeers", "GetRegionHealth":
 		return "DescribeRegion"
 	}
 	return name

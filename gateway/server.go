@@ -109,7 +109,9 @@ func (s *Server) newGRPC(streams uint32) *grpc.Server {
 	kmsv1.RegisterKeyServiceServer(g, &keyService{keys: config.Keys, replication: config.Replication})
 	kmsv1.RegisterCryptoServiceServer(g, &cryptoService{keys: config.Keys})
 	kmsv1.RegisterSynchronizationServiceServer(g, &synchronizationService{keys: config.Keys})
-	kmsv1.RegisterRegionServiceServer(g, &regionService{keys: config.Keys, replication: config.Replication, region: config.Region, version: config.Version})
+	kmsv1.RegisterRegionServiceServer(g, &regionService{
+		keys: config.Keys, replication: config.Replication, region: config.Region, version: config.Version, doctor: config.Doctor, now: config.Now,
+	})
 	grpc_health_v1.RegisterHealthServer(g, s.health)
 	reflection.RegisterV1(g)
 	return g

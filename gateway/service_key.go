@@ -28,7 +28,7 @@ func (s *keyService) CreateKey(ctx context.Context, r *kmsv1.CreateKeyRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return &kmsv1.CreateKeyResponse{KeyMetadata: toMetadata(out.KeyMetadata)}, nil
+	return &kmsv1.CreateKeyResponse{KeyMetadata: toMetadata(out.KeyMetadata), Warnings: out.Warnings}, nil
 }
 
 func (s *keyService) DescribeKey(ctx context.Context, r *kmsv1.DescribeKeyRequest) (*kmsv1.DescribeKeyResponse, error) {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -17,6 +18,8 @@ type regionService struct {
 	replication Replication
 	region      region.Name
 	version     string
+	doctor      func(context.Context) []HealthCheck
+	now         func() time.Time
 }
 
 func (s *regionService) DescribeRegion(ctx context.Context, _ *kmsv1.DescribeRegionRequest) (*kmsv1.DescribeRegionResponse, error) {
@@ -37,6 +40,7 @@ func (s *regionService) DescribeRegion(ctx context.Context, _ *kmsv1.DescribeReg
 			Model:        out.Token.Model,
 			Firmware:     out.Token.Firmware,
 			Profile:      out.Token.Profile,
+			Backup:       out.Token.Backup,
 		},
 		Boundary: boundaries[out.Boundary],
 		KeyQuota: uint32(out.KeyQuota),

@@ -166,7 +166,10 @@ type CreateKeyInput struct {
 }
 
 // CreateKeyOutput describes the new key.
-type CreateKeyOutput struct{ KeyMetadata KeyMetadata }
+type CreateKeyOutput struct {
+	KeyMetadata KeyMetadata
+	Warnings    []string // what its maker should know of it; mostly none
+}
 
 // DescribeKeyInput names a key by key ID, key ARN, alias name or alias ARN.
 type DescribeKeyInput struct {
@@ -451,6 +454,7 @@ type DescribeRegionOutput struct {
 // TokenDescription is what the token says of itself.
 type TokenDescription struct {
 	Label, Serial, Manufacturer, Model, Firmware, Profile string
+	Backup                                                string // what brings single-Region keys back: files, clone or none
 }
 
 // KeySpecSupport says whether this token can hold keys of a spec.

@@ -40,8 +40,19 @@ func (s *Service) CreateKey(ctx context.Context, caller Caller, in CreateKeyInpu
 		if err := s.create(ctx, k); err != nil {
 			return CreateKeyOutput{}, err
 		}
-		return CreateKeyOutput{KeyMetadata: s.describe(ctx, k)}, nil
+		return CreateKeyOutput{KeyMetadata: s.describe(ctx, k), Warnings: s.warnings(k)}, nil
 	})
+}
+
+// warnings say what the maker of a key should know.
+func (s *Service) warnings(k *Key) []string {
+	if s.token.Info().Backup != hsm.BackupNone || k.Origin == OriginExternal {
+		return nil
+	}
+	if k.ID.MultiRegion() {
+		return []string{"Nothing is known to back this Region's token up: replicate the key, or it is lost with the token."}
+	}
+	return []string{"Nothing is known to back this Region's token up, and single-Region keys are in no other: the key is lost with the token."}
 }
 
 // newKey checks a request and returns the key that it asks for, still without material.

@@ -144,7 +144,7 @@ func (s *Service) DescribeRegion(ctx context.Context, caller Caller, _ DescribeR
 			Boundary: string(s.boundary),
 			Token: TokenDescription{
 				Label: info.Label, Serial: info.Serial, Manufacturer: info.Manufacturer,
-				Model: info.Model, Firmware: info.Firmware, Profile: info.Profile,
+				Model: info.Model, Firmware: info.Firmware, Profile: info.Profile, Backup: string(info.Backup),
 			},
 			KeySpecs: s.support(can),
 			// Package hsm has AWS's names, too.

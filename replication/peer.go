@@ -53,6 +53,7 @@ type peer struct {
 	witness      *keyops.Witness         // newest that the peer has shown
 	witnessRun   mrk.Nonce               // the run of the peer that showed it
 	witnessKept  time.Time               // when it was last made durable
+	clock        Clock                   // the peer's, against this Region's
 	unsupported  map[string]int          // kinds of messages from the peer that this version does not know
 }
 
@@ -135,6 +136,7 @@ func (p *peer) exchange(ctx context.Context, kind, correlation string, body []by
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.r.cfg.ExchangeTimeout)
 	defer cancel()
+	begun := p.r.cfg.Clock()
 	reply, err := p.link.Exchange(ctx, message)
 	if err != nil {
 		return envelope{}, err
@@ -146,6 +148,7 @@ func (p *peer) exchange(ctx context.Context, kind, correlation string, body []by
 	if !answer.answer || answer.nonce != nonce {
 		return envelope{}, fmt.Errorf("%w: an answer to something else", errMessage)
 	}
+	p.measure(answer.sent, begun)
 	p.succeeded()
 	p.saw(ctx, keys, answer)
 	return answer, p.accept(answer, kind)

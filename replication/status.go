@@ -42,7 +42,8 @@ type PeerStatus struct {
 	Connected    time.Time // since when; zero while not connected
 	LastExchange time.Time // begun by either end
 	LastError    string
-	Unconfirmed  int // keys of which the peer has not confirmed the newest facts
+	Unconfirmed  int   // keys of which the peer has not confirmed the newest facts
+	Clock        Clock // the peer's, against this Region's
 }
 
 // Status returns a row for each Region that has or is to have the key, ordered by Region.
@@ -181,6 +182,6 @@ func (p *peer) status(unconfirmed int) PeerStatus {
 	defer p.mu.Unlock()
 	return PeerStatus{
 		Region: p.pin.Region, Instance: p.pin.Instance, Fingerprint: p.shown, Address: p.where,
-		Connected: p.connected, LastExchange: p.lastExchange, LastError: p.lastError, Unconfirmed: unconfirmed,
+		Connected: p.connected, LastExchange: p.lastExchange, LastError: p.lastError, Unconfirmed: unconfirmed, Clock: p.clock,
 	}
 }

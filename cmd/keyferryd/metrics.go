@@ -63,6 +63,7 @@ func (d *daemon) watch(context.Context) error {
 		return nil
 	})
 	d.look("store", d.keys.Failure)
+	d.look("clocks", d.clocks)
 	if d.boundary == hsm.BoundaryNone {
 		d.alarms.Raise("boundary", errors.New("whoever has the PIN has every multi-Region key"))
 	}

@@ -95,6 +95,7 @@ func (d *daemon) openGateway(context.Context) (err error) {
 		Bearer:     bearerOf(c.Bearer),
 		Region:     d.self.Region,
 		Keys:       d.keys, Replication: d.replicationOf(), Health: d.token.Health,
+		Doctor:   d.doctor,
 		Version:  version(),
 		Log:      d.log,
 		Observer: d.metrics, RecordThrottled: d.keys.RecordThrottled,

@@ -21,6 +21,7 @@ const (
 	ExitNotFound = 4
 	ExitInvalid  = 5 // ciphertext, envelope, signature or MAC does not hold
 	ExitDrift    = 6 // related keys differ between Regions
+	ExitUnwell   = 7 // a Region has a problem
 )
 
 // usageError is a mistake in how the command was called.
@@ -54,6 +55,8 @@ func exitCode(err error) int {
 		return ExitUsage
 	case errors.Is(err, errDrift):
 		return ExitDrift
+	case errors.Is(err, errUnwell):
+		return ExitUnwell
 	case errors.Is(err, envelope.ErrInvalid):
 		return ExitInvalid
 	}

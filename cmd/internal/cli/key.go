@@ -64,6 +64,9 @@ func (a *app) keyCreate(use string) *cobra.Command {
 					return err
 				}
 				m := out.GetKeyMetadata()
+				for _, warning := range out.GetWarnings() {
+					a.say("%s", warning)
+				}
 				if alias != "" {
 					_, err := cl.keys.CreateAlias(ctx, &kmsv1.CreateAliasRequest{AliasName: aliasName(alias), TargetKeyId: m.GetKeyId()})
 					if err != nil {

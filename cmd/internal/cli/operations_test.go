@@ -91,6 +91,7 @@ var ownOperations = map[string]string{
 	"UpdateSynchronization":     "Add resources to what a replica instance is to have.",
 	"ListReplicaResources":      "How far each resource is in one replica instance, and why no further.",
 	"ListSynchronizedResources": "How far each resource is in all replica instances.",
+	"GetRegionHealth":           "What an operator should know of the Region's condition; keyferry doctor shows it.",
 	"ListPeers":                 "Which Regions this Region replicates with, and how the connections stand.",
 	"GetCallerIdentity":         "Whom the Region takes the caller for; AWS has it in STS.",
 }

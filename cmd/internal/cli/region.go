@@ -49,6 +49,7 @@ func (a *app) regionShow(use string) *cobra.Command {
 				fmt.Fprintf(w, "region\t%s\ninstance\t%s\nfingerprint\t%s\nboundary\t%s\n", out.GetRegion(), out.GetInstanceId(), out.GetFingerprint(), boundary)
 				fmt.Fprintf(w, "token\t%s, serial %s, %s %s, profile %s\n", out.GetToken().GetLabel(), out.GetToken().GetSerial(),
 					out.GetToken().GetManufacturer(), out.GetToken().GetModel(), out.GetToken().GetProfile())
+				fmt.Fprintf(w, "token backup\t%s\n", dash(out.GetToken().GetBackup()))
 				fmt.Fprintf(w, "keys\t%d of %d\n", out.GetKeyCount(), out.GetKeyQuota())
 				fmt.Fprintf(w, "imports by\t%s\nunder\t%s\n\n", dash(strings.Join(out.GetWrappingAlgorithms(), ", ")), dash(strings.Join(out.GetWrappingKeySpecs(), ", ")))
 				if err := w.Flush(); err != nil {

@@ -58,7 +58,8 @@ func (a *app) root() *cobra.Command {
 KEY is a key ID, a key ARN, alias/NAME, or NAME, which stands for alias/NAME.
 Data goes to standard output as it is; words go to standard error.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 denied, 4 not found, 5 the ciphertext,
-signature or MAC does not hold, 6 related keys differ between Regions (drift).`,
+signature or MAC does not hold, 6 related keys differ between Regions (drift),
+7 a Region has a problem (doctor).`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version(),
@@ -98,7 +99,7 @@ signature or MAC does not hold, 6 related keys differ between Regions (drift).`,
 		a.encrypt("encrypt KEY"), a.decrypt("decrypt [KEY]"), a.reEncrypt("re-encrypt KEY"),
 		a.generateDataKey("generate-data-key KEY"), a.generateDataKeyPair("generate-data-key-pair KEY --spec SPEC"),
 		a.sign("sign KEY"), a.verify("verify KEY --signature FILE"), a.mac("mac KEY"), a.verifyMac("verify-mac KEY --mac FILE"),
-		a.deriveSharedSecret("derive-shared-secret KEY --peer FILE"), a.random("random BYTES"), a.whoami("whoami"), a.drift("drift [KEY...]"))
+		a.deriveSharedSecret("derive-shared-secret KEY --peer FILE"), a.random("random BYTES"), a.whoami("whoami"), a.drift("drift [KEY...]"), a.doctor("doctor"))
 	for _, c := range []*cobra.Command{key, alias, policy, grant, reg, sealed, audit, reference} {
 		c.Args = cobra.NoArgs
 		c.RunE = needsCommand

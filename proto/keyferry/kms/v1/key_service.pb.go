@@ -144,7 +144,10 @@ func (x *CreateKeyRequest) GetBypassPolicyLockoutSafetyCheck() bool {
 type CreateKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new key.
-	KeyMetadata   *KeyMetadata `protobuf:"bytes,1,opt,name=key_metadata,json=keyMetadata,proto3" json:"key_metadata,omitempty"`
+	KeyMetadata *KeyMetadata `protobuf:"bytes,1,opt,name=key_metadata,json=keyMetadata,proto3" json:"key_metadata,omitempty"`
+	// What the caller should know of the new key, in words: that nothing is known to back its
+	// token up. Mostly empty.
+	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -182,6 +185,13 @@ func (*CreateKeyResponse) Descriptor() ([]byte, []int) {
 func (x *CreateKeyResponse) GetKeyMetadata() *KeyMetadata {
 	if x != nil {
 		return x.KeyMetadata
+	}
+	return nil
+}
+
+func (x *CreateKeyResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -2901,9 +2911,10 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\x06origin\x18\x05 \x01(\tR\x06origin\x12!\n" +
 	"\fmulti_region\x18\x06 \x01(\bR\vmultiRegion\x12(\n" +
 	"\x04tags\x18\a \x03(\v2\x14.keyferry.kms.v1.TagR\x04tags\x12J\n" +
-	"\"bypass_policy_lockout_safety_check\x18\b \x01(\bR\x1ebypassPolicyLockoutSafetyCheck\"T\n" +
+	"\"bypass_policy_lockout_safety_check\x18\b \x01(\bR\x1ebypassPolicyLockoutSafetyCheck\"p\n" +
 	"\x11CreateKeyResponse\x12?\n" +
-	"\fkey_metadata\x18\x01 \x01(\v2\x1c.keyferry.kms.v1.KeyMetadataR\vkeyMetadata\"N\n" +
+	"\fkey_metadata\x18\x01 \x01(\v2\x1c.keyferry.kms.v1.KeyMetadataR\vkeyMetadata\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"N\n" +
 	"\x12DescribeKeyRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12!\n" +
 	"\fgrant_tokens\x18\x02 \x03(\tR\vgrantTokens\"V\n" +

@@ -25,6 +25,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// HealthLevel is how one thing stands.
+type HealthLevel int32
+
+const (
+	// Not used.
+	HealthLevel_HEALTH_LEVEL_UNSPECIFIED HealthLevel = 0
+	// Nothing to do.
+	HealthLevel_HEALTH_LEVEL_OK HealthLevel = 1
+	// Works, and will not for ever.
+	HealthLevel_HEALTH_LEVEL_WARNING HealthLevel = 2
+	// Does not work, or something is refused because of it.
+	HealthLevel_HEALTH_LEVEL_PROBLEM HealthLevel = 3
+)
+
+// Enum value maps for HealthLevel.
+var (
+	HealthLevel_name = map[int32]string{
+		0: "HEALTH_LEVEL_UNSPECIFIED",
+		1: "HEALTH_LEVEL_OK",
+		2: "HEALTH_LEVEL_WARNING",
+		3: "HEALTH_LEVEL_PROBLEM",
+	}
+	HealthLevel_value = map[string]int32{
+		"HEALTH_LEVEL_UNSPECIFIED": 0,
+		"HEALTH_LEVEL_OK":          1,
+		"HEALTH_LEVEL_WARNING":     2,
+		"HEALTH_LEVEL_PROBLEM":     3,
+	}
+)
+
+func (x HealthLevel) Enum() *HealthLevel {
+	p := new(HealthLevel)
+	*p = x
+	return p
+}
+
+func (x HealthLevel) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HealthLevel) Descriptor() protoreflect.EnumDescriptor {
+	return file_keyferry_kms_v1_region_service_proto_enumTypes[0].Descriptor()
+}
+
+func (HealthLevel) Type() protoreflect.EnumType {
+	return &file_keyferry_kms_v1_region_service_proto_enumTypes[0]
+}
+
+func (x HealthLevel) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HealthLevel.Descriptor instead.
+func (HealthLevel) EnumDescriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_region_service_proto_rawDescGZIP(), []int{0}
+}
+
 // DescribeRegionRequest is empty.
 type DescribeRegionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -291,6 +348,209 @@ func (x *ListPeersResponse) GetPeers() []*Peer {
 	return nil
 }
 
+// GetRegionHealthRequest is empty.
+type GetRegionHealthRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRegionHealthRequest) Reset() {
+	*x = GetRegionHealthRequest{}
+	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRegionHealthRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRegionHealthRequest) ProtoMessage() {}
+
+func (x *GetRegionHealthRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRegionHealthRequest.ProtoReflect.Descriptor instead.
+func (*GetRegionHealthRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_region_service_proto_rawDescGZIP(), []int{4}
+}
+
+// GetRegionHealthResponse says how the Region is.
+type GetRegionHealthResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the Region.
+	Region string `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	// Instance that serves it.
+	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// Time by the Region's clock.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// What was looked at, in an order that stays; several may have one name and differ in what
+	// they are about, such as a peer.
+	Checks        []*HealthCheck `protobuf:"bytes,4,rep,name=checks,proto3" json:"checks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRegionHealthResponse) Reset() {
+	*x = GetRegionHealthResponse{}
+	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRegionHealthResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRegionHealthResponse) ProtoMessage() {}
+
+func (x *GetRegionHealthResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRegionHealthResponse.ProtoReflect.Descriptor instead.
+func (*GetRegionHealthResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_region_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetRegionHealthResponse) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *GetRegionHealthResponse) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *GetRegionHealthResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *GetRegionHealthResponse) GetChecks() []*HealthCheck {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+// HealthCheck is one thing that was looked at.
+type HealthCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is: token, boundary, capacity, quota, backup, peer, clock, transport, certificate,
+	// disk, store, seals, audit or alarm.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it is about, such as a peer Region or a path; may be empty.
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// How it stands.
+	Level HealthLevel `protobuf:"varint,3,opt,name=level,proto3,enum=keyferry.kms.v1.HealthLevel" json:"level,omitempty"`
+	// In words.
+	Summary string `protobuf:"bytes,4,opt,name=summary,proto3" json:"summary,omitempty"`
+	// What to do; empty if nothing.
+	Advice string `protobuf:"bytes,5,opt,name=advice,proto3" json:"advice,omitempty"`
+	// The numbers of the summary, by name; the unit is part of the name, such as offsetSeconds.
+	Values        map[string]float64 `protobuf:"bytes,6,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthCheck) Reset() {
+	*x = HealthCheck{}
+	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthCheck) ProtoMessage() {}
+
+func (x *HealthCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
+func (*HealthCheck) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_region_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HealthCheck) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HealthCheck) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *HealthCheck) GetLevel() HealthLevel {
+	if x != nil {
+		return x.Level
+	}
+	return HealthLevel_HEALTH_LEVEL_UNSPECIFIED
+}
+
+func (x *HealthCheck) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *HealthCheck) GetAdvice() string {
+	if x != nil {
+		return x.Advice
+	}
+	return ""
+}
+
+func (x *HealthCheck) GetValues() map[string]float64 {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
 // GetCallerIdentityRequest is empty.
 type GetCallerIdentityRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -300,7 +560,7 @@ type GetCallerIdentityRequest struct {
 
 func (x *GetCallerIdentityRequest) Reset() {
 	*x = GetCallerIdentityRequest{}
-	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[4]
+	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -312,7 +572,7 @@ func (x *GetCallerIdentityRequest) String() string {
 func (*GetCallerIdentityRequest) ProtoMessage() {}
 
 func (x *GetCallerIdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[4]
+	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -325,7 +585,7 @@ func (x *GetCallerIdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerIdentityRequest.ProtoReflect.Descriptor instead.
 func (*GetCallerIdentityRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_region_service_proto_rawDescGZIP(), []int{4}
+	return file_keyferry_kms_v1_region_service_proto_rawDescGZIP(), []int{7}
 }
 
 // GetCallerIdentityResponse says who the caller is.
@@ -350,7 +610,7 @@ type GetCallerIdentityResponse struct {
 
 func (x *GetCallerIdentityResponse) Reset() {
 	*x = GetCallerIdentityResponse{}
-	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[5]
+	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +622,7 @@ func (x *GetCallerIdentityResponse) String() string {
 func (*GetCallerIdentityResponse) ProtoMessage() {}
 
 func (x *GetCallerIdentityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[5]
+	mi := &file_keyferry_kms_v1_region_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +635,7 @@ func (x *GetCallerIdentityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerIdentityResponse.ProtoReflect.Descriptor instead.
 func (*GetCallerIdentityResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_region_service_proto_rawDescGZIP(), []int{5}
+	return file_keyferry_kms_v1_region_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetCallerIdentityResponse) GetAccountId() string {
@@ -443,7 +703,24 @@ const file_keyferry_kms_v1_region_service_proto_rawDesc = "" +
 	"\x12wrapping_key_specs\x18\f \x03(\tR\x10wrappingKeySpecs\"\x12\n" +
 	"\x10ListPeersRequest\"@\n" +
 	"\x11ListPeersResponse\x12+\n" +
-	"\x05peers\x18\x01 \x03(\v2\x15.keyferry.kms.v1.PeerR\x05peers\"\x1a\n" +
+	"\x05peers\x18\x01 \x03(\v2\x15.keyferry.kms.v1.PeerR\x05peers\"\x18\n" +
+	"\x16GetRegionHealthRequest\"\xb8\x01\n" +
+	"\x17GetRegionHealthResponse\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1f\n" +
+	"\vinstance_id\x18\x02 \x01(\tR\n" +
+	"instanceId\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x124\n" +
+	"\x06checks\x18\x04 \x03(\v2\x1c.keyferry.kms.v1.HealthCheckR\x06checks\"\x9e\x02\n" +
+	"\vHealthCheck\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x122\n" +
+	"\x05level\x18\x03 \x01(\x0e2\x1c.keyferry.kms.v1.HealthLevelR\x05level\x12\x18\n" +
+	"\asummary\x18\x04 \x01(\tR\asummary\x12\x16\n" +
+	"\x06advice\x18\x05 \x01(\tR\x06advice\x12@\n" +
+	"\x06values\x18\x06 \x03(\v2(.keyferry.kms.v1.HealthCheck.ValuesEntryR\x06values\x1a9\n" +
+	"\vValuesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x1a\n" +
 	"\x18GetCallerIdentityRequest\"\x92\x02\n" +
 	"\x19GetCallerIdentityResponse\x12\x1d\n" +
 	"\n" +
@@ -453,11 +730,17 @@ const file_keyferry_kms_v1_region_service_proto_rawDesc = "" +
 	"\x0fcredential_type\x18\x04 \x01(\x0e2\x1f.keyferry.kms.v1.CredentialTypeR\x0ecredentialType\x12%\n" +
 	"\x0eprincipal_rule\x18\x05 \x01(\rR\rprincipalRule\x12;\n" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime2\xed\x02\n" +
+	"expireTime*t\n" +
+	"\vHealthLevel\x12\x1c\n" +
+	"\x18HEALTH_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fHEALTH_LEVEL_OK\x10\x01\x12\x18\n" +
+	"\x14HEALTH_LEVEL_WARNING\x10\x02\x12\x18\n" +
+	"\x14HEALTH_LEVEL_PROBLEM\x10\x032\xee\x03\n" +
 	"\rRegionService\x12u\n" +
 	"\x0eDescribeRegion\x12&.keyferry.kms.v1.DescribeRegionRequest\x1a'.keyferry.kms.v1.DescribeRegionResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/region\x12e\n" +
-	"\tListPeers\x12!.keyferry.kms.v1.ListPeersRequest\x1a\".keyferry.kms.v1.ListPeersResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/peers\x12~\n" +
+	"\tListPeers\x12!.keyferry.kms.v1.ListPeersRequest\x1a\".keyferry.kms.v1.ListPeersResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/peers\x12\x7f\n" +
+	"\x0fGetRegionHealth\x12'.keyferry.kms.v1.GetRegionHealthRequest\x1a(.keyferry.kms.v1.GetRegionHealthResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/region/health\x12~\n" +
 	"\x11GetCallerIdentity\x12).keyferry.kms.v1.GetCallerIdentityRequest\x1a*.keyferry.kms.v1.GetCallerIdentityResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/whoamiB:Z8github.com/keyferry/keyferry/proto/keyferry/kms/v1;kmsv1b\x06proto3"
 
@@ -473,39 +756,51 @@ func file_keyferry_kms_v1_region_service_proto_rawDescGZIP() []byte {
 	return file_keyferry_kms_v1_region_service_proto_rawDescData
 }
 
-var file_keyferry_kms_v1_region_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_keyferry_kms_v1_region_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_keyferry_kms_v1_region_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_keyferry_kms_v1_region_service_proto_goTypes = []any{
-	(*DescribeRegionRequest)(nil),     // 0: keyferry.kms.v1.DescribeRegionRequest
-	(*DescribeRegionResponse)(nil),    // 1: keyferry.kms.v1.DescribeRegionResponse
-	(*ListPeersRequest)(nil),          // 2: keyferry.kms.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),         // 3: keyferry.kms.v1.ListPeersResponse
-	(*GetCallerIdentityRequest)(nil),  // 4: keyferry.kms.v1.GetCallerIdentityRequest
-	(*GetCallerIdentityResponse)(nil), // 5: keyferry.kms.v1.GetCallerIdentityResponse
-	(*TokenInfo)(nil),                 // 6: keyferry.kms.v1.TokenInfo
-	(Boundary)(0),                     // 7: keyferry.kms.v1.Boundary
-	(*KeySpecSupport)(nil),            // 8: keyferry.kms.v1.KeySpecSupport
-	(*Peer)(nil),                      // 9: keyferry.kms.v1.Peer
-	(CredentialType)(0),               // 10: keyferry.kms.v1.CredentialType
-	(*timestamppb.Timestamp)(nil),     // 11: google.protobuf.Timestamp
+	(HealthLevel)(0),                  // 0: keyferry.kms.v1.HealthLevel
+	(*DescribeRegionRequest)(nil),     // 1: keyferry.kms.v1.DescribeRegionRequest
+	(*DescribeRegionResponse)(nil),    // 2: keyferry.kms.v1.DescribeRegionResponse
+	(*ListPeersRequest)(nil),          // 3: keyferry.kms.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),         // 4: keyferry.kms.v1.ListPeersResponse
+	(*GetRegionHealthRequest)(nil),    // 5: keyferry.kms.v1.GetRegionHealthRequest
+	(*GetRegionHealthResponse)(nil),   // 6: keyferry.kms.v1.GetRegionHealthResponse
+	(*HealthCheck)(nil),               // 7: keyferry.kms.v1.HealthCheck
+	(*GetCallerIdentityRequest)(nil),  // 8: keyferry.kms.v1.GetCallerIdentityRequest
+	(*GetCallerIdentityResponse)(nil), // 9: keyferry.kms.v1.GetCallerIdentityResponse
+	nil,                               // 10: keyferry.kms.v1.HealthCheck.ValuesEntry
+	(*TokenInfo)(nil),                 // 11: keyferry.kms.v1.TokenInfo
+	(Boundary)(0),                     // 12: keyferry.kms.v1.Boundary
+	(*KeySpecSupport)(nil),            // 13: keyferry.kms.v1.KeySpecSupport
+	(*Peer)(nil),                      // 14: keyferry.kms.v1.Peer
+	(*timestamppb.Timestamp)(nil),     // 15: google.protobuf.Timestamp
+	(CredentialType)(0),               // 16: keyferry.kms.v1.CredentialType
 }
 var file_keyferry_kms_v1_region_service_proto_depIdxs = []int32{
-	6,  // 0: keyferry.kms.v1.DescribeRegionResponse.token:type_name -> keyferry.kms.v1.TokenInfo
-	7,  // 1: keyferry.kms.v1.DescribeRegionResponse.boundary:type_name -> keyferry.kms.v1.Boundary
-	8,  // 2: keyferry.kms.v1.DescribeRegionResponse.key_specs:type_name -> keyferry.kms.v1.KeySpecSupport
-	9,  // 3: keyferry.kms.v1.ListPeersResponse.peers:type_name -> keyferry.kms.v1.Peer
-	10, // 4: keyferry.kms.v1.GetCallerIdentityResponse.credential_type:type_name -> keyferry.kms.v1.CredentialType
-	11, // 5: keyferry.kms.v1.GetCallerIdentityResponse.expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 6: keyferry.kms.v1.RegionService.DescribeRegion:input_type -> keyferry.kms.v1.DescribeRegionRequest
-	2,  // 7: keyferry.kms.v1.RegionService.ListPeers:input_type -> keyferry.kms.v1.ListPeersRequest
-	4,  // 8: keyferry.kms.v1.RegionService.GetCallerIdentity:input_type -> keyferry.kms.v1.GetCallerIdentityRequest
-	1,  // 9: keyferry.kms.v1.RegionService.DescribeRegion:output_type -> keyferry.kms.v1.DescribeRegionResponse
-	3,  // 10: keyferry.kms.v1.RegionService.ListPeers:output_type -> keyferry.kms.v1.ListPeersResponse
-	5,  // 11: keyferry.kms.v1.RegionService.GetCallerIdentity:output_type -> keyferry.kms.v1.GetCallerIdentityResponse
-	9,  // [9:12] is the sub-list for method output_type
-	6,  // [6:9] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	11, // 0: keyferry.kms.v1.DescribeRegionResponse.token:type_name -> keyferry.kms.v1.TokenInfo
+	12, // 1: keyferry.kms.v1.DescribeRegionResponse.boundary:type_name -> keyferry.kms.v1.Boundary
+	13, // 2: keyferry.kms.v1.DescribeRegionResponse.key_specs:type_name -> keyferry.kms.v1.KeySpecSupport
+	14, // 3: keyferry.kms.v1.ListPeersResponse.peers:type_name -> keyferry.kms.v1.Peer
+	15, // 4: keyferry.kms.v1.GetRegionHealthResponse.time:type_name -> google.protobuf.Timestamp
+	7,  // 5: keyferry.kms.v1.GetRegionHealthResponse.checks:type_name -> keyferry.kms.v1.HealthCheck
+	0,  // 6: keyferry.kms.v1.HealthCheck.level:type_name -> keyferry.kms.v1.HealthLevel
+	10, // 7: keyferry.kms.v1.HealthCheck.values:type_name -> keyferry.kms.v1.HealthCheck.ValuesEntry
+	16, // 8: keyferry.kms.v1.GetCallerIdentityResponse.credential_type:type_name -> keyferry.kms.v1.CredentialType
+	15, // 9: keyferry.kms.v1.GetCallerIdentityResponse.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 10: keyferry.kms.v1.RegionService.DescribeRegion:input_type -> keyferry.kms.v1.DescribeRegionRequest
+	3,  // 11: keyferry.kms.v1.RegionService.ListPeers:input_type -> keyferry.kms.v1.ListPeersRequest
+	5,  // 12: keyferry.kms.v1.RegionService.GetRegionHealth:input_type -> keyferry.kms.v1.GetRegionHealthRequest
+	8,  // 13: keyferry.kms.v1.RegionService.GetCallerIdentity:input_type -> keyferry.kms.v1.GetCallerIdentityRequest
+	2,  // 14: keyferry.kms.v1.RegionService.DescribeRegion:output_type -> keyferry.kms.v1.DescribeRegionResponse
+	4,  // 15: keyferry.kms.v1.RegionService.ListPeers:output_type -> keyferry.kms.v1.ListPeersResponse
+	6,  // 16: keyferry.kms.v1.RegionService.GetRegionHealth:output_type -> keyferry.kms.v1.GetRegionHealthResponse
+	9,  // 17: keyferry.kms.v1.RegionService.GetCallerIdentity:output_type -> keyferry.kms.v1.GetCallerIdentityResponse
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_keyferry_kms_v1_region_service_proto_init() }
@@ -519,13 +814,14 @@ func file_keyferry_kms_v1_region_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyferry_kms_v1_region_service_proto_rawDesc), len(file_keyferry_kms_v1_region_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   6,
+			NumEnums:      1,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_keyferry_kms_v1_region_service_proto_goTypes,
 		DependencyIndexes: file_keyferry_kms_v1_region_service_proto_depIdxs,
+		EnumInfos:         file_keyferry_kms_v1_region_service_proto_enumTypes,
 		MessageInfos:      file_keyferry_kms_v1_region_service_proto_msgTypes,
 	}.Build()
 	File_keyferry_kms_v1_region_service_proto = out.File

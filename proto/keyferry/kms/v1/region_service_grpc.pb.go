@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	RegionService_DescribeRegion_FullMethodName    = "/keyferry.kms.v1.RegionService/DescribeRegion"
 	RegionService_ListPeers_FullMethodName         = "/keyferry.kms.v1.RegionService/ListPeers"
+	RegionService_GetRegionHealth_FullMethodName   = "/keyferry.kms.v1.RegionService/GetRegionHealth"
 	RegionService_GetCallerIdentity_FullMethodName = "/keyferry.kms.v1.RegionService/GetCallerIdentity"
 )
 
@@ -39,6 +40,11 @@ type RegionServiceClient interface {
 	// ListPeers returns the Regions that this Region replicates with, and how the connections
 	// to them stand. Needs kms:DescribeRegion.
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
+	// GetRegionHealth returns what an operator should know of the Region's condition: token,
+	// peers, clocks, certificates, disk, seals, transport keys, audit log and room for more
+	// keys. Nothing is measured on the caller's behalf but the token, once. Needs
+	// kms:DescribeRegion.
+	GetRegionHealth(ctx context.Context, in *GetRegionHealthRequest, opts ...grpc.CallOption) (*GetRegionHealthResponse, error)
 	// GetCallerIdentity returns who the caller is. Needs no permission.
 	GetCallerIdentity(ctx context.Context, in *GetCallerIdentityRequest, opts ...grpc.CallOption) (*GetCallerIdentityResponse, error)
 }
@@ -71,6 +77,16 @@ func (c *regionServiceClient) ListPeers(ctx context.Context, in *ListPeersReques
 	return out, nil
 }
 
+func (c *regionServiceClient) GetRegionHealth(ctx context.Context, in *GetRegionHealthRequest, opts ...grpc.CallOption) (*GetRegionHealthResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRegionHealthResponse)
+	err := c.cc.Invoke(ctx, RegionService_GetRegionHealth_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *regionServiceClient) GetCallerIdentity(ctx context.Context, in *GetCallerIdentityRequest, opts ...grpc.CallOption) (*GetCallerIdentityResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetCallerIdentityResponse)
@@ -94,6 +110,11 @@ type RegionServiceServer interface {
 	// ListPeers returns the Regions that this Region replicates with, and how the connections
 	// to them stand. Needs kms:DescribeRegion.
 	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
+	// GetRegionHealth returns what an operator should know of the Region's condition: token,
+	// peers, clocks, certificates, disk, seals, transport keys, audit log and room for more
+	// keys. Nothing is measured on the caller's behalf but the token, once. Needs
+	// kms:DescribeRegion.
+	GetRegionHealth(context.Context, *GetRegionHealthRequest) (*GetRegionHealthResponse, error)
 	// GetCallerIdentity returns who the caller is. Needs no permission.
 	GetCallerIdentity(context.Context, *GetCallerIdentityRequest) (*GetCallerIdentityResponse, error)
 	mustEmbedUnimplementedRegionServiceServer()
@@ -111,6 +132,9 @@ func (UnimplementedRegionServiceServer) DescribeRegion(context.Context, *Describ
 }
 func (UnimplementedRegionServiceServer) ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPeers not implemented")
+}
+func (UnimplementedRegionServiceServer) GetRegionHealth(context.Context, *GetRegionHealthRequest) (*GetRegionHealthResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRegionHealth not implemented")
 }
 func (UnimplementedRegionServiceServer) GetCallerIdentity(context.Context, *GetCallerIdentityRequest) (*GetCallerIdentityResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCallerIdentity not implemented")
@@ -172,6 +196,24 @@ func _RegionService_ListPeers_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RegionService_GetRegionHealth_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRegionHealthRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegionServiceServer).GetRegionHealth(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegionService_GetRegionHealth_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegionServiceServer).GetRegionHealth(ctx, req.(*GetRegionHealthRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RegionService_GetCallerIdentity_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetCallerIdentityRequest)
 	if err := dec(in); err != nil {
@@ -204,6 +246,10 @@ var RegionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListPeers",
 			Handler:    _RegionService_ListPeers_Handler,
+		},
+		{
+			MethodName: "GetRegionHealth",
+			Handler:    _RegionService_GetRegionHealth_Handler,
 		},
 		{
 			MethodName: "GetCallerIdentity",

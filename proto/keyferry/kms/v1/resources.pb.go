@@ -1123,7 +1123,10 @@ type TokenInfo struct {
 	// Version of the token's firmware.
 	Firmware string `protobuf:"bytes,5,opt,name=firmware,proto3" json:"firmware,omitempty"`
 	// Name of the Keyferry profile in force, such as softhsm2.
-	Profile       string `protobuf:"bytes,6,opt,name=profile,proto3" json:"profile,omitempty"`
+	Profile string `protobuf:"bytes,6,opt,name=profile,proto3" json:"profile,omitempty"`
+	// What brings single-Region keys back when the token is lost, by the profile: `files` (they
+	// are copied like others), `clone` (the vendor's tool) or `none` (nothing, or not known).
+	Backup        string `protobuf:"bytes,7,opt,name=backup,proto3" json:"backup,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1196,6 +1199,13 @@ func (x *TokenInfo) GetFirmware() string {
 func (x *TokenInfo) GetProfile() string {
 	if x != nil {
 		return x.Profile
+	}
+	return ""
+}
+
+func (x *TokenInfo) GetBackup() string {
+	if x != nil {
+		return x.Backup
 	}
 	return ""
 }
@@ -1963,14 +1973,15 @@ const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
 	" \x01(\rR\blagFacts\x12+\n" +
 	"\x03lag\x18\v \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12P\n" +
 	"\x16last_synchronized_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x14lastSynchronizedTime\x121\n" +
-	"\x15held_key_material_ids\x18\r \x03(\tR\x12heldKeyMaterialIds\"\xa9\x01\n" +
+	"\x15held_key_material_ids\x18\r \x03(\tR\x12heldKeyMaterialIds\"\xc1\x01\n" +
 	"\tTokenInfo\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12\x16\n" +
 	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\"\n" +
 	"\fmanufacturer\x18\x03 \x01(\tR\fmanufacturer\x12\x14\n" +
 	"\x05model\x18\x04 \x01(\tR\x05model\x12\x1a\n" +
 	"\bfirmware\x18\x05 \x01(\tR\bfirmware\x12\x18\n" +
-	"\aprofile\x18\x06 \x01(\tR\aprofile\"\xc3\x01\n" +
+	"\aprofile\x18\x06 \x01(\tR\aprofile\x12\x16\n" +
+	"\x06backup\x18\a \x01(\tR\x06backup\"\xc3\x01\n" +
 	"\x0eKeySpecSupport\x12\x19\n" +
 	"\bkey_spec\x18\x01 \x01(\tR\akeySpec\x12\x1d\n" +
 	"\n" +
