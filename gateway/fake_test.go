@@ -169,6 +169,22 @@ func (f *fakeKeys) ReplicateKey(ctx context.Context, c keyops.Caller, in keyops.
 	return reply(ctx, f, "ReplicateKey", c, in, keyops.ReplicateKeyOutput{ReplicaKeyMetadata: f.metadata(), ReplicaTags: in.Tags})
 }
 
+func (f *fakeKeys) PromoteKey(ctx context.Context, c keyops.Caller, in keyops.PromoteKeyInput) (keyops.PromoteKeyOutput, error) {
+	return reply(ctx, f, "PromoteKey", c, in, keyops.PromoteKeyOutput{KeyID: keyARN, Generation: 3})
+}
+
+func (f *fakeKeys) SuspendReplica(ctx context.Context, c keyops.Caller, in keyops.SuspendReplicaInput) (keyops.SuspendReplicaOutput, error) {
+	return reply(ctx, f, "SuspendReplica", c, in, keyops.SuspendReplicaOutput{ApprovalRequest: []byte("{}")})
+}
+
+func (f *fakeKeys) EvictReplica(ctx context.Context, c keyops.Caller, in keyops.EvictReplicaInput) (keyops.EvictReplicaOutput, error) {
+	return reply(ctx, f, "EvictReplica", c, in, keyops.EvictReplicaOutput{ApprovalRequest: []byte("{}")})
+}
+
+func (f *fakeKeys) WriteOffKeyMaterial(ctx context.Context, c keyops.Caller, in keyops.WriteOffKeyMaterialInput) (keyops.WriteOffKeyMaterialOutput, error) {
+	return reply(ctx, f, "WriteOffKeyMaterial", c, in, keyops.WriteOffKeyMaterialOutput{ApprovalRequest: []byte("{}")})
+}
+
 func (f *fakeKeys) UpdatePrimaryRegion(ctx context.Context, c keyops.Caller, in keyops.UpdatePrimaryRegionInput) (keyops.UpdatePrimaryRegionOutput, error) {
 	return reply(ctx, f, "UpdatePrimaryRegion", c, in, keyops.UpdatePrimaryRegionOutput{})
 }

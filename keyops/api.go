@@ -26,6 +26,10 @@ type Operations interface {
 	DisableKey(context.Context, Caller, DisableKeyInput) (DisableKeyOutput, error)
 	ReplicateKey(context.Context, Caller, ReplicateKeyInput) (ReplicateKeyOutput, error)
 	UpdatePrimaryRegion(context.Context, Caller, UpdatePrimaryRegionInput) (UpdatePrimaryRegionOutput, error)
+	PromoteKey(context.Context, Caller, PromoteKeyInput) (PromoteKeyOutput, error)
+	SuspendReplica(context.Context, Caller, SuspendReplicaInput) (SuspendReplicaOutput, error)
+	EvictReplica(context.Context, Caller, EvictReplicaInput) (EvictReplicaOutput, error)
+	WriteOffKeyMaterial(context.Context, Caller, WriteOffKeyMaterialInput) (WriteOffKeyMaterialOutput, error)
 	UpdateKeyDescription(context.Context, Caller, UpdateKeyDescriptionInput) (UpdateKeyDescriptionOutput, error)
 
 	ScheduleKeyDeletion(context.Context, Caller, ScheduleKeyDeletionInput) (ScheduleKeyDeletionOutput, error)
@@ -145,12 +149,21 @@ type MultiRegionConfiguration struct {
 	MultiRegionKeyType MultiRegionKeyType
 	PrimaryKey         MultiRegionKey
 	ReplicaKeys        []MultiRegionKey // ordered by Region; the key itself is in its own slot
+	Epoch              KeyEpoch
+	Certificate        string // newest certificate known here: 64 hexadecimal digits
+}
+
+// KeyEpoch says how often a multi-Region key has changed its primary Region, and how.
+type KeyEpoch struct {
+	Generation uint64 // forced promotions; 0 = none ever
+	Number     uint64 // of the epoch in its line, which a creation or a forced promotion begins
 }
 
 // MultiRegionKey is one member of a set.
 type MultiRegionKey struct {
 	ARN    string
 	Region region.Name
+	Member string // what the primary Region says of it, such as ACTIVE or SUSPENDED, as mrk.Status has it
 }
 
 // CreateKeyInput asks for a new key.
@@ -447,6 +460,12 @@ type DescribeRegionOutput struct {
 	// WrappingAlgorithms and WrappingKeySpecs are what key material can be imported with.
 	WrappingAlgorithms []WrappingAlgorithm
 	WrappingKeySpecs   []WrappingKeySpec
+	// Roster is the version of the roster of this Region's operators, of whom ApprovalsNeeded
+	// have to approve the operations that ApprovedOperations names.
+	Roster             uint64
+	Operators          int
+	ApprovalsNeeded    int
+	ApprovedOperations []string
 	KeyQuota           int // keys per account
 	KeyCount           int // keys of the caller's account
 }

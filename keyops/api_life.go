@@ -7,7 +7,8 @@ import (
 // ScheduleKeyDeletionInput names a key by key ID or key ARN.
 type ScheduleKeyDeletionInput struct {
 	KeyID               string
-	PendingWindowInDays int // 7 to 30; 0 = 30
+	PendingWindowInDays int       // 7 to 30; 0 = 30
+	Approvals           Approvals // for a multi-Region primary key only
 }
 
 // ScheduleKeyDeletionOutput says when the key is deleted.
@@ -16,6 +17,7 @@ type ScheduleKeyDeletionOutput struct {
 	KeyState            string    // PendingDeletion, or PendingReplicaDeletion of a primary key with replica keys
 	DeletionDate        time.Time // zero while PendingReplicaDeletion
 	PendingWindowInDays int
+	ApprovalRequest     []byte // what operators are to approve, if that was asked for; then nothing has changed
 }
 
 // CancelKeyDeletionInput names a key by key ID or key ARN.
@@ -65,7 +67,13 @@ type RotationProgress struct {
 }
 
 // RotateKeyOnDemandInput names a key by key ID or key ARN.
-type RotateKeyOnDemandInput struct{ KeyID string }
+type RotateKeyOnDemandInput struct {
+	KeyID string
+	// AcceptAlone accepts that the new material of a multi-Region key becomes current while it
+	// is in this Region's token only, because no other Region is waited for. Given while a
+	// rotation is under way, it accepts that for this rotation and begins no other.
+	AcceptAlone bool
+}
 
 // RotateKeyOnDemandOutput names the key.
 type RotateKeyOnDemandOutput struct{ KeyID string } // the key's ARN in this Region
@@ -109,6 +117,11 @@ type RotationsListEntry struct {
 	ValidTo                time.Time       // zero unless imported material expires
 	RotationDate           time.Time       // zero unless a rotation made the material current
 	RotationType           RotationType    // empty unless a rotation made the material current
+	// Holders is how many Regions were known to hold a multi-Region key's material when it
+	// became current: it was as durable as that. 0 if it never did, and for single-Region keys.
+	Holders int
+	// WrittenOff tells that operators have given the material up: no token holds it any more.
+	WrittenOff bool
 }
 
 // ListKeyRotationsOutput is a page of rotations, oldest first.

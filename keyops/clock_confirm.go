@@ -146,7 +146,7 @@ func (c Custody) ConfirmClock(ctx context.Context, log *audit.Log, approvals []s
 		return err
 	}
 	err = book.Update(ctx, func(tx *seal.Tx) error {
-		if err := useOnce(want, now, tx.Get, tx.Put); err != nil {
+		if err := useOnce(want, "", now, tx.Get, tx.Put); err != nil {
 			return err
 		}
 		return tx.Put(kindClock, clockID, clockRow{seen: now}.encode())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/keyferry/keyferry/hsm"
@@ -14,6 +15,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/policy"
 	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 	"github.com/keyferry/keyferry/keyops/store"
 )
 
@@ -39,11 +41,9 @@ func (s *Service) ScheduleKeyDeletion(ctx context.Context, caller Caller, in Sch
 	if in.PendingWindowInDays < minWindow || in.PendingWindowInDays > maxWindow {
 		t.invalid = invalid("pendingWindowInDays", "have value between %d and %d", minWindow, maxWindow)
 	}
+	p := newConsent(approval.DeletePrimaryKey, in.Approvals, &t)
 	return do(ctx, s, caller, "ScheduleKeyDeletion", t, func(ctx context.Context, c *call) (ScheduleKeyDeletionOutput, error) {
-		now, err := s.change(ctx, c.key.ID, func(k *Key) error {
-			if err := s.still(c, k); err != nil {
-				return err
-			}
+		schedule := func(k *Key) error {
 			to, err := s.pending(k)
 			if err != nil {
 				return err
@@ -56,7 +56,13 @@ func (s *Service) ScheduleKeyDeletion(ctx context.Context, caller Caller, in Sch
 				k.DeletionDate = s.now().Add(time.Duration(in.PendingWindowInDays) * day)
 			}
 			return nil
-		}, nil)
+		}
+		now, err := p.changePrimary(ctx, s, c, func(k *Key) ([]approval.Detail, error) {
+			if _, err := s.pending(k); err != nil {
+				return nil, err
+			}
+			return aboutDeletion(k, days), nil
+		}, schedule)
 		if err != nil {
 			return ScheduleKeyDeletionOutput{}, err
 		}
@@ -65,8 +71,25 @@ func (s *Service) ScheduleKeyDeletion(ctx context.Context, caller Caller, in Sch
 		}
 		return ScheduleKeyDeletionOutput{
 			KeyID: now.arn, KeyState: string(now.State), DeletionDate: now.DeletionDate, PendingWindowInDays: now.PendingDays,
+			ApprovalRequest: p.request,
 		}, nil
 	})
+}
+
+// aboutDeletion is what operators read before a multi-Region primary key is deleted.
+func aboutDeletion(k *Key, days string) []approval.Detail {
+	replicas := "none"
+	var in []string
+	for _, m := range k.Set.Members() {
+		if m.Region != k.Set.Self().Region {
+			in = append(in, string(m.Region))
+		}
+	}
+	if len(in) > 0 {
+		replicas = strings.Join(in, ", ")
+	}
+	return append(inSet(k), approval.Detail{Name: "waiting period in days", Text: days},
+		approval.Detail{Name: "replica keys, which are deleted first", Text: replicas})
 }
 
 // pending returns the state that begins a key's deletion. That of a primary key begins

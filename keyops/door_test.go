@@ -107,6 +107,18 @@ var onAKey = []attempt{
 		_, err := r.UpdatePrimaryRegion(ctx, c, keyops.UpdatePrimaryRegionInput{KeyID: key, PrimaryRegion: "us-east-1"})
 		return err
 	}},
+	{"PromoteKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.PromoteKey(ctx, c, keyops.PromoteKeyInput{KeyID: key}))
+	}},
+	{"SuspendReplica", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.SuspendReplica(ctx, c, keyops.SuspendReplicaInput{KeyID: key, ReplicaRegion: "us-east-1"}))
+	}},
+	{"EvictReplica", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.EvictReplica(ctx, c, keyops.EvictReplicaInput{KeyID: key, ReplicaRegion: "us-east-1"}))
+	}},
+	{"WriteOffKeyMaterial", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
+		return second(r.WriteOffKeyMaterial(ctx, c, keyops.WriteOffKeyMaterialInput{KeyID: key, KeyMaterialID: strings.Repeat("0", 64)}))
+	}},
 	{"ReplicateKey", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, key string) error {
 		return second(r.ReplicateKey(ctx, c, keyops.ReplicateKeyInput{KeyID: key, ReplicaRegion: "us-east-1"}))
 	}},
@@ -210,7 +222,7 @@ const noSync = "sync-000000000000"
 const byAlias = "DescribeKey Encrypt Decrypt ReEncrypt GenerateDataKey GenerateDataKeyWithoutPlaintext GenerateDataKeyPair GenerateDataKeyPairWithoutPlaintext GenerateMac VerifyMac Sign Verify GetPublicKey DeriveSharedSecret"
 
 // changes are the operations that change something.
-const changes = "GetParametersForImport ImportKeyMaterial DeleteImportedKeyMaterial CreateKey ScheduleKeyDeletion CancelKeyDeletion EnableKeyRotation DisableKeyRotation RotateKeyOnDemand EnableKey DisableKey ReplicateKey UpdatePrimaryRegion CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription CreateSynchronization AssociateReplicaInstance UpdateSynchronization"
+const changes = "GetParametersForImport ImportKeyMaterial DeleteImportedKeyMaterial CreateKey ScheduleKeyDeletion CancelKeyDeletion EnableKeyRotation DisableKeyRotation RotateKeyOnDemand EnableKey DisableKey ReplicateKey UpdatePrimaryRegion PromoteKey SuspendReplica EvictReplica WriteOffKeyMaterial CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription CreateSynchronization AssociateReplicaInstance UpdateSynchronization"
 
 func among(names, name string) bool { return slices.Contains(strings.Fields(names), name) }
 

@@ -62,10 +62,12 @@ func (s *Service) describeProperties(k *Key) KeyMetadata {
 // members returns the set as this Region knows it.
 func (s *Service) members(k *Key) *MultiRegionConfiguration {
 	at := func(r region.Name) MultiRegionKey {
-		return MultiRegionKey{ARN: s.keyARNIn(r, k.Account, k.ID), Region: r}
+		return MultiRegionKey{ARN: s.keyARNIn(r, k.Account, k.ID), Region: r, Member: k.Set.Entry(r).Status.String()}
 	}
+	e := k.Set.Epoch()
 	primary := k.Set.Primary()
-	conf := &MultiRegionConfiguration{MultiRegionKeyType: s.keyType(k), PrimaryKey: at(primary), ReplicaKeys: []MultiRegionKey{}}
+	conf := &MultiRegionConfiguration{MultiRegionKeyType: s.keyType(k), PrimaryKey: at(primary), ReplicaKeys: []MultiRegionKey{},
+		Epoch: KeyEpoch{Generation: e.Line.Generation, Number: e.Number}, Certificate: k.Set.Head().String()}
 	for _, m := range k.Set.Members() {
 		if m.Region != primary {
 			conf.ReplicaKeys = append(conf.ReplicaKeys, at(m.Region))
@@ -149,6 +151,8 @@ func (s *Service) DescribeRegion(ctx context.Context, caller Caller, _ DescribeR
 			KeySpecs: s.support(can),
 			// Package hsm has AWS's names, too.
 			WrappingAlgorithms: as[WrappingAlgorithm](can.ImportSchemes), WrappingKeySpecs: as[WrappingKeySpec](can.ImportKeys),
+			Roster: s.roster.Version, Operators: len(s.roster.Operators), ApprovalsNeeded: s.roster.Threshold,
+			ApprovedOperations: as[string](s.quorum.Guarded()),
 			KeyQuota: s.quota, KeyCount: s.view.count(c.caller.Principal.Account),
 		}, nil
 	})

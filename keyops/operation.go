@@ -30,6 +30,10 @@ var operations = map[string]operation{
 	"ReplicateKey": {scope: onKey, mutates: true},
 
 	"UpdatePrimaryRegion": {scope: onKey, mutates: true},
+	"PromoteKey":          {scope: onKey, mutates: true},
+	"SuspendReplica":      {scope: onKey, mutates: true},
+	"EvictReplica":        {scope: onKey, mutates: true},
+	"WriteOffKeyMaterial": {scope: onKey, mutates: true},
 
 	"CreateSynchronization":     {scope: onAccount, mutates: true},
 	"AssociateReplicaInstance":  {scope: onAccount, mutates: true},

@@ -69,7 +69,7 @@ func (c Custody) Rekey(ctx context.Context, log *audit.Log, r region.Replacement
 	book, err := seal.Reseal(ctx, c.Store, sealKey{c.Token, nextSeal}, c.Self.Instance, seal.Approved{
 		Contents: in.Contents, Witnessed: in.Witnessed.Version,
 		Record: func(tx store.Tx) error {
-			return useOnce(want, c.now(), tx.Get, func(kind store.Kind, id string, body []byte) error {
+			return useOnce(want, "", c.now(), tx.Get, func(kind store.Kind, id string, body []byte) error {
 				return tx.Put(store.Row{Kind: kind, ID: id, Version: 1, Body: body})
 			})
 		},

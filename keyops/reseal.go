@@ -113,7 +113,7 @@ func (c Custody) Reseal(ctx context.Context, log *audit.Log, approvals []stateme
 			put := func(kind store.Kind, id string, body []byte) error {
 				return tx.Put(store.Row{Kind: kind, ID: id, Version: 1, Body: body})
 			}
-			return errors.Join(useOnce(want, c.now(), tx.Get, put), c.stampRestored(tx))
+			return errors.Join(useOnce(want, "", c.now(), tx.Get, put), c.stampRestored(tx))
 		},
 	})
 	if err != nil {
@@ -150,8 +150,9 @@ const usedSchema = 1
 
 // useOnce remembers, in the transaction whose get and put these are, that the request is
 // carried out, or returns approval.ErrUsed. Every operation that approvals allow calls it.
-func useOnce(q approval.Request, now time.Time, get func(store.Kind, string) (store.Row, error), put func(store.Kind, string, []byte) error) error {
-	_, err := get(kindApproval, q.ID())
+// One that is carried out on each of several objects names the object in suffix.
+func useOnce(q approval.Request, suffix string, now time.Time, get func(store.Kind, string) (store.Row, error), put func(store.Kind, string, []byte) error) error {
+	_, err := get(kindApproval, q.ID()+suffix)
 	if err == nil {
 		return approval.ErrUsed
 	}
@@ -162,5 +163,5 @@ func useOnce(q approval.Request, now time.Time, get func(store.Kind, string) (st
 	w.Uint(usedSchema)
 	w.String(string(q.Operation))
 	writeTime(&w, now.UTC())
-	return put(kindApproval, q.ID(), w.Out())
+	return put(kindApproval, q.ID()+suffix, w.Out())
 }

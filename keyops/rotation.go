@@ -28,7 +28,11 @@ const EventRotateKey = "RotateKey"
 // RotateKeyOnDemand gives a key new material now. What older material encrypted it still
 // decrypts. A multi-Region key encrypts with the new material once every member holds it.
 func (s *Service) RotateKeyOnDemand(ctx context.Context, caller Caller, in RotateKeyOnDemandInput) (RotateKeyOnDemandOutput, error) {
-	return do(ctx, s, caller, "RotateKeyOnDemand", target{ref: in.KeyID}, func(ctx context.Context, c *call) (RotateKeyOnDemandOutput, error) {
+	t := target{ref: in.KeyID}
+	if in.AcceptAlone {
+		t.details = map[string]string{"acceptAlone": "true"}
+	}
+	return do(ctx, s, caller, "RotateKeyOnDemand", t, func(ctx context.Context, c *call) (RotateKeyOnDemandOutput, error) {
 		still := func(k *Key) error {
 			if err := s.still(c, k); err != nil {
 				return err
@@ -39,7 +43,10 @@ func (s *Service) RotateKeyOnDemand(ctx context.Context, caller Caller, in Rotat
 		if c.key.Origin == OriginExternal {
 			return out, s.rotateImported(ctx, c, still)
 		}
-		id, err := s.rotate(ctx, c.key.ID, RotationOnDemand, still)
+		if in.AcceptAlone && c.key.Set != nil && !c.key.Set.Pending().IsZero() {
+			return out, s.acceptAlone(ctx, c)
+		}
+		id, err := s.rotate(ctx, c.key.ID, RotationOnDemand, in.AcceptAlone, still)
 		if err == nil {
 			c.record.detail("keyMaterialId", id.String())
 		}
@@ -103,7 +110,7 @@ func (s *Service) rotateDue(ctx context.Context, id arn.KeyID) error {
 		return s.rotatable(k)
 	}
 	cause, details := Cause{Event: EventRotateKey}, map[string]string{"rotationType": string(RotationAutomatic)}
-	made, err := s.rotate(ctx, id, RotationAutomatic, still)
+	made, err := s.rotate(ctx, id, RotationAutomatic, false, still)
 	if errors.Is(err, ErrUnchanged) {
 		return nil
 	}
@@ -113,9 +120,31 @@ func (s *Service) rotateDue(ctx context.Context, id arn.KeyID) error {
 	return s.auditEvent(ctx, cause, k.Account, id, details, err)
 }
 
+// acceptAlone lets a rotation end that others have left since it began.
+func (s *Service) acceptAlone(ctx context.Context, c *call) error {
+	_, err := s.change(ctx, c.key.ID, func(k *Key) error {
+		if err := s.still(c, k); err != nil {
+			return err
+		}
+		if err := s.acting(k); err != nil {
+			return err
+		}
+		if p, ok := k.Set.Progress(); !ok || !p.Alone {
+			return refuse(ErrConflict, "No rotation of %s waits for an acceptance: GetKeyRotationStatus names the Regions that hold the material and those that are awaited.", k.arn)
+		}
+		c.record.detail("keyMaterialId", k.Set.Pending().String())
+		return k.Set.AcceptAlone()
+	}, nil)
+	if err == nil {
+		s.marks.wake()
+	}
+	return s.unmanaged(c.key, err)
+}
+
 // rotate makes new material in the write order. still is asked before anything is done, and
-// again in the transaction that takes the material.
-func (s *Service) rotate(ctx context.Context, id arn.KeyID, why RotationType, still func(*Key) error) (material.ID, error) {
+// again in the transaction that takes the material. alone accepts that the material of a
+// multi-Region key may become current while it is here only.
+func (s *Service) rotate(ctx context.Context, id arn.KeyID, why RotationType, alone bool, still func(*Key) error) (material.ID, error) {
 	e := s.view.entry(id)
 	if e == nil {
 		return material.ID{}, fmt.Errorf("key %s: %w", id, ErrNotFound)
@@ -155,7 +184,7 @@ func (s *Service) rotate(ctx context.Context, id arn.KeyID, why RotationType, st
 			m := Material{ID: made, Object: w.object, SPKI: spki, Created: s.now(), Local: true, Reserved: countStep, watch: &watch{}}
 			m.watch.proven.Store(true) // identify has just computed it
 			k.hold(m)
-			return s.turnTo(ctx, k, m, why)
+			return s.turnTo(ctx, k, m, why, alone)
 		}, func(tx *seal.Tx) error {
 			return tx.Delete(kindIntent, w.object.String())
 		})
@@ -183,7 +212,7 @@ var errNeedless = &Error{Reason: ErrConflict, Message: "The key was rotated, or 
 
 // turnTo makes a new material current: at once for a single-Region key, and when every
 // member holds it for a multi-Region key (rules 7 and 8).
-func (s *Service) turnTo(ctx context.Context, k *Key, m Material, why RotationType) error {
+func (s *Service) turnTo(ctx context.Context, k *Key, m Material, why RotationType, alone bool) error {
 	if k.Set == nil {
 		k.makeCurrent(m.ID)
 		k.Rotations = append(k.Rotations, RotationEntry{Date: m.Created, Type: why, Material: m.ID})
@@ -203,7 +232,11 @@ func (s *Service) turnTo(ctx context.Context, k *Key, m Material, why RotationTy
 			return s.unmanaged(k, err)
 		}
 	}
-	if err := k.Set.Rotate(ctx, s.Signer(), mrk.Listed{ID: m.ID, SPKI: m.SPKI, Created: m.Created.Unix(), Reason: reason}); err != nil {
+	rotate := k.Set.Rotate
+	if alone {
+		rotate = k.Set.RotateAlone
+	}
+	if err := rotate(ctx, s.Signer(), mrk.Listed{ID: m.ID, SPKI: m.SPKI, Created: m.Created.Unix(), Reason: reason}); err != nil {
 		return s.unmanaged(k, err)
 	}
 	if s.peers != nil {
@@ -230,7 +263,7 @@ func (s *Service) unmanaged(k *Key, err error) error {
 	case errors.Is(err, mrk.ErrNotEnabled):
 		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("%s is not enabled.", k.arn), cause: err}
 	case errors.Is(err, mrk.ErrAlone):
-		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("No replica key of %s is up to date now, so its new key material would exist in one token only; repeat the call once one is.", k.arn), cause: err}
+		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("No replica key of %s is up to date now, so its new key material would exist in one token only; repeat the call once one is, or accept that (--accept-alone).", k.arn), cause: err}
 	case errors.Is(err, mrk.ErrNotHeard):
 		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf("Region %s has not heard from every other Region since its start. Try again when they answer, or suspend the replica keys in Regions that are lost.", s.self.Region), cause: err}
 	case errors.Is(err, mrk.ErrOffered):

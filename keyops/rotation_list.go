@@ -106,6 +106,7 @@ func (k *Key) sharedHistory(all bool) []RotationsListEntry {
 		default:
 			e.KeyMaterialState = MaterialNonCurrent
 		}
+		e.Holders, e.WrittenOff = int(m.Holders), m.WrittenOff
 		turned := m.Released != 0 && (m.Reason == mrk.ReasonAutomatic || m.Reason == mrk.ReasonOnDemand || i > 0 && m.Reason == mrk.ReasonImport)
 		if turned {
 			e.RotationDate, e.RotationType = time.Unix(m.Released, 0).UTC(), RotationAutomatic

@@ -19,6 +19,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/policy"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 	"github.com/keyferry/keyferry/keyops/store"
 	"github.com/keyferry/keyferry/keyops/transport"
 )
@@ -42,6 +43,8 @@ type Config struct {
 	// Files is what the Region's directory shows, to be compared with what it has shown before.
 	// The zero value compares nothing.
 	Files RegionFiles
+	// Quorum says which operations take the approvals of operators; the zero value: all.
+	Quorum approval.Quorum
 
 	KeyQuota          int // keys per account; 0 = 100,000
 	PrincipalKeyQuota int // keys that one principal has made; 0 = as many as its account may have
@@ -111,6 +114,8 @@ type Service struct {
 	audit          *audit.Log
 	identities     func() *policy.Identities
 	peers          Peers
+	roster         approval.Roster // the newest of this Region's operators
+	quorum         approval.Quorum
 	quota          int
 	principalQuota int
 	unbounded      bool // encryption
@@ -155,7 +160,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		self: cfg.Self.Descriptor, fingerprint: cfg.Self.Fingerprint(), partition: cfg.Self.Partition,
 		accounts: slices.Clone(cfg.Accounts), token: cfg.Token, boundary: cfg.Boundary, signing: cfg.Signing, sealing: cfg.Seal,
-		transport: cfg.Transport, store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers,
+		transport: cfg.Transport, store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers, roster: cfg.operators(), quorum: cfg.Quorum,
 		quota: cfg.KeyQuota, principalQuota: cfg.PrincipalKeyQuota, unbounded: cfg.UnboundedEncryption, clock: cfg.Clock, elapsed: cfg.Elapsed, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
 		view: newView(), marks: newMarks(), wrappings: newWrappings(), syncs: newSynchronizations(), failed: make(chan struct{}),
 		pairs: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),

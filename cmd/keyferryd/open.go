@@ -13,6 +13,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/audit"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
 // openAudit continues the audit log, which signs its checkpoints in the token.
@@ -44,6 +45,10 @@ func (d *daemon) openKeys(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	quorum, err := approval.NewQuorum(d.config.Quorum.Operations)
+	if err != nil {
+		return err
+	}
 	d.keys, err = keyops.New(ctx, keyops.Config{
 		Self: d.self, Accounts: d.config.Accounts,
 		Token: d.token, Boundary: d.boundary, Signing: d.signing, Seal: d.seal, Transport: &d.transport,
@@ -54,6 +59,7 @@ func (d *daemon) openKeys(ctx context.Context) (err error) {
 		PrincipalKeyQuota:   d.config.Limits.KeysPerPrincipal,
 		UnboundedEncryption: d.config.Limits.UnboundedEncryption,
 		Files:               files,
+		Quorum:              quorum,
 		Log:                 d.log,
 	})
 	return err

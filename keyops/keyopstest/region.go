@@ -62,6 +62,8 @@ type Options struct {
 	// Operators is how many operators the Region has, of whom more than half must approve;
 	// 0 means one.
 	Operators int
+	// Quorum are the operations that take their approvals, beside those that always do.
+	Quorum []approval.Operation
 }
 
 // Region is one test Region. Its service can be stopped and started on the same token,
@@ -253,12 +255,16 @@ func (r *Region) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	quorum, err := approval.NewQuorum(r.Options.Quorum)
+	if err != nil {
+		return err
+	}
 	r.Service, err = keyops.New(ctx, keyops.Config{
 		Self: r.Descriptor, Accounts: r.Options.Accounts, Token: r.Token, Boundary: hsm.BoundaryAPIOnly,
 		Signing: r.Signing, Seal: r.SealKey, Transport: &set, Store: r.store, Audit: r.log,
 		Identities: func() *policy.Identities { return identities },
 		Peers:      r.Options.Peers, KeyQuota: r.Options.KeyQuota, PrincipalKeyQuota: r.Options.MakerQuota, UnboundedEncryption: r.Options.Unbounded, Clock: r.Options.Clock, Elapsed: r.Options.Elapsed, Log: r.Options.Log,
-		Step: r.Options.Step, Files: r.Options.Files,
+		Step: r.Options.Step, Files: r.Options.Files, Quorum: quorum,
 	})
 	return err
 }

@@ -102,6 +102,9 @@ var (
 	replicate = row{yes, isDisabled, isBusy, isBusy, isBusy, isBusy, isBusy}
 	// A second hand-over is refused by the first one's certificate, not by the state.
 	handOver = row{yes, isDisabled, isBusy, isBusy, isBusy, isBusy, yes}
+	// What operators decide about members and materials is the acting primary Region's to
+	// write down, whatever its own key is used for. During a hand-over nobody acts.
+	membership = row{yes, yes, yes, yes, yes, isBusy, isBusy}
 
 	// Keys made here never take an import, in any state. Keys of origin EXTERNAL are never
 	// Unavailable, but PendingImport.
@@ -126,6 +129,7 @@ var operations = map[Operation]row{
 	"EnableKey":                           onOff,
 	"EnableKeyRotation":                   setRotation,
 	"Encrypt":                             use,
+	"EvictReplica":                        membership,
 	"GenerateDataKey":                     use,
 	"GenerateDataKeyPair":                 use,
 	"GenerateDataKeyPairWithoutPlaintext": use,
@@ -142,6 +146,7 @@ var operations = map[Operation]row{
 	"ListKeyPolicies":                     always,
 	"ListKeyRotations":                    always,
 	"ListResourceTags":                    always,
+	"PromoteKey":                          handOver,
 	"PutKeyPolicy":                        always,
 	"ReEncrypt":                           use,
 	"ReplicateKey":                        replicate,
@@ -150,6 +155,7 @@ var operations = map[Operation]row{
 	"RotateKeyOnDemand":                   rotate,
 	"ScheduleKeyDeletion":                 schedule,
 	"Sign":                                use,
+	"SuspendReplica":                      membership,
 	"TagResource":                         describe,
 	"UntagResource":                       describe,
 	"UpdateAlias":                         describe,
@@ -157,6 +163,7 @@ var operations = map[Operation]row{
 	"UpdatePrimaryRegion":                 handOver,
 	"Verify":                              use,
 	"VerifyMac":                           use,
+	"WriteOffKeyMaterial":                 membership,
 }
 
 // Operations returns every operation of the table, sorted.

@@ -116,6 +116,10 @@ func (l KeyList) Prove(key arn.KeyID) (ListProof, bool) {
 	return p, true
 }
 
+// Root returns the root of the list that has the key where the proof says, or false if the
+// proof does not hold together.
+func (p ListProof) Root(k ListedKey) (Hash, bool) { return p.root(k) }
+
 // root computes the root that the proof leads to, and refuses a proof with too few hashes
 // or too many.
 func (p ListProof) root(k ListedKey) (Hash, bool) {

@@ -75,8 +75,10 @@ func (c Certificate) ForcedBy() (Promotion, bool) {
 	return c.forced.promotion, true
 }
 
+// MaxPath is how many hashes the proof for one of MaxListed keys has.
+const MaxPath = 20
+
 const (
-	maxPath        = 20 // 2^20 keys
 	maxFingerprint = 96
 	maxSuspended   = MaxMembers
 )
@@ -125,7 +127,7 @@ func decodeForced(r *wire.Reader) *forced {
 	p.Expires = time.Unix(decodeTime(r), 0).UTC()
 	f.proof.Count, f.proof.Index = r.Uint(), r.Uint()
 	p.Keys = f.proof.Count
-	for range r.Count(maxPath) {
+	for range r.Count(MaxPath) {
 		var h Hash
 		r.Fixed(h[:])
 		f.proof.Path = append(f.proof.Path, h)

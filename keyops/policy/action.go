@@ -42,6 +42,7 @@ var actions = []action{
 	{"EnableKey", onKey, false, false},
 	{"EnableKeyRotation", onKey, false, false},
 	{"Encrypt", onKey, true, true},
+	{"EvictReplica", onKey, false, false},
 	{"GenerateDataKey", onKey, true, true},
 	{"GenerateDataKeyPair", onKey, true, true},
 	{"GenerateDataKeyPairWithoutPlaintext", onKey, true, true},
@@ -65,6 +66,7 @@ var actions = []action{
 	{"ListRetirableGrants", onNothing, false, false},
 	{"ListSynchronizations", onNothing, false, false},
 	{"ListSynchronizedResources", onNothing, false, false},
+	{"PromoteKey", onKey, false, false},
 	{"PutKeyPolicy", onKey, false, false},
 	{"ReEncryptFrom", onKey, true, true},
 	{"ReEncryptTo", onKey, true, true},
@@ -74,6 +76,7 @@ var actions = []action{
 	{"RotateKeyOnDemand", onKey, false, false},
 	{"ScheduleKeyDeletion", onKey, false, false},
 	{"Sign", onKey, true, true},
+	{"SuspendReplica", onKey, false, false},
 	{"TagResource", onKey | onNothing, false, false}, // on nothing: the tags of a key that is being created
 	{"UntagResource", onKey, false, false},
 	{"UpdateAlias", onKey | onAlias, false, false},
@@ -82,6 +85,7 @@ var actions = []action{
 	{"UpdateSynchronization", onNothing, false, false},
 	{"Verify", onKey, true, true},
 	{"VerifyMac", onKey, true, true},
+	{"WriteOffKeyMaterial", onKey, false, false},
 }
 
 // actionIndex finds the row of an action by the name that requests use, kms:Encrypt.

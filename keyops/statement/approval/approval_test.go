@@ -218,7 +218,7 @@ func TestRequestComesBack(t *testing.T) {
 }
 
 func TestQuorum(t *testing.T) {
-	always := []approval.Operation{approval.Offer, approval.ResealStore, approval.ChangeRoster, "erase"}
+	always := []approval.Operation{approval.Offer, approval.ResealStore, approval.ChangeRoster, approval.ForcePromotion, "erase"}
 	none, err := approval.NewQuorum(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +233,7 @@ func TestQuorum(t *testing.T) {
 	}{
 		"not configured": {approval.Quorum{}, nil},
 		"none":           {none, approval.Optional()},
-		"some":           {some, []approval.Operation{approval.DeletePrimaryKey, approval.Disassociate, approval.EvictReplica, approval.ForcePromotion, approval.WriteOffMaterial}},
+		"some":           {some, []approval.Operation{approval.DeletePrimaryKey, approval.Disassociate, approval.EvictReplica, approval.WriteOffMaterial}},
 	} {
 		for _, o := range always {
 			if !c.q.Needs(o) {

@@ -34,7 +34,7 @@ var operations = map[Operation]struct {
 	ResealStore:      {"believe every row of this Region's store as it is now, whoever wrote it, and seal it anew", false},
 	ChangeRoster:     {"let the operators below decide from now on, in the place of those who decide today", false},
 	ReplaceKeys:      {"let the signing key below speak for this Region from now on, and seal its store with a new key", false},
-	ForcePromotion:   {"make this Region the primary Region of the keys below without the consent of the one before", true},
+	ForcePromotion:   {"make this Region the primary Region of the keys below without the consent of the one before", false},
 	SuspendRegion:    {"go on without the Region below, which may be alive and then falls behind", true},
 	Disassociate:     {"end the synchronization with the replica instance below, for good", true},
 	EvictReplica:     {"end the membership of the Region below, whose replica key is then disabled", true},
@@ -77,6 +77,14 @@ func NewQuorum(guarded []Operation) (Quorum, error) {
 
 // Needs reports whether the operation needs approvals. One that is not known does.
 func (q Quorum) Needs(o Operation) bool { return !q.free[o] }
+
+// Guarded lists the operations of a running daemon that need approvals, in order: those that
+// a configuration may guard and has guarded, and forced promotions.
+func (q Quorum) Guarded() []Operation {
+	list := append(Optional(), ForcePromotion)
+	slices.Sort(list)
+	return slices.DeleteFunc(list, func(o Operation) bool { return !q.Needs(o) })
+}
 
 // Optional lists the operations that a configuration may guard, in order.
 func Optional() []Operation {

@@ -11,6 +11,7 @@ package kmsv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -31,8 +32,15 @@ type ScheduleKeyDeletionRequest struct {
 	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	// Waiting period in days, 7 to 30, in which the deletion can be cancelled. Default: 30.
 	PendingWindowInDays uint32 `protobuf:"varint,2,opt,name=pending_window_in_days,json=pendingWindowInDays,proto3" json:"pending_window_in_days,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Approvals of operators, which the deletion of a multi-Region primary key takes unless its
+	// Region is configured otherwise; each a file as `keyferry approve` writes it. At most 32.
+	Approvals [][]byte `protobuf:"bytes,3,rep,name=approvals,proto3" json:"approvals,omitempty"`
+	// Change nothing, and return the request that operators are to approve.
+	RequestApprovals bool `protobuf:"varint,4,opt,name=request_approvals,json=requestApprovals,proto3" json:"request_approvals,omitempty"`
+	// How long the request may be approved and carried out, at most 7 days. Default: 24 hours.
+	ApprovalLife  *durationpb.Duration `protobuf:"bytes,5,opt,name=approval_life,json=approvalLife,proto3" json:"approval_life,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ScheduleKeyDeletionRequest) Reset() {
@@ -79,6 +87,27 @@ func (x *ScheduleKeyDeletionRequest) GetPendingWindowInDays() uint32 {
 	return 0
 }
 
+func (x *ScheduleKeyDeletionRequest) GetApprovals() [][]byte {
+	if x != nil {
+		return x.Approvals
+	}
+	return nil
+}
+
+func (x *ScheduleKeyDeletionRequest) GetRequestApprovals() bool {
+	if x != nil {
+		return x.RequestApprovals
+	}
+	return false
+}
+
+func (x *ScheduleKeyDeletionRequest) GetApprovalLife() *durationpb.Duration {
+	if x != nil {
+		return x.ApprovalLife
+	}
+	return nil
+}
+
 // ScheduleKeyDeletionResponse says when the key will be deleted.
 type ScheduleKeyDeletionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -91,8 +120,11 @@ type ScheduleKeyDeletionResponse struct {
 	DeletionDate *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=deletion_date,json=deletionDate,proto3" json:"deletion_date,omitempty"`
 	// Waiting period in days.
 	PendingWindowInDays uint32 `protobuf:"varint,4,opt,name=pending_window_in_days,json=pendingWindowInDays,proto3" json:"pending_window_in_days,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// What operators are to approve, as a file for `keyferry approve`, if that was asked for: then
+	// nothing has changed. Else empty.
+	ApprovalRequest []byte `protobuf:"bytes,5,opt,name=approval_request,json=approvalRequest,proto3" json:"approval_request,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ScheduleKeyDeletionResponse) Reset() {
@@ -151,6 +183,13 @@ func (x *ScheduleKeyDeletionResponse) GetPendingWindowInDays() uint32 {
 		return x.PendingWindowInDays
 	}
 	return 0
+}
+
+func (x *ScheduleKeyDeletionResponse) GetApprovalRequest() []byte {
+	if x != nil {
+		return x.ApprovalRequest
+	}
+	return nil
 }
 
 // CancelKeyDeletionRequest names the key to keep.
@@ -432,15 +471,19 @@ var File_keyferry_kms_v1_deletion_proto protoreflect.FileDescriptor
 
 const file_keyferry_kms_v1_deletion_proto_rawDesc = "" +
 	"\n" +
-	"\x1ekeyferry/kms/v1/deletion.proto\x12\x0fkeyferry.kms.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"h\n" +
+	"\x1ekeyferry/kms/v1/deletion.proto\x12\x0fkeyferry.kms.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x01\n" +
 	"\x1aScheduleKeyDeletionRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x123\n" +
-	"\x16pending_window_in_days\x18\x02 \x01(\rR\x13pendingWindowInDays\"\xc7\x01\n" +
+	"\x16pending_window_in_days\x18\x02 \x01(\rR\x13pendingWindowInDays\x12\x1c\n" +
+	"\tapprovals\x18\x03 \x03(\fR\tapprovals\x12+\n" +
+	"\x11request_approvals\x18\x04 \x01(\bR\x10requestApprovals\x12>\n" +
+	"\rapproval_life\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fapprovalLife\"\xf2\x01\n" +
 	"\x1bScheduleKeyDeletionResponse\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1b\n" +
 	"\tkey_state\x18\x02 \x01(\tR\bkeyState\x12?\n" +
 	"\rdeletion_date\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fdeletionDate\x123\n" +
-	"\x16pending_window_in_days\x18\x04 \x01(\rR\x13pendingWindowInDays\"1\n" +
+	"\x16pending_window_in_days\x18\x04 \x01(\rR\x13pendingWindowInDays\x12)\n" +
+	"\x10approval_request\x18\x05 \x01(\fR\x0fapprovalRequest\"1\n" +
 	"\x18CancelKeyDeletionRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\"2\n" +
 	"\x19CancelKeyDeletionResponse\x12\x15\n" +
@@ -478,19 +521,21 @@ var file_keyferry_kms_v1_deletion_proto_goTypes = []any{
 	(*GetKeyLastUsageRequest)(nil),      // 4: keyferry.kms.v1.GetKeyLastUsageRequest
 	(*GetKeyLastUsageResponse)(nil),     // 5: keyferry.kms.v1.GetKeyLastUsageResponse
 	(*KeyLastUsage)(nil),                // 6: keyferry.kms.v1.KeyLastUsage
-	(*timestamppb.Timestamp)(nil),       // 7: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 7: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),       // 8: google.protobuf.Timestamp
 }
 var file_keyferry_kms_v1_deletion_proto_depIdxs = []int32{
-	7, // 0: keyferry.kms.v1.ScheduleKeyDeletionResponse.deletion_date:type_name -> google.protobuf.Timestamp
-	6, // 1: keyferry.kms.v1.GetKeyLastUsageResponse.key_last_usage:type_name -> keyferry.kms.v1.KeyLastUsage
-	7, // 2: keyferry.kms.v1.GetKeyLastUsageResponse.tracking_start_date:type_name -> google.protobuf.Timestamp
-	7, // 3: keyferry.kms.v1.GetKeyLastUsageResponse.key_creation_date:type_name -> google.protobuf.Timestamp
-	7, // 4: keyferry.kms.v1.KeyLastUsage.timestamp:type_name -> google.protobuf.Timestamp
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	7, // 0: keyferry.kms.v1.ScheduleKeyDeletionRequest.approval_life:type_name -> google.protobuf.Duration
+	8, // 1: keyferry.kms.v1.ScheduleKeyDeletionResponse.deletion_date:type_name -> google.protobuf.Timestamp
+	6, // 2: keyferry.kms.v1.GetKeyLastUsageResponse.key_last_usage:type_name -> keyferry.kms.v1.KeyLastUsage
+	8, // 3: keyferry.kms.v1.GetKeyLastUsageResponse.tracking_start_date:type_name -> google.protobuf.Timestamp
+	8, // 4: keyferry.kms.v1.GetKeyLastUsageResponse.key_creation_date:type_name -> google.protobuf.Timestamp
+	8, // 5: keyferry.kms.v1.KeyLastUsage.timestamp:type_name -> google.protobuf.Timestamp
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_keyferry_kms_v1_deletion_proto_init() }

@@ -12,6 +12,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -832,6 +833,541 @@ func (*UpdatePrimaryRegionResponse) Descriptor() ([]byte, []int) {
 	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{13}
 }
 
+// PromoteKeyRequest says which key shall be the primary key here, and what operators approved.
+type PromoteKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN of a multi-Region key. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Regions that are not waited for from the start, because they are dark: exactly those of
+	// the approved request. At most 16.
+	SuspendRegions []string `protobuf:"bytes,2,rep,name=suspend_regions,json=suspendRegions,proto3" json:"suspend_regions,omitempty"`
+	// Number of keys on the approved list, at most 1048576. Default: 1, this key alone.
+	KeyCount uint64 `protobuf:"varint,3,opt,name=key_count,json=keyCount,proto3" json:"key_count,omitempty"`
+	// Place of this key on the list, which is ordered by key ID; the first is 0.
+	KeyIndex uint64 `protobuf:"varint,4,opt,name=key_index,json=keyIndex,proto3" json:"key_index,omitempty"`
+	// Hashes of 32 bytes from this key up to the root of the list: at each level the other node,
+	// where there is one. At most 20.
+	Path [][]byte `protobuf:"bytes,5,rep,name=path,proto3" json:"path,omitempty"`
+	// Approvals of operators, each a file as `keyferry approve` writes it. At most 32.
+	Approvals     [][]byte `protobuf:"bytes,6,rep,name=approvals,proto3" json:"approvals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteKeyRequest) Reset() {
+	*x = PromoteKeyRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteKeyRequest) ProtoMessage() {}
+
+func (x *PromoteKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteKeyRequest.ProtoReflect.Descriptor instead.
+func (*PromoteKeyRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PromoteKeyRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *PromoteKeyRequest) GetSuspendRegions() []string {
+	if x != nil {
+		return x.SuspendRegions
+	}
+	return nil
+}
+
+func (x *PromoteKeyRequest) GetKeyCount() uint64 {
+	if x != nil {
+		return x.KeyCount
+	}
+	return 0
+}
+
+func (x *PromoteKeyRequest) GetKeyIndex() uint64 {
+	if x != nil {
+		return x.KeyIndex
+	}
+	return 0
+}
+
+func (x *PromoteKeyRequest) GetPath() [][]byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *PromoteKeyRequest) GetApprovals() [][]byte {
+	if x != nil {
+		return x.Approvals
+	}
+	return nil
+}
+
+// PromoteKeyResponse names the key that is the primary key now.
+type PromoteKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ARN of the key in the serving Region.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Number of forced promotions that the key has had, this one included.
+	Generation    uint64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteKeyResponse) Reset() {
+	*x = PromoteKeyResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteKeyResponse) ProtoMessage() {}
+
+func (x *PromoteKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteKeyResponse.ProtoReflect.Descriptor instead.
+func (*PromoteKeyResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PromoteKeyResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *PromoteKeyResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// SuspendReplicaRequest says which Region is not to be waited for.
+type SuspendReplicaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN of a multi-Region primary key. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Region of the replica key, such as us-east-1. Required.
+	ReplicaRegion string `protobuf:"bytes,2,opt,name=replica_region,json=replicaRegion,proto3" json:"replica_region,omitempty"`
+	// Approvals of operators, each a file as `keyferry approve` writes it. At most 32.
+	Approvals [][]byte `protobuf:"bytes,3,rep,name=approvals,proto3" json:"approvals,omitempty"`
+	// Change nothing, and return the request that operators are to approve.
+	RequestApprovals bool `protobuf:"varint,4,opt,name=request_approvals,json=requestApprovals,proto3" json:"request_approvals,omitempty"`
+	// How long the request may be approved and carried out, at most 7 days. Default: 24 hours.
+	ApprovalLife  *durationpb.Duration `protobuf:"bytes,5,opt,name=approval_life,json=approvalLife,proto3" json:"approval_life,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendReplicaRequest) Reset() {
+	*x = SuspendReplicaRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendReplicaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendReplicaRequest) ProtoMessage() {}
+
+func (x *SuspendReplicaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendReplicaRequest.ProtoReflect.Descriptor instead.
+func (*SuspendReplicaRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SuspendReplicaRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *SuspendReplicaRequest) GetReplicaRegion() string {
+	if x != nil {
+		return x.ReplicaRegion
+	}
+	return ""
+}
+
+func (x *SuspendReplicaRequest) GetApprovals() [][]byte {
+	if x != nil {
+		return x.Approvals
+	}
+	return nil
+}
+
+func (x *SuspendReplicaRequest) GetRequestApprovals() bool {
+	if x != nil {
+		return x.RequestApprovals
+	}
+	return false
+}
+
+func (x *SuspendReplicaRequest) GetApprovalLife() *durationpb.Duration {
+	if x != nil {
+		return x.ApprovalLife
+	}
+	return nil
+}
+
+// SuspendReplicaResponse has the request for approvals, if that was asked for.
+type SuspendReplicaResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What operators are to approve, as a file for `keyferry approve`, if that was asked for: then
+	// nothing has changed. Else empty.
+	ApprovalRequest []byte `protobuf:"bytes,1,opt,name=approval_request,json=approvalRequest,proto3" json:"approval_request,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *SuspendReplicaResponse) Reset() {
+	*x = SuspendReplicaResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendReplicaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendReplicaResponse) ProtoMessage() {}
+
+func (x *SuspendReplicaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendReplicaResponse.ProtoReflect.Descriptor instead.
+func (*SuspendReplicaResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SuspendReplicaResponse) GetApprovalRequest() []byte {
+	if x != nil {
+		return x.ApprovalRequest
+	}
+	return nil
+}
+
+// EvictReplicaRequest says which Region's membership ends.
+type EvictReplicaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN of a multi-Region primary key. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Region of the replica key, such as us-east-1. Required.
+	ReplicaRegion string `protobuf:"bytes,2,opt,name=replica_region,json=replicaRegion,proto3" json:"replica_region,omitempty"`
+	// Approvals of operators, each a file as `keyferry approve` writes it. At most 32.
+	Approvals [][]byte `protobuf:"bytes,3,rep,name=approvals,proto3" json:"approvals,omitempty"`
+	// Change nothing, and return the request that operators are to approve.
+	RequestApprovals bool `protobuf:"varint,4,opt,name=request_approvals,json=requestApprovals,proto3" json:"request_approvals,omitempty"`
+	// How long the request may be approved and carried out, at most 7 days. Default: 24 hours.
+	ApprovalLife  *durationpb.Duration `protobuf:"bytes,5,opt,name=approval_life,json=approvalLife,proto3" json:"approval_life,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvictReplicaRequest) Reset() {
+	*x = EvictReplicaRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvictReplicaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvictReplicaRequest) ProtoMessage() {}
+
+func (x *EvictReplicaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvictReplicaRequest.ProtoReflect.Descriptor instead.
+func (*EvictReplicaRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *EvictReplicaRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *EvictReplicaRequest) GetReplicaRegion() string {
+	if x != nil {
+		return x.ReplicaRegion
+	}
+	return ""
+}
+
+func (x *EvictReplicaRequest) GetApprovals() [][]byte {
+	if x != nil {
+		return x.Approvals
+	}
+	return nil
+}
+
+func (x *EvictReplicaRequest) GetRequestApprovals() bool {
+	if x != nil {
+		return x.RequestApprovals
+	}
+	return false
+}
+
+func (x *EvictReplicaRequest) GetApprovalLife() *durationpb.Duration {
+	if x != nil {
+		return x.ApprovalLife
+	}
+	return nil
+}
+
+// EvictReplicaResponse has the request for approvals, if that was asked for.
+type EvictReplicaResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What operators are to approve, as a file for `keyferry approve`, if that was asked for: then
+	// nothing has changed. Else empty.
+	ApprovalRequest []byte `protobuf:"bytes,1,opt,name=approval_request,json=approvalRequest,proto3" json:"approval_request,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *EvictReplicaResponse) Reset() {
+	*x = EvictReplicaResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvictReplicaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvictReplicaResponse) ProtoMessage() {}
+
+func (x *EvictReplicaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvictReplicaResponse.ProtoReflect.Descriptor instead.
+func (*EvictReplicaResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *EvictReplicaResponse) GetApprovalRequest() []byte {
+	if x != nil {
+		return x.ApprovalRequest
+	}
+	return nil
+}
+
+// WriteOffKeyMaterialRequest says which material is given up.
+type WriteOffKeyMaterialRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key ID or key ARN of a multi-Region primary key. Required.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// ID of the material: 64 hexadecimal digits. Required.
+	KeyMaterialId string `protobuf:"bytes,2,opt,name=key_material_id,json=keyMaterialId,proto3" json:"key_material_id,omitempty"`
+	// Approvals of operators, each a file as `keyferry approve` writes it. At most 32.
+	Approvals [][]byte `protobuf:"bytes,3,rep,name=approvals,proto3" json:"approvals,omitempty"`
+	// Change nothing, and return the request that operators are to approve.
+	RequestApprovals bool `protobuf:"varint,4,opt,name=request_approvals,json=requestApprovals,proto3" json:"request_approvals,omitempty"`
+	// How long the request may be approved and carried out, at most 7 days. Default: 24 hours.
+	ApprovalLife  *durationpb.Duration `protobuf:"bytes,5,opt,name=approval_life,json=approvalLife,proto3" json:"approval_life,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteOffKeyMaterialRequest) Reset() {
+	*x = WriteOffKeyMaterialRequest{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteOffKeyMaterialRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteOffKeyMaterialRequest) ProtoMessage() {}
+
+func (x *WriteOffKeyMaterialRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteOffKeyMaterialRequest.ProtoReflect.Descriptor instead.
+func (*WriteOffKeyMaterialRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *WriteOffKeyMaterialRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *WriteOffKeyMaterialRequest) GetKeyMaterialId() string {
+	if x != nil {
+		return x.KeyMaterialId
+	}
+	return ""
+}
+
+func (x *WriteOffKeyMaterialRequest) GetApprovals() [][]byte {
+	if x != nil {
+		return x.Approvals
+	}
+	return nil
+}
+
+func (x *WriteOffKeyMaterialRequest) GetRequestApprovals() bool {
+	if x != nil {
+		return x.RequestApprovals
+	}
+	return false
+}
+
+func (x *WriteOffKeyMaterialRequest) GetApprovalLife() *durationpb.Duration {
+	if x != nil {
+		return x.ApprovalLife
+	}
+	return nil
+}
+
+// WriteOffKeyMaterialResponse has the request for approvals, if that was asked for.
+type WriteOffKeyMaterialResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What operators are to approve, as a file for `keyferry approve`, if that was asked for: then
+	// nothing has changed. Else empty.
+	ApprovalRequest []byte `protobuf:"bytes,1,opt,name=approval_request,json=approvalRequest,proto3" json:"approval_request,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *WriteOffKeyMaterialResponse) Reset() {
+	*x = WriteOffKeyMaterialResponse{}
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteOffKeyMaterialResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteOffKeyMaterialResponse) ProtoMessage() {}
+
+func (x *WriteOffKeyMaterialResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteOffKeyMaterialResponse.ProtoReflect.Descriptor instead.
+func (*WriteOffKeyMaterialResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *WriteOffKeyMaterialResponse) GetApprovalRequest() []byte {
+	if x != nil {
+		return x.ApprovalRequest
+	}
+	return nil
+}
+
 // ListReplicasRequest names the multi-Region key whose members to list.
 type ListReplicasRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -843,7 +1379,7 @@ type ListReplicasRequest struct {
 
 func (x *ListReplicasRequest) Reset() {
 	*x = ListReplicasRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[14]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +1391,7 @@ func (x *ListReplicasRequest) String() string {
 func (*ListReplicasRequest) ProtoMessage() {}
 
 func (x *ListReplicasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[14]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +1404,7 @@ func (x *ListReplicasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicasRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicasRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{14}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListReplicasRequest) GetKeyId() string {
@@ -890,7 +1426,7 @@ type ListReplicasResponse struct {
 
 func (x *ListReplicasResponse) Reset() {
 	*x = ListReplicasResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[15]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1438,7 @@ func (x *ListReplicasResponse) String() string {
 func (*ListReplicasResponse) ProtoMessage() {}
 
 func (x *ListReplicasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[15]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1451,7 @@ func (x *ListReplicasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicasResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicasResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{15}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListReplicasResponse) GetReplicas() []*Replica {
@@ -939,7 +1475,7 @@ type CreateAliasRequest struct {
 
 func (x *CreateAliasRequest) Reset() {
 	*x = CreateAliasRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[16]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1487,7 @@ func (x *CreateAliasRequest) String() string {
 func (*CreateAliasRequest) ProtoMessage() {}
 
 func (x *CreateAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[16]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1500,7 @@ func (x *CreateAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAliasRequest.ProtoReflect.Descriptor instead.
 func (*CreateAliasRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{16}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CreateAliasRequest) GetAliasName() string {
@@ -990,7 +1526,7 @@ type CreateAliasResponse struct {
 
 func (x *CreateAliasResponse) Reset() {
 	*x = CreateAliasResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[17]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1538,7 @@ func (x *CreateAliasResponse) String() string {
 func (*CreateAliasResponse) ProtoMessage() {}
 
 func (x *CreateAliasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[17]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1551,7 @@ func (x *CreateAliasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAliasResponse.ProtoReflect.Descriptor instead.
 func (*CreateAliasResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{17}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{25}
 }
 
 // UpdateAliasRequest names an alias and the key that it shall name.
@@ -1031,7 +1567,7 @@ type UpdateAliasRequest struct {
 
 func (x *UpdateAliasRequest) Reset() {
 	*x = UpdateAliasRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[18]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1579,7 @@ func (x *UpdateAliasRequest) String() string {
 func (*UpdateAliasRequest) ProtoMessage() {}
 
 func (x *UpdateAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[18]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1592,7 @@ func (x *UpdateAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAliasRequest.ProtoReflect.Descriptor instead.
 func (*UpdateAliasRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{18}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateAliasRequest) GetAliasName() string {
@@ -1082,7 +1618,7 @@ type UpdateAliasResponse struct {
 
 func (x *UpdateAliasResponse) Reset() {
 	*x = UpdateAliasResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[19]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1630,7 @@ func (x *UpdateAliasResponse) String() string {
 func (*UpdateAliasResponse) ProtoMessage() {}
 
 func (x *UpdateAliasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[19]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1643,7 @@ func (x *UpdateAliasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAliasResponse.ProtoReflect.Descriptor instead.
 func (*UpdateAliasResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{19}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{27}
 }
 
 // DeleteAliasRequest names the alias to delete.
@@ -1121,7 +1657,7 @@ type DeleteAliasRequest struct {
 
 func (x *DeleteAliasRequest) Reset() {
 	*x = DeleteAliasRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[20]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1669,7 @@ func (x *DeleteAliasRequest) String() string {
 func (*DeleteAliasRequest) ProtoMessage() {}
 
 func (x *DeleteAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[20]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1682,7 @@ func (x *DeleteAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAliasRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAliasRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{20}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeleteAliasRequest) GetAliasName() string {
@@ -1165,7 +1701,7 @@ type DeleteAliasResponse struct {
 
 func (x *DeleteAliasResponse) Reset() {
 	*x = DeleteAliasResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[21]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1713,7 @@ func (x *DeleteAliasResponse) String() string {
 func (*DeleteAliasResponse) ProtoMessage() {}
 
 func (x *DeleteAliasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[21]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1726,7 @@ func (x *DeleteAliasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAliasResponse.ProtoReflect.Descriptor instead.
 func (*DeleteAliasResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{21}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{29}
 }
 
 // ListAliasesRequest asks for one page of aliases.
@@ -1208,7 +1744,7 @@ type ListAliasesRequest struct {
 
 func (x *ListAliasesRequest) Reset() {
 	*x = ListAliasesRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[22]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1756,7 @@ func (x *ListAliasesRequest) String() string {
 func (*ListAliasesRequest) ProtoMessage() {}
 
 func (x *ListAliasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[22]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1769,7 @@ func (x *ListAliasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAliasesRequest.ProtoReflect.Descriptor instead.
 func (*ListAliasesRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{22}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListAliasesRequest) GetKeyId() string {
@@ -1272,7 +1808,7 @@ type ListAliasesResponse struct {
 
 func (x *ListAliasesResponse) Reset() {
 	*x = ListAliasesResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[23]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1820,7 @@ func (x *ListAliasesResponse) String() string {
 func (*ListAliasesResponse) ProtoMessage() {}
 
 func (x *ListAliasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[23]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1833,7 @@ func (x *ListAliasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAliasesResponse.ProtoReflect.Descriptor instead.
 func (*ListAliasesResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{23}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListAliasesResponse) GetAliases() []*AliasListEntry {
@@ -1334,7 +1870,7 @@ type GetKeyPolicyRequest struct {
 
 func (x *GetKeyPolicyRequest) Reset() {
 	*x = GetKeyPolicyRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[24]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1882,7 @@ func (x *GetKeyPolicyRequest) String() string {
 func (*GetKeyPolicyRequest) ProtoMessage() {}
 
 func (x *GetKeyPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[24]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1895,7 @@ func (x *GetKeyPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetKeyPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{24}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetKeyPolicyRequest) GetKeyId() string {
@@ -1389,7 +1925,7 @@ type GetKeyPolicyResponse struct {
 
 func (x *GetKeyPolicyResponse) Reset() {
 	*x = GetKeyPolicyResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[25]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1401,7 +1937,7 @@ func (x *GetKeyPolicyResponse) String() string {
 func (*GetKeyPolicyResponse) ProtoMessage() {}
 
 func (x *GetKeyPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[25]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1414,7 +1950,7 @@ func (x *GetKeyPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetKeyPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{25}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetKeyPolicyResponse) GetPolicy() string {
@@ -1449,7 +1985,7 @@ type PutKeyPolicyRequest struct {
 
 func (x *PutKeyPolicyRequest) Reset() {
 	*x = PutKeyPolicyRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[26]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1997,7 @@ func (x *PutKeyPolicyRequest) String() string {
 func (*PutKeyPolicyRequest) ProtoMessage() {}
 
 func (x *PutKeyPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[26]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +2010,7 @@ func (x *PutKeyPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutKeyPolicyRequest.ProtoReflect.Descriptor instead.
 func (*PutKeyPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{26}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PutKeyPolicyRequest) GetKeyId() string {
@@ -1514,7 +2050,7 @@ type PutKeyPolicyResponse struct {
 
 func (x *PutKeyPolicyResponse) Reset() {
 	*x = PutKeyPolicyResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[27]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +2062,7 @@ func (x *PutKeyPolicyResponse) String() string {
 func (*PutKeyPolicyResponse) ProtoMessage() {}
 
 func (x *PutKeyPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[27]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +2075,7 @@ func (x *PutKeyPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutKeyPolicyResponse.ProtoReflect.Descriptor instead.
 func (*PutKeyPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{27}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{35}
 }
 
 // ListKeyPoliciesRequest names the key whose policies to list.
@@ -1557,7 +2093,7 @@ type ListKeyPoliciesRequest struct {
 
 func (x *ListKeyPoliciesRequest) Reset() {
 	*x = ListKeyPoliciesRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[28]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +2105,7 @@ func (x *ListKeyPoliciesRequest) String() string {
 func (*ListKeyPoliciesRequest) ProtoMessage() {}
 
 func (x *ListKeyPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[28]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +2118,7 @@ func (x *ListKeyPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeyPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListKeyPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{28}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListKeyPoliciesRequest) GetKeyId() string {
@@ -1621,7 +2157,7 @@ type ListKeyPoliciesResponse struct {
 
 func (x *ListKeyPoliciesResponse) Reset() {
 	*x = ListKeyPoliciesResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[29]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +2169,7 @@ func (x *ListKeyPoliciesResponse) String() string {
 func (*ListKeyPoliciesResponse) ProtoMessage() {}
 
 func (x *ListKeyPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[29]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +2182,7 @@ func (x *ListKeyPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeyPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListKeyPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{29}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListKeyPoliciesResponse) GetPolicyNames() []string {
@@ -1700,7 +2236,7 @@ type ExplainAccessRequest struct {
 
 func (x *ExplainAccessRequest) Reset() {
 	*x = ExplainAccessRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[30]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +2248,7 @@ func (x *ExplainAccessRequest) String() string {
 func (*ExplainAccessRequest) ProtoMessage() {}
 
 func (x *ExplainAccessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[30]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +2261,7 @@ func (x *ExplainAccessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAccessRequest.ProtoReflect.Descriptor instead.
 func (*ExplainAccessRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{30}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExplainAccessRequest) GetPrincipal() string {
@@ -1798,7 +2334,7 @@ type ExplainAccessResponse struct {
 
 func (x *ExplainAccessResponse) Reset() {
 	*x = ExplainAccessResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[31]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +2346,7 @@ func (x *ExplainAccessResponse) String() string {
 func (*ExplainAccessResponse) ProtoMessage() {}
 
 func (x *ExplainAccessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[31]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +2359,7 @@ func (x *ExplainAccessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAccessResponse.ProtoReflect.Descriptor instead.
 func (*ExplainAccessResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{31}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExplainAccessResponse) GetAllowed() bool {
@@ -1869,7 +2405,7 @@ type CreateGrantRequest struct {
 
 func (x *CreateGrantRequest) Reset() {
 	*x = CreateGrantRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[32]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2417,7 @@ func (x *CreateGrantRequest) String() string {
 func (*CreateGrantRequest) ProtoMessage() {}
 
 func (x *CreateGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[32]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2430,7 @@ func (x *CreateGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGrantRequest.ProtoReflect.Descriptor instead.
 func (*CreateGrantRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{32}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CreateGrantRequest) GetKeyId() string {
@@ -1967,7 +2503,7 @@ type CreateGrantResponse struct {
 
 func (x *CreateGrantResponse) Reset() {
 	*x = CreateGrantResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[33]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2515,7 @@ func (x *CreateGrantResponse) String() string {
 func (*CreateGrantResponse) ProtoMessage() {}
 
 func (x *CreateGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[33]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2528,7 @@ func (x *CreateGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGrantResponse.ProtoReflect.Descriptor instead.
 func (*CreateGrantResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{33}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CreateGrantResponse) GetGrantId() string {
@@ -2028,7 +2564,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[34]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2576,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[34]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2589,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{34}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListGrantsRequest) GetKeyId() string {
@@ -2106,7 +2642,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[35]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2654,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[35]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2667,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{35}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*GrantListEntry {
@@ -2170,7 +2706,7 @@ type ListRetirableGrantsRequest struct {
 
 func (x *ListRetirableGrantsRequest) Reset() {
 	*x = ListRetirableGrantsRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[36]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2718,7 @@ func (x *ListRetirableGrantsRequest) String() string {
 func (*ListRetirableGrantsRequest) ProtoMessage() {}
 
 func (x *ListRetirableGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[36]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2731,7 @@ func (x *ListRetirableGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRetirableGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListRetirableGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{36}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListRetirableGrantsRequest) GetRetiringPrincipal() string {
@@ -2234,7 +2770,7 @@ type ListRetirableGrantsResponse struct {
 
 func (x *ListRetirableGrantsResponse) Reset() {
 	*x = ListRetirableGrantsResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[37]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2246,7 +2782,7 @@ func (x *ListRetirableGrantsResponse) String() string {
 func (*ListRetirableGrantsResponse) ProtoMessage() {}
 
 func (x *ListRetirableGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[37]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2259,7 +2795,7 @@ func (x *ListRetirableGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRetirableGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListRetirableGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{37}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListRetirableGrantsResponse) GetGrants() []*GrantListEntry {
@@ -2300,7 +2836,7 @@ type RetireGrantRequest struct {
 
 func (x *RetireGrantRequest) Reset() {
 	*x = RetireGrantRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[38]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2312,7 +2848,7 @@ func (x *RetireGrantRequest) String() string {
 func (*RetireGrantRequest) ProtoMessage() {}
 
 func (x *RetireGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[38]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2325,7 +2861,7 @@ func (x *RetireGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireGrantRequest.ProtoReflect.Descriptor instead.
 func (*RetireGrantRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{38}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RetireGrantRequest) GetGrantToken() string {
@@ -2365,7 +2901,7 @@ type RetireGrantResponse struct {
 
 func (x *RetireGrantResponse) Reset() {
 	*x = RetireGrantResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[39]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2913,7 @@ func (x *RetireGrantResponse) String() string {
 func (*RetireGrantResponse) ProtoMessage() {}
 
 func (x *RetireGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[39]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2926,7 @@ func (x *RetireGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireGrantResponse.ProtoReflect.Descriptor instead.
 func (*RetireGrantResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{39}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{47}
 }
 
 // RevokeGrantRequest names the grant to take away.
@@ -2408,7 +2944,7 @@ type RevokeGrantRequest struct {
 
 func (x *RevokeGrantRequest) Reset() {
 	*x = RevokeGrantRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[40]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2956,7 @@ func (x *RevokeGrantRequest) String() string {
 func (*RevokeGrantRequest) ProtoMessage() {}
 
 func (x *RevokeGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[40]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2969,7 @@ func (x *RevokeGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeGrantRequest.ProtoReflect.Descriptor instead.
 func (*RevokeGrantRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{40}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RevokeGrantRequest) GetKeyId() string {
@@ -2466,7 +3002,7 @@ type RevokeGrantResponse struct {
 
 func (x *RevokeGrantResponse) Reset() {
 	*x = RevokeGrantResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[41]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2478,7 +3014,7 @@ func (x *RevokeGrantResponse) String() string {
 func (*RevokeGrantResponse) ProtoMessage() {}
 
 func (x *RevokeGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[41]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2491,7 +3027,7 @@ func (x *RevokeGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeGrantResponse.ProtoReflect.Descriptor instead.
 func (*RevokeGrantResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{41}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{49}
 }
 
 // TagResourceRequest holds tags to give to a key.
@@ -2507,7 +3043,7 @@ type TagResourceRequest struct {
 
 func (x *TagResourceRequest) Reset() {
 	*x = TagResourceRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[42]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +3055,7 @@ func (x *TagResourceRequest) String() string {
 func (*TagResourceRequest) ProtoMessage() {}
 
 func (x *TagResourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[42]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +3068,7 @@ func (x *TagResourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagResourceRequest.ProtoReflect.Descriptor instead.
 func (*TagResourceRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{42}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TagResourceRequest) GetKeyId() string {
@@ -2558,7 +3094,7 @@ type TagResourceResponse struct {
 
 func (x *TagResourceResponse) Reset() {
 	*x = TagResourceResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[43]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +3106,7 @@ func (x *TagResourceResponse) String() string {
 func (*TagResourceResponse) ProtoMessage() {}
 
 func (x *TagResourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[43]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +3119,7 @@ func (x *TagResourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagResourceResponse.ProtoReflect.Descriptor instead.
 func (*TagResourceResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{43}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{51}
 }
 
 // UntagResourceRequest names tags to take from a key.
@@ -2599,7 +3135,7 @@ type UntagResourceRequest struct {
 
 func (x *UntagResourceRequest) Reset() {
 	*x = UntagResourceRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[44]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2611,7 +3147,7 @@ func (x *UntagResourceRequest) String() string {
 func (*UntagResourceRequest) ProtoMessage() {}
 
 func (x *UntagResourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[44]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2624,7 +3160,7 @@ func (x *UntagResourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UntagResourceRequest.ProtoReflect.Descriptor instead.
 func (*UntagResourceRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{44}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *UntagResourceRequest) GetKeyId() string {
@@ -2650,7 +3186,7 @@ type UntagResourceResponse struct {
 
 func (x *UntagResourceResponse) Reset() {
 	*x = UntagResourceResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[45]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2662,7 +3198,7 @@ func (x *UntagResourceResponse) String() string {
 func (*UntagResourceResponse) ProtoMessage() {}
 
 func (x *UntagResourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[45]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2675,7 +3211,7 @@ func (x *UntagResourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UntagResourceResponse.ProtoReflect.Descriptor instead.
 func (*UntagResourceResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{45}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{53}
 }
 
 // ListResourceTagsRequest asks for one page of a key's tags.
@@ -2693,7 +3229,7 @@ type ListResourceTagsRequest struct {
 
 func (x *ListResourceTagsRequest) Reset() {
 	*x = ListResourceTagsRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[46]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2705,7 +3241,7 @@ func (x *ListResourceTagsRequest) String() string {
 func (*ListResourceTagsRequest) ProtoMessage() {}
 
 func (x *ListResourceTagsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[46]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2718,7 +3254,7 @@ func (x *ListResourceTagsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResourceTagsRequest.ProtoReflect.Descriptor instead.
 func (*ListResourceTagsRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{46}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListResourceTagsRequest) GetKeyId() string {
@@ -2757,7 +3293,7 @@ type ListResourceTagsResponse struct {
 
 func (x *ListResourceTagsResponse) Reset() {
 	*x = ListResourceTagsResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[47]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +3305,7 @@ func (x *ListResourceTagsResponse) String() string {
 func (*ListResourceTagsResponse) ProtoMessage() {}
 
 func (x *ListResourceTagsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[47]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +3318,7 @@ func (x *ListResourceTagsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResourceTagsResponse.ProtoReflect.Descriptor instead.
 func (*ListResourceTagsResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{47}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListResourceTagsResponse) GetTags() []*Tag {
@@ -2819,7 +3355,7 @@ type UpdateKeyDescriptionRequest struct {
 
 func (x *UpdateKeyDescriptionRequest) Reset() {
 	*x = UpdateKeyDescriptionRequest{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[48]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +3367,7 @@ func (x *UpdateKeyDescriptionRequest) String() string {
 func (*UpdateKeyDescriptionRequest) ProtoMessage() {}
 
 func (x *UpdateKeyDescriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[48]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +3380,7 @@ func (x *UpdateKeyDescriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateKeyDescriptionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateKeyDescriptionRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{48}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *UpdateKeyDescriptionRequest) GetKeyId() string {
@@ -2870,7 +3406,7 @@ type UpdateKeyDescriptionResponse struct {
 
 func (x *UpdateKeyDescriptionResponse) Reset() {
 	*x = UpdateKeyDescriptionResponse{}
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[49]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2882,7 +3418,7 @@ func (x *UpdateKeyDescriptionResponse) String() string {
 func (*UpdateKeyDescriptionResponse) ProtoMessage() {}
 
 func (x *UpdateKeyDescriptionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[49]
+	mi := &file_keyferry_kms_v1_key_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2895,14 +3431,14 @@ func (x *UpdateKeyDescriptionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateKeyDescriptionResponse.ProtoReflect.Descriptor instead.
 func (*UpdateKeyDescriptionResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{49}
+	return file_keyferry_kms_v1_key_service_proto_rawDescGZIP(), []int{57}
 }
 
 var File_keyferry_kms_v1_key_service_proto protoreflect.FileDescriptor
 
 const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\n" +
-	"!keyferry/kms/v1/key_service.proto\x12\x0fkeyferry.kms.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ekeyferry/kms/v1/deletion.proto\x1a\x1ckeyferry/kms/v1/import.proto\x1a\x1fkeyferry/kms/v1/resources.proto\x1a\x1ekeyferry/kms/v1/rotation.proto\"\xb5\x02\n" +
+	"!keyferry/kms/v1/key_service.proto\x12\x0fkeyferry.kms.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ekeyferry/kms/v1/deletion.proto\x1a\x1ckeyferry/kms/v1/import.proto\x1a\x1fkeyferry/kms/v1/resources.proto\x1a\x1ekeyferry/kms/v1/rotation.proto\"\xb5\x02\n" +
 	"\x10CreateKeyRequest\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x1b\n" +
@@ -2948,7 +3484,43 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\x1aUpdatePrimaryRegionRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12%\n" +
 	"\x0eprimary_region\x18\x02 \x01(\tR\rprimaryRegion\"\x1d\n" +
-	"\x1bUpdatePrimaryRegionResponse\",\n" +
+	"\x1bUpdatePrimaryRegionResponse\"\xbf\x01\n" +
+	"\x11PromoteKeyRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12'\n" +
+	"\x0fsuspend_regions\x18\x02 \x03(\tR\x0esuspendRegions\x12\x1b\n" +
+	"\tkey_count\x18\x03 \x01(\x04R\bkeyCount\x12\x1b\n" +
+	"\tkey_index\x18\x04 \x01(\x04R\bkeyIndex\x12\x12\n" +
+	"\x04path\x18\x05 \x03(\fR\x04path\x12\x1c\n" +
+	"\tapprovals\x18\x06 \x03(\fR\tapprovals\"K\n" +
+	"\x12PromoteKeyResponse\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\"\xe0\x01\n" +
+	"\x15SuspendReplicaRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12%\n" +
+	"\x0ereplica_region\x18\x02 \x01(\tR\rreplicaRegion\x12\x1c\n" +
+	"\tapprovals\x18\x03 \x03(\fR\tapprovals\x12+\n" +
+	"\x11request_approvals\x18\x04 \x01(\bR\x10requestApprovals\x12>\n" +
+	"\rapproval_life\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fapprovalLife\"C\n" +
+	"\x16SuspendReplicaResponse\x12)\n" +
+	"\x10approval_request\x18\x01 \x01(\fR\x0fapprovalRequest\"\xde\x01\n" +
+	"\x13EvictReplicaRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12%\n" +
+	"\x0ereplica_region\x18\x02 \x01(\tR\rreplicaRegion\x12\x1c\n" +
+	"\tapprovals\x18\x03 \x03(\fR\tapprovals\x12+\n" +
+	"\x11request_approvals\x18\x04 \x01(\bR\x10requestApprovals\x12>\n" +
+	"\rapproval_life\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fapprovalLife\"A\n" +
+	"\x14EvictReplicaResponse\x12)\n" +
+	"\x10approval_request\x18\x01 \x01(\fR\x0fapprovalRequest\"\xe6\x01\n" +
+	"\x1aWriteOffKeyMaterialRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12&\n" +
+	"\x0fkey_material_id\x18\x02 \x01(\tR\rkeyMaterialId\x12\x1c\n" +
+	"\tapprovals\x18\x03 \x03(\fR\tapprovals\x12+\n" +
+	"\x11request_approvals\x18\x04 \x01(\bR\x10requestApprovals\x12>\n" +
+	"\rapproval_life\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fapprovalLife\"H\n" +
+	"\x1bWriteOffKeyMaterialResponse\x12)\n" +
+	"\x10approval_request\x18\x01 \x01(\fR\x0fapprovalRequest\",\n" +
 	"\x13ListReplicasRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\"L\n" +
 	"\x14ListReplicasResponse\x124\n" +
@@ -3085,7 +3657,7 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\x1bUpdateKeyDescriptionRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\"\x1e\n" +
-	"\x1cUpdateKeyDescriptionResponse2\xea&\n" +
+	"\x1cUpdateKeyDescriptionResponse2\xa3+\n" +
 	"\n" +
 	"KeyService\x12g\n" +
 	"\tCreateKey\x12!.keyferry.kms.v1.CreateKeyRequest\x1a\".keyferry.kms.v1.CreateKeyResponse\"\x13\x82\xd3\xe4\x93\x02\r:\x01*\"\b/v1/keys\x12\x8c\x01\n" +
@@ -3107,7 +3679,12 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\x11ImportKeyMaterial\x12).keyferry.kms.v1.ImportKeyMaterialRequest\x1a*.keyferry.kms.v1.ImportKeyMaterialResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/keys/{key_id}:importMaterial\x12\xaf\x01\n" +
 	"\x19DeleteImportedKeyMaterial\x121.keyferry.kms.v1.DeleteImportedKeyMaterialRequest\x1a2.keyferry.kms.v1.DeleteImportedKeyMaterialResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/keys/{key_id}:deleteMaterial\x12\x83\x01\n" +
 	"\fReplicateKey\x12$.keyferry.kms.v1.ReplicateKeyRequest\x1a%.keyferry.kms.v1.ReplicateKeyResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/keys/{key_id}:replicate\x12\xa2\x01\n" +
-	"\x13UpdatePrimaryRegion\x12+.keyferry.kms.v1.UpdatePrimaryRegionRequest\x1a,.keyferry.kms.v1.UpdatePrimaryRegionResponse\"0\x82\xd3\xe4\x93\x02*:\x01*\"%/v1/keys/{key_id}:updatePrimaryRegion\x12\x7f\n" +
+	"\x13UpdatePrimaryRegion\x12+.keyferry.kms.v1.UpdatePrimaryRegionRequest\x1a,.keyferry.kms.v1.UpdatePrimaryRegionResponse\"0\x82\xd3\xe4\x93\x02*:\x01*\"%/v1/keys/{key_id}:updatePrimaryRegion\x12{\n" +
+	"\n" +
+	"PromoteKey\x12\".keyferry.kms.v1.PromoteKeyRequest\x1a#.keyferry.kms.v1.PromoteKeyResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/keys/{key_id}:promote\x12\x8e\x01\n" +
+	"\x0eSuspendReplica\x12&.keyferry.kms.v1.SuspendReplicaRequest\x1a'.keyferry.kms.v1.SuspendReplicaResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/keys/{key_id}:suspendReplica\x12\x86\x01\n" +
+	"\fEvictReplica\x12$.keyferry.kms.v1.EvictReplicaRequest\x1a%.keyferry.kms.v1.EvictReplicaResponse\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/keys/{key_id}:evictReplica\x12\x9f\x01\n" +
+	"\x13WriteOffKeyMaterial\x12+.keyferry.kms.v1.WriteOffKeyMaterialRequest\x1a,.keyferry.kms.v1.WriteOffKeyMaterialResponse\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/keys/{key_id}:writeOffMaterial\x12\x7f\n" +
 	"\fListReplicas\x12$.keyferry.kms.v1.ListReplicasRequest\x1a%.keyferry.kms.v1.ListReplicasResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/keys/{key_id}/replicas\x12~\n" +
 	"\vCreateAlias\x12#.keyferry.kms.v1.CreateAliasRequest\x1a$.keyferry.kms.v1.CreateAliasResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/{alias_name=alias/**}\x12~\n" +
 	"\vUpdateAlias\x12#.keyferry.kms.v1.UpdateAliasRequest\x1a$.keyferry.kms.v1.UpdateAliasResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*2\x19/v1/{alias_name=alias/**}\x12{\n" +
@@ -3140,7 +3717,7 @@ func file_keyferry_kms_v1_key_service_proto_rawDescGZIP() []byte {
 	return file_keyferry_kms_v1_key_service_proto_rawDescData
 }
 
-var file_keyferry_kms_v1_key_service_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_keyferry_kms_v1_key_service_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_keyferry_kms_v1_key_service_proto_goTypes = []any{
 	(*CreateKeyRequest)(nil),                  // 0: keyferry.kms.v1.CreateKeyRequest
 	(*CreateKeyResponse)(nil),                 // 1: keyferry.kms.v1.CreateKeyResponse
@@ -3156,170 +3733,190 @@ var file_keyferry_kms_v1_key_service_proto_goTypes = []any{
 	(*ReplicateKeyResponse)(nil),              // 11: keyferry.kms.v1.ReplicateKeyResponse
 	(*UpdatePrimaryRegionRequest)(nil),        // 12: keyferry.kms.v1.UpdatePrimaryRegionRequest
 	(*UpdatePrimaryRegionResponse)(nil),       // 13: keyferry.kms.v1.UpdatePrimaryRegionResponse
-	(*ListReplicasRequest)(nil),               // 14: keyferry.kms.v1.ListReplicasRequest
-	(*ListReplicasResponse)(nil),              // 15: keyferry.kms.v1.ListReplicasResponse
-	(*CreateAliasRequest)(nil),                // 16: keyferry.kms.v1.CreateAliasRequest
-	(*CreateAliasResponse)(nil),               // 17: keyferry.kms.v1.CreateAliasResponse
-	(*UpdateAliasRequest)(nil),                // 18: keyferry.kms.v1.UpdateAliasRequest
-	(*UpdateAliasResponse)(nil),               // 19: keyferry.kms.v1.UpdateAliasResponse
-	(*DeleteAliasRequest)(nil),                // 20: keyferry.kms.v1.DeleteAliasRequest
-	(*DeleteAliasResponse)(nil),               // 21: keyferry.kms.v1.DeleteAliasResponse
-	(*ListAliasesRequest)(nil),                // 22: keyferry.kms.v1.ListAliasesRequest
-	(*ListAliasesResponse)(nil),               // 23: keyferry.kms.v1.ListAliasesResponse
-	(*GetKeyPolicyRequest)(nil),               // 24: keyferry.kms.v1.GetKeyPolicyRequest
-	(*GetKeyPolicyResponse)(nil),              // 25: keyferry.kms.v1.GetKeyPolicyResponse
-	(*PutKeyPolicyRequest)(nil),               // 26: keyferry.kms.v1.PutKeyPolicyRequest
-	(*PutKeyPolicyResponse)(nil),              // 27: keyferry.kms.v1.PutKeyPolicyResponse
-	(*ListKeyPoliciesRequest)(nil),            // 28: keyferry.kms.v1.ListKeyPoliciesRequest
-	(*ListKeyPoliciesResponse)(nil),           // 29: keyferry.kms.v1.ListKeyPoliciesResponse
-	(*ExplainAccessRequest)(nil),              // 30: keyferry.kms.v1.ExplainAccessRequest
-	(*ExplainAccessResponse)(nil),             // 31: keyferry.kms.v1.ExplainAccessResponse
-	(*CreateGrantRequest)(nil),                // 32: keyferry.kms.v1.CreateGrantRequest
-	(*CreateGrantResponse)(nil),               // 33: keyferry.kms.v1.CreateGrantResponse
-	(*ListGrantsRequest)(nil),                 // 34: keyferry.kms.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),                // 35: keyferry.kms.v1.ListGrantsResponse
-	(*ListRetirableGrantsRequest)(nil),        // 36: keyferry.kms.v1.ListRetirableGrantsRequest
-	(*ListRetirableGrantsResponse)(nil),       // 37: keyferry.kms.v1.ListRetirableGrantsResponse
-	(*RetireGrantRequest)(nil),                // 38: keyferry.kms.v1.RetireGrantRequest
-	(*RetireGrantResponse)(nil),               // 39: keyferry.kms.v1.RetireGrantResponse
-	(*RevokeGrantRequest)(nil),                // 40: keyferry.kms.v1.RevokeGrantRequest
-	(*RevokeGrantResponse)(nil),               // 41: keyferry.kms.v1.RevokeGrantResponse
-	(*TagResourceRequest)(nil),                // 42: keyferry.kms.v1.TagResourceRequest
-	(*TagResourceResponse)(nil),               // 43: keyferry.kms.v1.TagResourceResponse
-	(*UntagResourceRequest)(nil),              // 44: keyferry.kms.v1.UntagResourceRequest
-	(*UntagResourceResponse)(nil),             // 45: keyferry.kms.v1.UntagResourceResponse
-	(*ListResourceTagsRequest)(nil),           // 46: keyferry.kms.v1.ListResourceTagsRequest
-	(*ListResourceTagsResponse)(nil),          // 47: keyferry.kms.v1.ListResourceTagsResponse
-	(*UpdateKeyDescriptionRequest)(nil),       // 48: keyferry.kms.v1.UpdateKeyDescriptionRequest
-	(*UpdateKeyDescriptionResponse)(nil),      // 49: keyferry.kms.v1.UpdateKeyDescriptionResponse
-	nil,                                       // 50: keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntry
-	(*Tag)(nil),                               // 51: keyferry.kms.v1.Tag
-	(*KeyMetadata)(nil),                       // 52: keyferry.kms.v1.KeyMetadata
-	(*KeyListEntry)(nil),                      // 53: keyferry.kms.v1.KeyListEntry
-	(*Replica)(nil),                           // 54: keyferry.kms.v1.Replica
-	(*AliasListEntry)(nil),                    // 55: keyferry.kms.v1.AliasListEntry
-	(*ConditionValues)(nil),                   // 56: keyferry.kms.v1.ConditionValues
-	(*AccessDecision)(nil),                    // 57: keyferry.kms.v1.AccessDecision
-	(*GrantConstraints)(nil),                  // 58: keyferry.kms.v1.GrantConstraints
-	(*GrantListEntry)(nil),                    // 59: keyferry.kms.v1.GrantListEntry
-	(*ScheduleKeyDeletionRequest)(nil),        // 60: keyferry.kms.v1.ScheduleKeyDeletionRequest
-	(*CancelKeyDeletionRequest)(nil),          // 61: keyferry.kms.v1.CancelKeyDeletionRequest
-	(*GetKeyLastUsageRequest)(nil),            // 62: keyferry.kms.v1.GetKeyLastUsageRequest
-	(*EnableKeyRotationRequest)(nil),          // 63: keyferry.kms.v1.EnableKeyRotationRequest
-	(*DisableKeyRotationRequest)(nil),         // 64: keyferry.kms.v1.DisableKeyRotationRequest
-	(*GetKeyRotationStatusRequest)(nil),       // 65: keyferry.kms.v1.GetKeyRotationStatusRequest
-	(*RotateKeyOnDemandRequest)(nil),          // 66: keyferry.kms.v1.RotateKeyOnDemandRequest
-	(*ListKeyRotationsRequest)(nil),           // 67: keyferry.kms.v1.ListKeyRotationsRequest
-	(*GetParametersForImportRequest)(nil),     // 68: keyferry.kms.v1.GetParametersForImportRequest
-	(*ImportKeyMaterialRequest)(nil),          // 69: keyferry.kms.v1.ImportKeyMaterialRequest
-	(*DeleteImportedKeyMaterialRequest)(nil),  // 70: keyferry.kms.v1.DeleteImportedKeyMaterialRequest
-	(*ScheduleKeyDeletionResponse)(nil),       // 71: keyferry.kms.v1.ScheduleKeyDeletionResponse
-	(*CancelKeyDeletionResponse)(nil),         // 72: keyferry.kms.v1.CancelKeyDeletionResponse
-	(*GetKeyLastUsageResponse)(nil),           // 73: keyferry.kms.v1.GetKeyLastUsageResponse
-	(*EnableKeyRotationResponse)(nil),         // 74: keyferry.kms.v1.EnableKeyRotationResponse
-	(*DisableKeyRotationResponse)(nil),        // 75: keyferry.kms.v1.DisableKeyRotationResponse
-	(*GetKeyRotationStatusResponse)(nil),      // 76: keyferry.kms.v1.GetKeyRotationStatusResponse
-	(*RotateKeyOnDemandResponse)(nil),         // 77: keyferry.kms.v1.RotateKeyOnDemandResponse
-	(*ListKeyRotationsResponse)(nil),          // 78: keyferry.kms.v1.ListKeyRotationsResponse
-	(*GetParametersForImportResponse)(nil),    // 79: keyferry.kms.v1.GetParametersForImportResponse
-	(*ImportKeyMaterialResponse)(nil),         // 80: keyferry.kms.v1.ImportKeyMaterialResponse
-	(*DeleteImportedKeyMaterialResponse)(nil), // 81: keyferry.kms.v1.DeleteImportedKeyMaterialResponse
+	(*PromoteKeyRequest)(nil),                 // 14: keyferry.kms.v1.PromoteKeyRequest
+	(*PromoteKeyResponse)(nil),                // 15: keyferry.kms.v1.PromoteKeyResponse
+	(*SuspendReplicaRequest)(nil),             // 16: keyferry.kms.v1.SuspendReplicaRequest
+	(*SuspendReplicaResponse)(nil),            // 17: keyferry.kms.v1.SuspendReplicaResponse
+	(*EvictReplicaRequest)(nil),               // 18: keyferry.kms.v1.EvictReplicaRequest
+	(*EvictReplicaResponse)(nil),              // 19: keyferry.kms.v1.EvictReplicaResponse
+	(*WriteOffKeyMaterialRequest)(nil),        // 20: keyferry.kms.v1.WriteOffKeyMaterialRequest
+	(*WriteOffKeyMaterialResponse)(nil),       // 21: keyferry.kms.v1.WriteOffKeyMaterialResponse
+	(*ListReplicasRequest)(nil),               // 22: keyferry.kms.v1.ListReplicasRequest
+	(*ListReplicasResponse)(nil),              // 23: keyferry.kms.v1.ListReplicasResponse
+	(*CreateAliasRequest)(nil),                // 24: keyferry.kms.v1.CreateAliasRequest
+	(*CreateAliasResponse)(nil),               // 25: keyferry.kms.v1.CreateAliasResponse
+	(*UpdateAliasRequest)(nil),                // 26: keyferry.kms.v1.UpdateAliasRequest
+	(*UpdateAliasResponse)(nil),               // 27: keyferry.kms.v1.UpdateAliasResponse
+	(*DeleteAliasRequest)(nil),                // 28: keyferry.kms.v1.DeleteAliasRequest
+	(*DeleteAliasResponse)(nil),               // 29: keyferry.kms.v1.DeleteAliasResponse
+	(*ListAliasesRequest)(nil),                // 30: keyferry.kms.v1.ListAliasesRequest
+	(*ListAliasesResponse)(nil),               // 31: keyferry.kms.v1.ListAliasesResponse
+	(*GetKeyPolicyRequest)(nil),               // 32: keyferry.kms.v1.GetKeyPolicyRequest
+	(*GetKeyPolicyResponse)(nil),              // 33: keyferry.kms.v1.GetKeyPolicyResponse
+	(*PutKeyPolicyRequest)(nil),               // 34: keyferry.kms.v1.PutKeyPolicyRequest
+	(*PutKeyPolicyResponse)(nil),              // 35: keyferry.kms.v1.PutKeyPolicyResponse
+	(*ListKeyPoliciesRequest)(nil),            // 36: keyferry.kms.v1.ListKeyPoliciesRequest
+	(*ListKeyPoliciesResponse)(nil),           // 37: keyferry.kms.v1.ListKeyPoliciesResponse
+	(*ExplainAccessRequest)(nil),              // 38: keyferry.kms.v1.ExplainAccessRequest
+	(*ExplainAccessResponse)(nil),             // 39: keyferry.kms.v1.ExplainAccessResponse
+	(*CreateGrantRequest)(nil),                // 40: keyferry.kms.v1.CreateGrantRequest
+	(*CreateGrantResponse)(nil),               // 41: keyferry.kms.v1.CreateGrantResponse
+	(*ListGrantsRequest)(nil),                 // 42: keyferry.kms.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),                // 43: keyferry.kms.v1.ListGrantsResponse
+	(*ListRetirableGrantsRequest)(nil),        // 44: keyferry.kms.v1.ListRetirableGrantsRequest
+	(*ListRetirableGrantsResponse)(nil),       // 45: keyferry.kms.v1.ListRetirableGrantsResponse
+	(*RetireGrantRequest)(nil),                // 46: keyferry.kms.v1.RetireGrantRequest
+	(*RetireGrantResponse)(nil),               // 47: keyferry.kms.v1.RetireGrantResponse
+	(*RevokeGrantRequest)(nil),                // 48: keyferry.kms.v1.RevokeGrantRequest
+	(*RevokeGrantResponse)(nil),               // 49: keyferry.kms.v1.RevokeGrantResponse
+	(*TagResourceRequest)(nil),                // 50: keyferry.kms.v1.TagResourceRequest
+	(*TagResourceResponse)(nil),               // 51: keyferry.kms.v1.TagResourceResponse
+	(*UntagResourceRequest)(nil),              // 52: keyferry.kms.v1.UntagResourceRequest
+	(*UntagResourceResponse)(nil),             // 53: keyferry.kms.v1.UntagResourceResponse
+	(*ListResourceTagsRequest)(nil),           // 54: keyferry.kms.v1.ListResourceTagsRequest
+	(*ListResourceTagsResponse)(nil),          // 55: keyferry.kms.v1.ListResourceTagsResponse
+	(*UpdateKeyDescriptionRequest)(nil),       // 56: keyferry.kms.v1.UpdateKeyDescriptionRequest
+	(*UpdateKeyDescriptionResponse)(nil),      // 57: keyferry.kms.v1.UpdateKeyDescriptionResponse
+	nil,                                       // 58: keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntry
+	(*Tag)(nil),                               // 59: keyferry.kms.v1.Tag
+	(*KeyMetadata)(nil),                       // 60: keyferry.kms.v1.KeyMetadata
+	(*KeyListEntry)(nil),                      // 61: keyferry.kms.v1.KeyListEntry
+	(*durationpb.Duration)(nil),               // 62: google.protobuf.Duration
+	(*Replica)(nil),                           // 63: keyferry.kms.v1.Replica
+	(*AliasListEntry)(nil),                    // 64: keyferry.kms.v1.AliasListEntry
+	(*ConditionValues)(nil),                   // 65: keyferry.kms.v1.ConditionValues
+	(*AccessDecision)(nil),                    // 66: keyferry.kms.v1.AccessDecision
+	(*GrantConstraints)(nil),                  // 67: keyferry.kms.v1.GrantConstraints
+	(*GrantListEntry)(nil),                    // 68: keyferry.kms.v1.GrantListEntry
+	(*ScheduleKeyDeletionRequest)(nil),        // 69: keyferry.kms.v1.ScheduleKeyDeletionRequest
+	(*CancelKeyDeletionRequest)(nil),          // 70: keyferry.kms.v1.CancelKeyDeletionRequest
+	(*GetKeyLastUsageRequest)(nil),            // 71: keyferry.kms.v1.GetKeyLastUsageRequest
+	(*EnableKeyRotationRequest)(nil),          // 72: keyferry.kms.v1.EnableKeyRotationRequest
+	(*DisableKeyRotationRequest)(nil),         // 73: keyferry.kms.v1.DisableKeyRotationRequest
+	(*GetKeyRotationStatusRequest)(nil),       // 74: keyferry.kms.v1.GetKeyRotationStatusRequest
+	(*RotateKeyOnDemandRequest)(nil),          // 75: keyferry.kms.v1.RotateKeyOnDemandRequest
+	(*ListKeyRotationsRequest)(nil),           // 76: keyferry.kms.v1.ListKeyRotationsRequest
+	(*GetParametersForImportRequest)(nil),     // 77: keyferry.kms.v1.GetParametersForImportRequest
+	(*ImportKeyMaterialRequest)(nil),          // 78: keyferry.kms.v1.ImportKeyMaterialRequest
+	(*DeleteImportedKeyMaterialRequest)(nil),  // 79: keyferry.kms.v1.DeleteImportedKeyMaterialRequest
+	(*ScheduleKeyDeletionResponse)(nil),       // 80: keyferry.kms.v1.ScheduleKeyDeletionResponse
+	(*CancelKeyDeletionResponse)(nil),         // 81: keyferry.kms.v1.CancelKeyDeletionResponse
+	(*GetKeyLastUsageResponse)(nil),           // 82: keyferry.kms.v1.GetKeyLastUsageResponse
+	(*EnableKeyRotationResponse)(nil),         // 83: keyferry.kms.v1.EnableKeyRotationResponse
+	(*DisableKeyRotationResponse)(nil),        // 84: keyferry.kms.v1.DisableKeyRotationResponse
+	(*GetKeyRotationStatusResponse)(nil),      // 85: keyferry.kms.v1.GetKeyRotationStatusResponse
+	(*RotateKeyOnDemandResponse)(nil),         // 86: keyferry.kms.v1.RotateKeyOnDemandResponse
+	(*ListKeyRotationsResponse)(nil),          // 87: keyferry.kms.v1.ListKeyRotationsResponse
+	(*GetParametersForImportResponse)(nil),    // 88: keyferry.kms.v1.GetParametersForImportResponse
+	(*ImportKeyMaterialResponse)(nil),         // 89: keyferry.kms.v1.ImportKeyMaterialResponse
+	(*DeleteImportedKeyMaterialResponse)(nil), // 90: keyferry.kms.v1.DeleteImportedKeyMaterialResponse
 }
 var file_keyferry_kms_v1_key_service_proto_depIdxs = []int32{
-	51, // 0: keyferry.kms.v1.CreateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
-	52, // 1: keyferry.kms.v1.CreateKeyResponse.key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
-	52, // 2: keyferry.kms.v1.DescribeKeyResponse.key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
-	53, // 3: keyferry.kms.v1.ListKeysResponse.keys:type_name -> keyferry.kms.v1.KeyListEntry
-	51, // 4: keyferry.kms.v1.ReplicateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
-	52, // 5: keyferry.kms.v1.ReplicateKeyResponse.replica_key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
-	51, // 6: keyferry.kms.v1.ReplicateKeyResponse.replica_tags:type_name -> keyferry.kms.v1.Tag
-	54, // 7: keyferry.kms.v1.ListReplicasResponse.replicas:type_name -> keyferry.kms.v1.Replica
-	55, // 8: keyferry.kms.v1.ListAliasesResponse.aliases:type_name -> keyferry.kms.v1.AliasListEntry
-	50, // 9: keyferry.kms.v1.ExplainAccessRequest.encryption_context:type_name -> keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntry
-	56, // 10: keyferry.kms.v1.ExplainAccessRequest.conditions:type_name -> keyferry.kms.v1.ConditionValues
-	57, // 11: keyferry.kms.v1.ExplainAccessResponse.decisions:type_name -> keyferry.kms.v1.AccessDecision
-	58, // 12: keyferry.kms.v1.CreateGrantRequest.constraints:type_name -> keyferry.kms.v1.GrantConstraints
-	59, // 13: keyferry.kms.v1.ListGrantsResponse.grants:type_name -> keyferry.kms.v1.GrantListEntry
-	59, // 14: keyferry.kms.v1.ListRetirableGrantsResponse.grants:type_name -> keyferry.kms.v1.GrantListEntry
-	51, // 15: keyferry.kms.v1.TagResourceRequest.tags:type_name -> keyferry.kms.v1.Tag
-	51, // 16: keyferry.kms.v1.ListResourceTagsResponse.tags:type_name -> keyferry.kms.v1.Tag
-	0,  // 17: keyferry.kms.v1.KeyService.CreateKey:input_type -> keyferry.kms.v1.CreateKeyRequest
-	2,  // 18: keyferry.kms.v1.KeyService.DescribeKey:input_type -> keyferry.kms.v1.DescribeKeyRequest
-	4,  // 19: keyferry.kms.v1.KeyService.ListKeys:input_type -> keyferry.kms.v1.ListKeysRequest
-	6,  // 20: keyferry.kms.v1.KeyService.EnableKey:input_type -> keyferry.kms.v1.EnableKeyRequest
-	8,  // 21: keyferry.kms.v1.KeyService.DisableKey:input_type -> keyferry.kms.v1.DisableKeyRequest
-	60, // 22: keyferry.kms.v1.KeyService.ScheduleKeyDeletion:input_type -> keyferry.kms.v1.ScheduleKeyDeletionRequest
-	61, // 23: keyferry.kms.v1.KeyService.CancelKeyDeletion:input_type -> keyferry.kms.v1.CancelKeyDeletionRequest
-	62, // 24: keyferry.kms.v1.KeyService.GetKeyLastUsage:input_type -> keyferry.kms.v1.GetKeyLastUsageRequest
-	63, // 25: keyferry.kms.v1.KeyService.EnableKeyRotation:input_type -> keyferry.kms.v1.EnableKeyRotationRequest
-	64, // 26: keyferry.kms.v1.KeyService.DisableKeyRotation:input_type -> keyferry.kms.v1.DisableKeyRotationRequest
-	65, // 27: keyferry.kms.v1.KeyService.GetKeyRotationStatus:input_type -> keyferry.kms.v1.GetKeyRotationStatusRequest
-	66, // 28: keyferry.kms.v1.KeyService.RotateKeyOnDemand:input_type -> keyferry.kms.v1.RotateKeyOnDemandRequest
-	67, // 29: keyferry.kms.v1.KeyService.ListKeyRotations:input_type -> keyferry.kms.v1.ListKeyRotationsRequest
-	68, // 30: keyferry.kms.v1.KeyService.GetParametersForImport:input_type -> keyferry.kms.v1.GetParametersForImportRequest
-	69, // 31: keyferry.kms.v1.KeyService.ImportKeyMaterial:input_type -> keyferry.kms.v1.ImportKeyMaterialRequest
-	70, // 32: keyferry.kms.v1.KeyService.DeleteImportedKeyMaterial:input_type -> keyferry.kms.v1.DeleteImportedKeyMaterialRequest
-	10, // 33: keyferry.kms.v1.KeyService.ReplicateKey:input_type -> keyferry.kms.v1.ReplicateKeyRequest
-	12, // 34: keyferry.kms.v1.KeyService.UpdatePrimaryRegion:input_type -> keyferry.kms.v1.UpdatePrimaryRegionRequest
-	14, // 35: keyferry.kms.v1.KeyService.ListReplicas:input_type -> keyferry.kms.v1.ListReplicasRequest
-	16, // 36: keyferry.kms.v1.KeyService.CreateAlias:input_type -> keyferry.kms.v1.CreateAliasRequest
-	18, // 37: keyferry.kms.v1.KeyService.UpdateAlias:input_type -> keyferry.kms.v1.UpdateAliasRequest
-	20, // 38: keyferry.kms.v1.KeyService.DeleteAlias:input_type -> keyferry.kms.v1.DeleteAliasRequest
-	22, // 39: keyferry.kms.v1.KeyService.ListAliases:input_type -> keyferry.kms.v1.ListAliasesRequest
-	24, // 40: keyferry.kms.v1.KeyService.GetKeyPolicy:input_type -> keyferry.kms.v1.GetKeyPolicyRequest
-	26, // 41: keyferry.kms.v1.KeyService.PutKeyPolicy:input_type -> keyferry.kms.v1.PutKeyPolicyRequest
-	28, // 42: keyferry.kms.v1.KeyService.ListKeyPolicies:input_type -> keyferry.kms.v1.ListKeyPoliciesRequest
-	30, // 43: keyferry.kms.v1.KeyService.ExplainAccess:input_type -> keyferry.kms.v1.ExplainAccessRequest
-	32, // 44: keyferry.kms.v1.KeyService.CreateGrant:input_type -> keyferry.kms.v1.CreateGrantRequest
-	34, // 45: keyferry.kms.v1.KeyService.ListGrants:input_type -> keyferry.kms.v1.ListGrantsRequest
-	36, // 46: keyferry.kms.v1.KeyService.ListRetirableGrants:input_type -> keyferry.kms.v1.ListRetirableGrantsRequest
-	38, // 47: keyferry.kms.v1.KeyService.RetireGrant:input_type -> keyferry.kms.v1.RetireGrantRequest
-	40, // 48: keyferry.kms.v1.KeyService.RevokeGrant:input_type -> keyferry.kms.v1.RevokeGrantRequest
-	42, // 49: keyferry.kms.v1.KeyService.TagResource:input_type -> keyferry.kms.v1.TagResourceRequest
-	44, // 50: keyferry.kms.v1.KeyService.UntagResource:input_type -> keyferry.kms.v1.UntagResourceRequest
-	46, // 51: keyferry.kms.v1.KeyService.ListResourceTags:input_type -> keyferry.kms.v1.ListResourceTagsRequest
-	48, // 52: keyferry.kms.v1.KeyService.UpdateKeyDescription:input_type -> keyferry.kms.v1.UpdateKeyDescriptionRequest
-	1,  // 53: keyferry.kms.v1.KeyService.CreateKey:output_type -> keyferry.kms.v1.CreateKeyResponse
-	3,  // 54: keyferry.kms.v1.KeyService.DescribeKey:output_type -> keyferry.kms.v1.DescribeKeyResponse
-	5,  // 55: keyferry.kms.v1.KeyService.ListKeys:output_type -> keyferry.kms.v1.ListKeysResponse
-	7,  // 56: keyferry.kms.v1.KeyService.EnableKey:output_type -> keyferry.kms.v1.EnableKeyResponse
-	9,  // 57: keyferry.kms.v1.KeyService.DisableKey:output_type -> keyferry.kms.v1.DisableKeyResponse
-	71, // 58: keyferry.kms.v1.KeyService.ScheduleKeyDeletion:output_type -> keyferry.kms.v1.ScheduleKeyDeletionResponse
-	72, // 59: keyferry.kms.v1.KeyService.CancelKeyDeletion:output_type -> keyferry.kms.v1.CancelKeyDeletionResponse
-	73, // 60: keyferry.kms.v1.KeyService.GetKeyLastUsage:output_type -> keyferry.kms.v1.GetKeyLastUsageResponse
-	74, // 61: keyferry.kms.v1.KeyService.EnableKeyRotation:output_type -> keyferry.kms.v1.EnableKeyRotationResponse
-	75, // 62: keyferry.kms.v1.KeyService.DisableKeyRotation:output_type -> keyferry.kms.v1.DisableKeyRotationResponse
-	76, // 63: keyferry.kms.v1.KeyService.GetKeyRotationStatus:output_type -> keyferry.kms.v1.GetKeyRotationStatusResponse
-	77, // 64: keyferry.kms.v1.KeyService.RotateKeyOnDemand:output_type -> keyferry.kms.v1.RotateKeyOnDemandResponse
-	78, // 65: keyferry.kms.v1.KeyService.ListKeyRotations:output_type -> keyferry.kms.v1.ListKeyRotationsResponse
-	79, // 66: keyferry.kms.v1.KeyService.GetParametersForImport:output_type -> keyferry.kms.v1.GetParametersForImportResponse
-	80, // 67: keyferry.kms.v1.KeyService.ImportKeyMaterial:output_type -> keyferry.kms.v1.ImportKeyMaterialResponse
-	81, // 68: keyferry.kms.v1.KeyService.DeleteImportedKeyMaterial:output_type -> keyferry.kms.v1.DeleteImportedKeyMaterialResponse
-	11, // 69: keyferry.kms.v1.KeyService.ReplicateKey:output_type -> keyferry.kms.v1.ReplicateKeyResponse
-	13, // 70: keyferry.kms.v1.KeyService.UpdatePrimaryRegion:output_type -> keyferry.kms.v1.UpdatePrimaryRegionResponse
-	15, // 71: keyferry.kms.v1.KeyService.ListReplicas:output_type -> keyferry.kms.v1.ListReplicasResponse
-	17, // 72: keyferry.kms.v1.KeyService.CreateAlias:output_type -> keyferry.kms.v1.CreateAliasResponse
-	19, // 73: keyferry.kms.v1.KeyService.UpdateAlias:output_type -> keyferry.kms.v1.UpdateAliasResponse
-	21, // 74: keyferry.kms.v1.KeyService.DeleteAlias:output_type -> keyferry.kms.v1.DeleteAliasResponse
-	23, // 75: keyferry.kms.v1.KeyService.ListAliases:output_type -> keyferry.kms.v1.ListAliasesResponse
-	25, // 76: keyferry.kms.v1.KeyService.GetKeyPolicy:output_type -> keyferry.kms.v1.GetKeyPolicyResponse
-	27, // 77: keyferry.kms.v1.KeyService.PutKeyPolicy:output_type -> keyferry.kms.v1.PutKeyPolicyResponse
-	29, // 78: keyferry.kms.v1.KeyService.ListKeyPolicies:output_type -> keyferry.kms.v1.ListKeyPoliciesResponse
-	31, // 79: keyferry.kms.v1.KeyService.ExplainAccess:output_type -> keyferry.kms.v1.ExplainAccessResponse
-	33, // 80: keyferry.kms.v1.KeyService.CreateGrant:output_type -> keyferry.kms.v1.CreateGrantResponse
-	35, // 81: keyferry.kms.v1.KeyService.ListGrants:output_type -> keyferry.kms.v1.ListGrantsResponse
-	37, // 82: keyferry.kms.v1.KeyService.ListRetirableGrants:output_type -> keyferry.kms.v1.ListRetirableGrantsResponse
-	39, // 83: keyferry.kms.v1.KeyService.RetireGrant:output_type -> keyferry.kms.v1.RetireGrantResponse
-	41, // 84: keyferry.kms.v1.KeyService.RevokeGrant:output_type -> keyferry.kms.v1.RevokeGrantResponse
-	43, // 85: keyferry.kms.v1.KeyService.TagResource:output_type -> keyferry.kms.v1.TagResourceResponse
-	45, // 86: keyferry.kms.v1.KeyService.UntagResource:output_type -> keyferry.kms.v1.UntagResourceResponse
-	47, // 87: keyferry.kms.v1.KeyService.ListResourceTags:output_type -> keyferry.kms.v1.ListResourceTagsResponse
-	49, // 88: keyferry.kms.v1.KeyService.UpdateKeyDescription:output_type -> keyferry.kms.v1.UpdateKeyDescriptionResponse
-	53, // [53:89] is the sub-list for method output_type
-	17, // [17:53] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	59, // 0: keyferry.kms.v1.CreateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
+	60, // 1: keyferry.kms.v1.CreateKeyResponse.key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
+	60, // 2: keyferry.kms.v1.DescribeKeyResponse.key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
+	61, // 3: keyferry.kms.v1.ListKeysResponse.keys:type_name -> keyferry.kms.v1.KeyListEntry
+	59, // 4: keyferry.kms.v1.ReplicateKeyRequest.tags:type_name -> keyferry.kms.v1.Tag
+	60, // 5: keyferry.kms.v1.ReplicateKeyResponse.replica_key_metadata:type_name -> keyferry.kms.v1.KeyMetadata
+	59, // 6: keyferry.kms.v1.ReplicateKeyResponse.replica_tags:type_name -> keyferry.kms.v1.Tag
+	62, // 7: keyferry.kms.v1.SuspendReplicaRequest.approval_life:type_name -> google.protobuf.Duration
+	62, // 8: keyferry.kms.v1.EvictReplicaRequest.approval_life:type_name -> google.protobuf.Duration
+	62, // 9: keyferry.kms.v1.WriteOffKeyMaterialRequest.approval_life:type_name -> google.protobuf.Duration
+	63, // 10: keyferry.kms.v1.ListReplicasResponse.replicas:type_name -> keyferry.kms.v1.Replica
+	64, // 11: keyferry.kms.v1.ListAliasesResponse.aliases:type_name -> keyferry.kms.v1.AliasListEntry
+	58, // 12: keyferry.kms.v1.ExplainAccessRequest.encryption_context:type_name -> keyferry.kms.v1.ExplainAccessRequest.EncryptionContextEntry
+	65, // 13: keyferry.kms.v1.ExplainAccessRequest.conditions:type_name -> keyferry.kms.v1.ConditionValues
+	66, // 14: keyferry.kms.v1.ExplainAccessResponse.decisions:type_name -> keyferry.kms.v1.AccessDecision
+	67, // 15: keyferry.kms.v1.CreateGrantRequest.constraints:type_name -> keyferry.kms.v1.GrantConstraints
+	68, // 16: keyferry.kms.v1.ListGrantsResponse.grants:type_name -> keyferry.kms.v1.GrantListEntry
+	68, // 17: keyferry.kms.v1.ListRetirableGrantsResponse.grants:type_name -> keyferry.kms.v1.GrantListEntry
+	59, // 18: keyferry.kms.v1.TagResourceRequest.tags:type_name -> keyferry.kms.v1.Tag
+	59, // 19: keyferry.kms.v1.ListResourceTagsResponse.tags:type_name -> keyferry.kms.v1.Tag
+	0,  // 20: keyferry.kms.v1.KeyService.CreateKey:input_type -> keyferry.kms.v1.CreateKeyRequest
+	2,  // 21: keyferry.kms.v1.KeyService.DescribeKey:input_type -> keyferry.kms.v1.DescribeKeyRequest
+	4,  // 22: keyferry.kms.v1.KeyService.ListKeys:input_type -> keyferry.kms.v1.ListKeysRequest
+	6,  // 23: keyferry.kms.v1.KeyService.EnableKey:input_type -> keyferry.kms.v1.EnableKeyRequest
+	8,  // 24: keyferry.kms.v1.KeyService.DisableKey:input_type -> keyferry.kms.v1.DisableKeyRequest
+	69, // 25: keyferry.kms.v1.KeyService.ScheduleKeyDeletion:input_type -> keyferry.kms.v1.ScheduleKeyDeletionRequest
+	70, // 26: keyferry.kms.v1.KeyService.CancelKeyDeletion:input_type -> keyferry.kms.v1.CancelKeyDeletionRequest
+	71, // 27: keyferry.kms.v1.KeyService.GetKeyLastUsage:input_type -> keyferry.kms.v1.GetKeyLastUsageRequest
+	72, // 28: keyferry.kms.v1.KeyService.EnableKeyRotation:input_type -> keyferry.kms.v1.EnableKeyRotationRequest
+	73, // 29: keyferry.kms.v1.KeyService.DisableKeyRotation:input_type -> keyferry.kms.v1.DisableKeyRotationRequest
+	74, // 30: keyferry.kms.v1.KeyService.GetKeyRotationStatus:input_type -> keyferry.kms.v1.GetKeyRotationStatusRequest
+	75, // 31: keyferry.kms.v1.KeyService.RotateKeyOnDemand:input_type -> keyferry.kms.v1.RotateKeyOnDemandRequest
+	76, // 32: keyferry.kms.v1.KeyService.ListKeyRotations:input_type -> keyferry.kms.v1.ListKeyRotationsRequest
+	77, // 33: keyferry.kms.v1.KeyService.GetParametersForImport:input_type -> keyferry.kms.v1.GetParametersForImportRequest
+	78, // 34: keyferry.kms.v1.KeyService.ImportKeyMaterial:input_type -> keyferry.kms.v1.ImportKeyMaterialRequest
+	79, // 35: keyferry.kms.v1.KeyService.DeleteImportedKeyMaterial:input_type -> keyferry.kms.v1.DeleteImportedKeyMaterialRequest
+	10, // 36: keyferry.kms.v1.KeyService.ReplicateKey:input_type -> keyferry.kms.v1.ReplicateKeyRequest
+	12, // 37: keyferry.kms.v1.KeyService.UpdatePrimaryRegion:input_type -> keyferry.kms.v1.UpdatePrimaryRegionRequest
+	14, // 38: keyferry.kms.v1.KeyService.PromoteKey:input_type -> keyferry.kms.v1.PromoteKeyRequest
+	16, // 39: keyferry.kms.v1.KeyService.SuspendReplica:input_type -> keyferry.kms.v1.SuspendReplicaRequest
+	18, // 40: keyferry.kms.v1.KeyService.EvictReplica:input_type -> keyferry.kms.v1.EvictReplicaRequest
+	20, // 41: keyferry.kms.v1.KeyService.WriteOffKeyMaterial:input_type -> keyferry.kms.v1.WriteOffKeyMaterialRequest
+	22, // 42: keyferry.kms.v1.KeyService.ListReplicas:input_type -> keyferry.kms.v1.ListReplicasRequest
+	24, // 43: keyferry.kms.v1.KeyService.CreateAlias:input_type -> keyferry.kms.v1.CreateAliasRequest
+	26, // 44: keyferry.kms.v1.KeyService.UpdateAlias:input_type -> keyferry.kms.v1.UpdateAliasRequest
+	28, // 45: keyferry.kms.v1.KeyService.DeleteAlias:input_type -> keyferry.kms.v1.DeleteAliasRequest
+	30, // 46: keyferry.kms.v1.KeyService.ListAliases:input_type -> keyferry.kms.v1.ListAliasesRequest
+	32, // 47: keyferry.kms.v1.KeyService.GetKeyPolicy:input_type -> keyferry.kms.v1.GetKeyPolicyRequest
+	34, // 48: keyferry.kms.v1.KeyService.PutKeyPolicy:input_type -> keyferry.kms.v1.PutKeyPolicyRequest
+	36, // 49: keyferry.kms.v1.KeyService.ListKeyPolicies:input_type -> keyferry.kms.v1.ListKeyPoliciesRequest
+	38, // 50: keyferry.kms.v1.KeyService.ExplainAccess:input_type -> keyferry.kms.v1.ExplainAccessRequest
+	40, // 51: keyferry.kms.v1.KeyService.CreateGrant:input_type -> keyferry.kms.v1.CreateGrantRequest
+	42, // 52: keyferry.kms.v1.KeyService.ListGrants:input_type -> keyferry.kms.v1.ListGrantsRequest
+	44, // 53: keyferry.kms.v1.KeyService.ListRetirableGrants:input_type -> keyferry.kms.v1.ListRetirableGrantsRequest
+	46, // 54: keyferry.kms.v1.KeyService.RetireGrant:input_type -> keyferry.kms.v1.RetireGrantRequest
+	48, // 55: keyferry.kms.v1.KeyService.RevokeGrant:input_type -> keyferry.kms.v1.RevokeGrantRequest
+	50, // 56: keyferry.kms.v1.KeyService.TagResource:input_type -> keyferry.kms.v1.TagResourceRequest
+	52, // 57: keyferry.kms.v1.KeyService.UntagResource:input_type -> keyferry.kms.v1.UntagResourceRequest
+	54, // 58: keyferry.kms.v1.KeyService.ListResourceTags:input_type -> keyferry.kms.v1.ListResourceTagsRequest
+	56, // 59: keyferry.kms.v1.KeyService.UpdateKeyDescription:input_type -> keyferry.kms.v1.UpdateKeyDescriptionRequest
+	1,  // 60: keyferry.kms.v1.KeyService.CreateKey:output_type -> keyferry.kms.v1.CreateKeyResponse
+	3,  // 61: keyferry.kms.v1.KeyService.DescribeKey:output_type -> keyferry.kms.v1.DescribeKeyResponse
+	5,  // 62: keyferry.kms.v1.KeyService.ListKeys:output_type -> keyferry.kms.v1.ListKeysResponse
+	7,  // 63: keyferry.kms.v1.KeyService.EnableKey:output_type -> keyferry.kms.v1.EnableKeyResponse
+	9,  // 64: keyferry.kms.v1.KeyService.DisableKey:output_type -> keyferry.kms.v1.DisableKeyResponse
+	80, // 65: keyferry.kms.v1.KeyService.ScheduleKeyDeletion:output_type -> keyferry.kms.v1.ScheduleKeyDeletionResponse
+	81, // 66: keyferry.kms.v1.KeyService.CancelKeyDeletion:output_type -> keyferry.kms.v1.CancelKeyDeletionResponse
+	82, // 67: keyferry.kms.v1.KeyService.GetKeyLastUsage:output_type -> keyferry.kms.v1.GetKeyLastUsageResponse
+	83, // 68: keyferry.kms.v1.KeyService.EnableKeyRotation:output_type -> keyferry.kms.v1.EnableKeyRotationResponse
+	84, // 69: keyferry.kms.v1.KeyService.DisableKeyRotation:output_type -> keyferry.kms.v1.DisableKeyRotationResponse
+	85, // 70: keyferry.kms.v1.KeyService.GetKeyRotationStatus:output_type -> keyferry.kms.v1.GetKeyRotationStatusResponse
+	86, // 71: keyferry.kms.v1.KeyService.RotateKeyOnDemand:output_type -> keyferry.kms.v1.RotateKeyOnDemandResponse
+	87, // 72: keyferry.kms.v1.KeyService.ListKeyRotations:output_type -> keyferry.kms.v1.ListKeyRotationsResponse
+	88, // 73: keyferry.kms.v1.KeyService.GetParametersForImport:output_type -> keyferry.kms.v1.GetParametersForImportResponse
+	89, // 74: keyferry.kms.v1.KeyService.ImportKeyMaterial:output_type -> keyferry.kms.v1.ImportKeyMaterialResponse
+	90, // 75: keyferry.kms.v1.KeyService.DeleteImportedKeyMaterial:output_type -> keyferry.kms.v1.DeleteImportedKeyMaterialResponse
+	11, // 76: keyferry.kms.v1.KeyService.ReplicateKey:output_type -> keyferry.kms.v1.ReplicateKeyResponse
+	13, // 77: keyferry.kms.v1.KeyService.UpdatePrimaryRegion:output_type -> keyferry.kms.v1.UpdatePrimaryRegionResponse
+	15, // 78: keyferry.kms.v1.KeyService.PromoteKey:output_type -> keyferry.kms.v1.PromoteKeyResponse
+	17, // 79: keyferry.kms.v1.KeyService.SuspendReplica:output_type -> keyferry.kms.v1.SuspendReplicaResponse
+	19, // 80: keyferry.kms.v1.KeyService.EvictReplica:output_type -> keyferry.kms.v1.EvictReplicaResponse
+	21, // 81: keyferry.kms.v1.KeyService.WriteOffKeyMaterial:output_type -> keyferry.kms.v1.WriteOffKeyMaterialResponse
+	23, // 82: keyferry.kms.v1.KeyService.ListReplicas:output_type -> keyferry.kms.v1.ListReplicasResponse
+	25, // 83: keyferry.kms.v1.KeyService.CreateAlias:output_type -> keyferry.kms.v1.CreateAliasResponse
+	27, // 84: keyferry.kms.v1.KeyService.UpdateAlias:output_type -> keyferry.kms.v1.UpdateAliasResponse
+	29, // 85: keyferry.kms.v1.KeyService.DeleteAlias:output_type -> keyferry.kms.v1.DeleteAliasResponse
+	31, // 86: keyferry.kms.v1.KeyService.ListAliases:output_type -> keyferry.kms.v1.ListAliasesResponse
+	33, // 87: keyferry.kms.v1.KeyService.GetKeyPolicy:output_type -> keyferry.kms.v1.GetKeyPolicyResponse
+	35, // 88: keyferry.kms.v1.KeyService.PutKeyPolicy:output_type -> keyferry.kms.v1.PutKeyPolicyResponse
+	37, // 89: keyferry.kms.v1.KeyService.ListKeyPolicies:output_type -> keyferry.kms.v1.ListKeyPoliciesResponse
+	39, // 90: keyferry.kms.v1.KeyService.ExplainAccess:output_type -> keyferry.kms.v1.ExplainAccessResponse
+	41, // 91: keyferry.kms.v1.KeyService.CreateGrant:output_type -> keyferry.kms.v1.CreateGrantResponse
+	43, // 92: keyferry.kms.v1.KeyService.ListGrants:output_type -> keyferry.kms.v1.ListGrantsResponse
+	45, // 93: keyferry.kms.v1.KeyService.ListRetirableGrants:output_type -> keyferry.kms.v1.ListRetirableGrantsResponse
+	47, // 94: keyferry.kms.v1.KeyService.RetireGrant:output_type -> keyferry.kms.v1.RetireGrantResponse
+	49, // 95: keyferry.kms.v1.KeyService.RevokeGrant:output_type -> keyferry.kms.v1.RevokeGrantResponse
+	51, // 96: keyferry.kms.v1.KeyService.TagResource:output_type -> keyferry.kms.v1.TagResourceResponse
+	53, // 97: keyferry.kms.v1.KeyService.UntagResource:output_type -> keyferry.kms.v1.UntagResourceResponse
+	55, // 98: keyferry.kms.v1.KeyService.ListResourceTags:output_type -> keyferry.kms.v1.ListResourceTagsResponse
+	57, // 99: keyferry.kms.v1.KeyService.UpdateKeyDescription:output_type -> keyferry.kms.v1.UpdateKeyDescriptionResponse
+	60, // [60:100] is the sub-list for method output_type
+	20, // [20:60] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_keyferry_kms_v1_key_service_proto_init() }
@@ -3337,7 +3934,7 @@ func file_keyferry_kms_v1_key_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyferry_kms_v1_key_service_proto_rawDesc), len(file_keyferry_kms_v1_key_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

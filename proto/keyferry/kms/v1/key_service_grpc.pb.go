@@ -39,6 +39,10 @@ const (
 	KeyService_DeleteImportedKeyMaterial_FullMethodName = "/keyferry.kms.v1.KeyService/DeleteImportedKeyMaterial"
 	KeyService_ReplicateKey_FullMethodName              = "/keyferry.kms.v1.KeyService/ReplicateKey"
 	KeyService_UpdatePrimaryRegion_FullMethodName       = "/keyferry.kms.v1.KeyService/UpdatePrimaryRegion"
+	KeyService_PromoteKey_FullMethodName                = "/keyferry.kms.v1.KeyService/PromoteKey"
+	KeyService_SuspendReplica_FullMethodName            = "/keyferry.kms.v1.KeyService/SuspendReplica"
+	KeyService_EvictReplica_FullMethodName              = "/keyferry.kms.v1.KeyService/EvictReplica"
+	KeyService_WriteOffKeyMaterial_FullMethodName       = "/keyferry.kms.v1.KeyService/WriteOffKeyMaterial"
 	KeyService_ListReplicas_FullMethodName              = "/keyferry.kms.v1.KeyService/ListReplicas"
 	KeyService_CreateAlias_FullMethodName               = "/keyferry.kms.v1.KeyService/CreateAlias"
 	KeyService_UpdateAlias_FullMethodName               = "/keyferry.kms.v1.KeyService/UpdateAlias"
@@ -195,6 +199,40 @@ type KeyServiceClient interface {
 	// KMSInvalidStateException, UnsupportedOperationException (not a multi-Region primary key),
 	// ValidationException (unknown Region).
 	UpdatePrimaryRegion(ctx context.Context, in *UpdatePrimaryRegionRequest, opts ...grpc.CallOption) (*UpdatePrimaryRegionResponse, error)
+	// PromoteKey makes the key of the serving Region the primary key without the consent of the
+	// Region that has it, because that one is dark. It always takes the approvals of the serving
+	// Region's operators, which every other Region checks. Any member can be promoted, also the
+	// primary key itself, which ends a hand-over whose target is lost. The Region before stops
+	// acting as soon as it hears of the promotion.
+	//
+	// Errors: NotFoundException, InvalidArnException, AccessDeniedException (also for approvals
+	// that do not count; the message says why), DisabledException, KMSInvalidStateException,
+	// UnsupportedOperationException (the primary key already, or no multi-Region key),
+	// ValidationException.
+	PromoteKey(ctx context.Context, in *PromoteKeyRequest, opts ...grpc.CallOption) (*PromoteKeyResponse, error)
+	// SuspendReplica stops waiting for a Region that is dark, so that rotations go on without
+	// it. It must be called in the primary key's Region. The Region is waited for again, by
+	// itself, once it has proven that it holds what was used meanwhile.
+	//
+	// Errors: NotFoundException (no replica there), InvalidArnException, AccessDeniedException
+	// (also for approvals that do not count), KMSInvalidStateException,
+	// UnsupportedOperationException (not a multi-Region primary key), ValidationException.
+	SuspendReplica(ctx context.Context, in *SuspendReplicaRequest, opts ...grpc.CallOption) (*SuspendReplicaResponse, error)
+	// EvictReplica ends the membership of a Region, for good or until the key is replicated
+	// there again. It must be called in the primary key's Region. The replica key is Disabled
+	// once its Region hears of it.
+	//
+	// Errors: as SuspendReplica.
+	EvictReplica(ctx context.Context, in *EvictReplicaRequest, opts ...grpc.CallOption) (*EvictReplicaResponse, error)
+	// WriteOffKeyMaterial gives up a material that is in no token any more, so that Regions which
+	// once used it are counted again. What was encrypted under it is lost. It must be called in
+	// the primary key's Region, which has to have heard every other Region since its start.
+	//
+	// Errors: NotFoundException (no such material), InvalidArnException, AccessDeniedException
+	// (also for approvals that do not count), KMSInvalidStateException (the material is in use,
+	// held by a Region, or written off already), UnsupportedOperationException (not a
+	// multi-Region primary key), ValidationException.
+	WriteOffKeyMaterial(ctx context.Context, in *WriteOffKeyMaterialRequest, opts ...grpc.CallOption) (*WriteOffKeyMaterialResponse, error)
 	// ListReplicas returns, for each Region that has or is to have a multi-Region key, how far
 	// it has confirmed what the serving Region knows, and why not further. Needs kms:DescribeKey.
 	//
@@ -480,6 +518,46 @@ func (c *keyServiceClient) UpdatePrimaryRegion(ctx context.Context, in *UpdatePr
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(UpdatePrimaryRegionResponse)
 	err := c.cc.Invoke(ctx, KeyService_UpdatePrimaryRegion_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) PromoteKey(ctx context.Context, in *PromoteKeyRequest, opts ...grpc.CallOption) (*PromoteKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PromoteKeyResponse)
+	err := c.cc.Invoke(ctx, KeyService_PromoteKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) SuspendReplica(ctx context.Context, in *SuspendReplicaRequest, opts ...grpc.CallOption) (*SuspendReplicaResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SuspendReplicaResponse)
+	err := c.cc.Invoke(ctx, KeyService_SuspendReplica_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) EvictReplica(ctx context.Context, in *EvictReplicaRequest, opts ...grpc.CallOption) (*EvictReplicaResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EvictReplicaResponse)
+	err := c.cc.Invoke(ctx, KeyService_EvictReplica_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyServiceClient) WriteOffKeyMaterial(ctx context.Context, in *WriteOffKeyMaterialRequest, opts ...grpc.CallOption) (*WriteOffKeyMaterialResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteOffKeyMaterialResponse)
+	err := c.cc.Invoke(ctx, KeyService_WriteOffKeyMaterial_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -802,6 +880,40 @@ type KeyServiceServer interface {
 	// KMSInvalidStateException, UnsupportedOperationException (not a multi-Region primary key),
 	// ValidationException (unknown Region).
 	UpdatePrimaryRegion(context.Context, *UpdatePrimaryRegionRequest) (*UpdatePrimaryRegionResponse, error)
+	// PromoteKey makes the key of the serving Region the primary key without the consent of the
+	// Region that has it, because that one is dark. It always takes the approvals of the serving
+	// Region's operators, which every other Region checks. Any member can be promoted, also the
+	// primary key itself, which ends a hand-over whose target is lost. The Region before stops
+	// acting as soon as it hears of the promotion.
+	//
+	// Errors: NotFoundException, InvalidArnException, AccessDeniedException (also for approvals
+	// that do not count; the message says why), DisabledException, KMSInvalidStateException,
+	// UnsupportedOperationException (the primary key already, or no multi-Region key),
+	// ValidationException.
+	PromoteKey(context.Context, *PromoteKeyRequest) (*PromoteKeyResponse, error)
+	// SuspendReplica stops waiting for a Region that is dark, so that rotations go on without
+	// it. It must be called in the primary key's Region. The Region is waited for again, by
+	// itself, once it has proven that it holds what was used meanwhile.
+	//
+	// Errors: NotFoundException (no replica there), InvalidArnException, AccessDeniedException
+	// (also for approvals that do not count), KMSInvalidStateException,
+	// UnsupportedOperationException (not a multi-Region primary key), ValidationException.
+	SuspendReplica(context.Context, *SuspendReplicaRequest) (*SuspendReplicaResponse, error)
+	// EvictReplica ends the membership of a Region, for good or until the key is replicated
+	// there again. It must be called in the primary key's Region. The replica key is Disabled
+	// once its Region hears of it.
+	//
+	// Errors: as SuspendReplica.
+	EvictReplica(context.Context, *EvictReplicaRequest) (*EvictReplicaResponse, error)
+	// WriteOffKeyMaterial gives up a material that is in no token any more, so that Regions which
+	// once used it are counted again. What was encrypted under it is lost. It must be called in
+	// the primary key's Region, which has to have heard every other Region since its start.
+	//
+	// Errors: NotFoundException (no such material), InvalidArnException, AccessDeniedException
+	// (also for approvals that do not count), KMSInvalidStateException (the material is in use,
+	// held by a Region, or written off already), UnsupportedOperationException (not a
+	// multi-Region primary key), ValidationException.
+	WriteOffKeyMaterial(context.Context, *WriteOffKeyMaterialRequest) (*WriteOffKeyMaterialResponse, error)
 	// ListReplicas returns, for each Region that has or is to have a multi-Region key, how far
 	// it has confirmed what the serving Region knows, and why not further. Needs kms:DescribeKey.
 	//
@@ -966,6 +1078,18 @@ func (UnimplementedKeyServiceServer) ReplicateKey(context.Context, *ReplicateKey
 }
 func (UnimplementedKeyServiceServer) UpdatePrimaryRegion(context.Context, *UpdatePrimaryRegionRequest) (*UpdatePrimaryRegionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdatePrimaryRegion not implemented")
+}
+func (UnimplementedKeyServiceServer) PromoteKey(context.Context, *PromoteKeyRequest) (*PromoteKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PromoteKey not implemented")
+}
+func (UnimplementedKeyServiceServer) SuspendReplica(context.Context, *SuspendReplicaRequest) (*SuspendReplicaResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SuspendReplica not implemented")
+}
+func (UnimplementedKeyServiceServer) EvictReplica(context.Context, *EvictReplicaRequest) (*EvictReplicaResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EvictReplica not implemented")
+}
+func (UnimplementedKeyServiceServer) WriteOffKeyMaterial(context.Context, *WriteOffKeyMaterialRequest) (*WriteOffKeyMaterialResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WriteOffKeyMaterial not implemented")
 }
 func (UnimplementedKeyServiceServer) ListReplicas(context.Context, *ListReplicasRequest) (*ListReplicasResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListReplicas not implemented")
@@ -1362,6 +1486,78 @@ func _KeyService_UpdatePrimaryRegion_Handler(srv interface{}, ctx context.Contex
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(KeyServiceServer).UpdatePrimaryRegion(ctx, req.(*UpdatePrimaryRegionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_PromoteKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PromoteKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).PromoteKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_PromoteKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).PromoteKey(ctx, req.(*PromoteKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_SuspendReplica_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SuspendReplicaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).SuspendReplica(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_SuspendReplica_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).SuspendReplica(ctx, req.(*SuspendReplicaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_EvictReplica_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EvictReplicaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).EvictReplica(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_EvictReplica_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).EvictReplica(ctx, req.(*EvictReplicaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _KeyService_WriteOffKeyMaterial_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WriteOffKeyMaterialRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyServiceServer).WriteOffKeyMaterial(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeyService_WriteOffKeyMaterial_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyServiceServer).WriteOffKeyMaterial(ctx, req.(*WriteOffKeyMaterialRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1768,6 +1964,22 @@ var KeyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdatePrimaryRegion",
 			Handler:    _KeyService_UpdatePrimaryRegion_Handler,
+		},
+		{
+			MethodName: "PromoteKey",
+			Handler:    _KeyService_PromoteKey_Handler,
+		},
+		{
+			MethodName: "SuspendReplica",
+			Handler:    _KeyService_SuspendReplica_Handler,
+		},
+		{
+			MethodName: "EvictReplica",
+			Handler:    _KeyService_EvictReplica_Handler,
+		},
+		{
+			MethodName: "WriteOffKeyMaterial",
+			Handler:    _KeyService_WriteOffKeyMaterial_Handler,
 		},
 		{
 			MethodName: "ListReplicas",

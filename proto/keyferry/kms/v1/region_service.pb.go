@@ -147,8 +147,16 @@ type DescribeRegionResponse struct {
 	WrappingAlgorithms []string `protobuf:"bytes,11,rep,name=wrapping_algorithms,json=wrappingAlgorithms,proto3" json:"wrapping_algorithms,omitempty"`
 	// Wrapping keys that the token can make for imports, such as RSA_4096.
 	WrappingKeySpecs []string `protobuf:"bytes,12,rep,name=wrapping_key_specs,json=wrappingKeySpecs,proto3" json:"wrapping_key_specs,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Version of the roster of the Region's operators; 0 until it was changed.
+	RosterVersion uint64 `protobuf:"varint,13,opt,name=roster_version,json=rosterVersion,proto3" json:"roster_version,omitempty"`
+	// Number of operators on the roster.
+	Operators uint32 `protobuf:"varint,14,opt,name=operators,proto3" json:"operators,omitempty"`
+	// How many of them have to approve an operation that takes approvals.
+	ApprovalsNeeded uint32 `protobuf:"varint,15,opt,name=approvals_needed,json=approvalsNeeded,proto3" json:"approvals_needed,omitempty"`
+	// Operations of this Region that take approvals, such as force-promotion.
+	ApprovedOperations []string `protobuf:"bytes,16,rep,name=approved_operations,json=approvedOperations,proto3" json:"approved_operations,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *DescribeRegionResponse) Reset() {
@@ -261,6 +269,34 @@ func (x *DescribeRegionResponse) GetWrappingAlgorithms() []string {
 func (x *DescribeRegionResponse) GetWrappingKeySpecs() []string {
 	if x != nil {
 		return x.WrappingKeySpecs
+	}
+	return nil
+}
+
+func (x *DescribeRegionResponse) GetRosterVersion() uint64 {
+	if x != nil {
+		return x.RosterVersion
+	}
+	return 0
+}
+
+func (x *DescribeRegionResponse) GetOperators() uint32 {
+	if x != nil {
+		return x.Operators
+	}
+	return 0
+}
+
+func (x *DescribeRegionResponse) GetApprovalsNeeded() uint32 {
+	if x != nil {
+		return x.ApprovalsNeeded
+	}
+	return 0
+}
+
+func (x *DescribeRegionResponse) GetApprovedOperations() []string {
+	if x != nil {
+		return x.ApprovedOperations
 	}
 	return nil
 }
@@ -685,7 +721,7 @@ var File_keyferry_kms_v1_region_service_proto protoreflect.FileDescriptor
 const file_keyferry_kms_v1_region_service_proto_rawDesc = "" +
 	"\n" +
 	"$keyferry/kms/v1/region_service.proto\x12\x0fkeyferry.kms.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkeyferry/kms/v1/resources.proto\"\x17\n" +
-	"\x15DescribeRegionRequest\"\xfc\x03\n" +
+	"\x15DescribeRegionRequest\"\x9d\x05\n" +
 	"\x16DescribeRegionResponse\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -700,7 +736,11 @@ const file_keyferry_kms_v1_region_service_proto_rawDesc = "" +
 	"\tkey_count\x18\n" +
 	" \x01(\rR\bkeyCount\x12/\n" +
 	"\x13wrapping_algorithms\x18\v \x03(\tR\x12wrappingAlgorithms\x12,\n" +
-	"\x12wrapping_key_specs\x18\f \x03(\tR\x10wrappingKeySpecs\"\x12\n" +
+	"\x12wrapping_key_specs\x18\f \x03(\tR\x10wrappingKeySpecs\x12%\n" +
+	"\x0eroster_version\x18\r \x01(\x04R\rrosterVersion\x12\x1c\n" +
+	"\toperators\x18\x0e \x01(\rR\toperators\x12)\n" +
+	"\x10approvals_needed\x18\x0f \x01(\rR\x0fapprovalsNeeded\x12/\n" +
+	"\x13approved_operations\x18\x10 \x03(\tR\x12approvedOperations\"\x12\n" +
 	"\x10ListPeersRequest\"@\n" +
 	"\x11ListPeersResponse\x12+\n" +
 	"\x05peers\x18\x01 \x03(\v2\x15.keyferry.kms.v1.PeerR\x05peers\"\x18\n" +

@@ -650,7 +650,16 @@ type MultiRegionConfiguration struct {
 	PrimaryKey *MultiRegionKey `protobuf:"bytes,2,opt,name=primary_key,json=primaryKey,proto3" json:"primary_key,omitempty"`
 	// The replica keys, ordered by Region; empty for a primary key without replicas. A replica
 	// stays listed until it has really been deleted.
-	ReplicaKeys   []*MultiRegionKey `protobuf:"bytes,3,rep,name=replica_keys,json=replicaKeys,proto3" json:"replica_keys,omitempty"`
+	ReplicaKeys []*MultiRegionKey `protobuf:"bytes,3,rep,name=replica_keys,json=replicaKeys,proto3" json:"replica_keys,omitempty"`
+	// Number of forced promotions that the key has had. Each begins a new line of epochs, which
+	// outranks all before.
+	Generation uint64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Number of the epoch in its line: it grows with each hand-over of the primary key, and when a
+	// primary Region takes the key up again after a restore.
+	EpochNumber uint64 `protobuf:"varint,5,opt,name=epoch_number,json=epochNumber,proto3" json:"epoch_number,omitempty"`
+	// Hash of the newest certificate that the serving Region knows, which says who has the
+	// primary key: 64 hexadecimal digits. Forced promotions name it.
+	Certificate   string `protobuf:"bytes,6,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -706,15 +715,49 @@ func (x *MultiRegionConfiguration) GetReplicaKeys() []*MultiRegionKey {
 	return nil
 }
 
+func (x *MultiRegionConfiguration) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *MultiRegionConfiguration) GetEpochNumber() uint64 {
+	if x != nil {
+		return x.EpochNumber
+	}
+	return 0
+}
+
+func (x *MultiRegionConfiguration) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
 // MultiRegionKey names one of several related multi-Region keys.
 type MultiRegionKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// ARN of the key in its own Region.
 	Arn string `protobuf:"bytes,1,opt,name=arn,proto3" json:"arn,omitempty"`
 	// Region of the key, such as eu-paris-1.
-	Region        string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// What the primary Region says of this one: JOINING, ACTIVE, REJOINING (waited for, and not
+	// yet proven in this epoch) or SUSPENDED.
+	MemberStatus string `protobuf:"bytes,3,opt,name=member_status,json=memberStatus,proto3" json:"member_status,omitempty"`
+	// How far the key's Region has confirmed what the serving Region knows; ListReplicas has more.
+	// In DescribeKey only, as all that follows.
+	ReplicationStatus ReplicationStatus `protobuf:"varint,4,opt,name=replication_status,json=replicationStatus,proto3,enum=keyferry.kms.v1.ReplicationStatus" json:"replication_status,omitempty"`
+	// Why the last attempt failed, if replication_status is FAILED.
+	FailureCause FailureCause `protobuf:"varint,5,opt,name=failure_cause,json=failureCause,proto3,enum=keyferry.kms.v1.FailureCause" json:"failure_cause,omitempty"`
+	// For how long something has not been confirmed; absent if nothing waits.
+	Lag *durationpb.Duration `protobuf:"bytes,6,opt,name=lag,proto3" json:"lag,omitempty"`
+	// When the key's Region last confirmed everything; absent if it never did, or is the serving
+	// Region itself.
+	LastSynchronizedTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_synchronized_time,json=lastSynchronizedTime,proto3" json:"last_synchronized_time,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *MultiRegionKey) Reset() {
@@ -759,6 +802,41 @@ func (x *MultiRegionKey) GetRegion() string {
 		return x.Region
 	}
 	return ""
+}
+
+func (x *MultiRegionKey) GetMemberStatus() string {
+	if x != nil {
+		return x.MemberStatus
+	}
+	return ""
+}
+
+func (x *MultiRegionKey) GetReplicationStatus() ReplicationStatus {
+	if x != nil {
+		return x.ReplicationStatus
+	}
+	return ReplicationStatus_REPLICATION_STATUS_UNSPECIFIED
+}
+
+func (x *MultiRegionKey) GetFailureCause() FailureCause {
+	if x != nil {
+		return x.FailureCause
+	}
+	return FailureCause_FAILURE_CAUSE_UNSPECIFIED
+}
+
+func (x *MultiRegionKey) GetLag() *durationpb.Duration {
+	if x != nil {
+		return x.Lag
+	}
+	return nil
+}
+
+func (x *MultiRegionKey) GetLastSynchronizedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSynchronizedTime
+	}
+	return nil
 }
 
 // KeyListEntry names one key of a listing.
@@ -1937,15 +2015,25 @@ const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
 	"\x1fpending_deletion_window_in_days\x18\x15 \x01(\rR\x1bpendingDeletionWindowInDays\x125\n" +
 	"\bvalid_to\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\avalidTo\x12)\n" +
 	"\x10expiration_model\x18\x17 \x01(\tR\x0fexpirationModel\x12!\n" +
-	"\frotation_due\x18\x18 \x01(\bR\vrotationDue\"\xd3\x01\n" +
+	"\frotation_due\x18\x18 \x01(\bR\vrotationDue\"\xb8\x02\n" +
 	"\x18MultiRegionConfiguration\x121\n" +
 	"\x15multi_region_key_type\x18\x01 \x01(\tR\x12multiRegionKeyType\x12@\n" +
 	"\vprimary_key\x18\x02 \x01(\v2\x1f.keyferry.kms.v1.MultiRegionKeyR\n" +
 	"primaryKey\x12B\n" +
-	"\freplica_keys\x18\x03 \x03(\v2\x1f.keyferry.kms.v1.MultiRegionKeyR\vreplicaKeys\":\n" +
+	"\freplica_keys\x18\x03 \x03(\v2\x1f.keyferry.kms.v1.MultiRegionKeyR\vreplicaKeys\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x04R\n" +
+	"generation\x12!\n" +
+	"\fepoch_number\x18\x05 \x01(\x04R\vepochNumber\x12 \n" +
+	"\vcertificate\x18\x06 \x01(\tR\vcertificate\"\xf5\x02\n" +
 	"\x0eMultiRegionKey\x12\x10\n" +
 	"\x03arn\x18\x01 \x01(\tR\x03arn\x12\x16\n" +
-	"\x06region\x18\x02 \x01(\tR\x06region\">\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12#\n" +
+	"\rmember_status\x18\x03 \x01(\tR\fmemberStatus\x12Q\n" +
+	"\x12replication_status\x18\x04 \x01(\x0e2\".keyferry.kms.v1.ReplicationStatusR\x11replicationStatus\x12B\n" +
+	"\rfailure_cause\x18\x05 \x01(\x0e2\x1d.keyferry.kms.v1.FailureCauseR\ffailureCause\x12+\n" +
+	"\x03lag\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12P\n" +
+	"\x16last_synchronized_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x14lastSynchronizedTime\">\n" +
 	"\fKeyListEntry\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x17\n" +
 	"\akey_arn\x18\x02 \x01(\tR\x06keyArn\"\xf9\x01\n" +
@@ -2141,26 +2229,30 @@ var file_keyferry_kms_v1_resources_proto_depIdxs = []int32{
 	23, // 4: keyferry.kms.v1.KeyMetadata.valid_to:type_name -> google.protobuf.Timestamp
 	7,  // 5: keyferry.kms.v1.MultiRegionConfiguration.primary_key:type_name -> keyferry.kms.v1.MultiRegionKey
 	7,  // 6: keyferry.kms.v1.MultiRegionConfiguration.replica_keys:type_name -> keyferry.kms.v1.MultiRegionKey
-	23, // 7: keyferry.kms.v1.AliasListEntry.creation_date:type_name -> google.protobuf.Timestamp
-	23, // 8: keyferry.kms.v1.AliasListEntry.last_updated_date:type_name -> google.protobuf.Timestamp
-	1,  // 9: keyferry.kms.v1.Replica.status:type_name -> keyferry.kms.v1.ReplicationStatus
-	2,  // 10: keyferry.kms.v1.Replica.failure_cause:type_name -> keyferry.kms.v1.FailureCause
-	23, // 11: keyferry.kms.v1.Replica.next_attempt_time:type_name -> google.protobuf.Timestamp
-	24, // 12: keyferry.kms.v1.Replica.lag:type_name -> google.protobuf.Duration
-	23, // 13: keyferry.kms.v1.Replica.last_synchronized_time:type_name -> google.protobuf.Timestamp
-	23, // 14: keyferry.kms.v1.Peer.connected_time:type_name -> google.protobuf.Timestamp
-	23, // 15: keyferry.kms.v1.Peer.last_exchange_time:type_name -> google.protobuf.Timestamp
-	21, // 16: keyferry.kms.v1.GrantConstraints.encryption_context_subset:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextSubsetEntry
-	22, // 17: keyferry.kms.v1.GrantConstraints.encryption_context_equals:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextEqualsEntry
-	23, // 18: keyferry.kms.v1.GrantListEntry.creation_date:type_name -> google.protobuf.Timestamp
-	15, // 19: keyferry.kms.v1.GrantListEntry.constraints:type_name -> keyferry.kms.v1.GrantConstraints
-	19, // 20: keyferry.kms.v1.AccessDecision.considered:type_name -> keyferry.kms.v1.ConsideredStatement
-	20, // 21: keyferry.kms.v1.ConsideredStatement.elements:type_name -> keyferry.kms.v1.StatementElement
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	1,  // 7: keyferry.kms.v1.MultiRegionKey.replication_status:type_name -> keyferry.kms.v1.ReplicationStatus
+	2,  // 8: keyferry.kms.v1.MultiRegionKey.failure_cause:type_name -> keyferry.kms.v1.FailureCause
+	24, // 9: keyferry.kms.v1.MultiRegionKey.lag:type_name -> google.protobuf.Duration
+	23, // 10: keyferry.kms.v1.MultiRegionKey.last_synchronized_time:type_name -> google.protobuf.Timestamp
+	23, // 11: keyferry.kms.v1.AliasListEntry.creation_date:type_name -> google.protobuf.Timestamp
+	23, // 12: keyferry.kms.v1.AliasListEntry.last_updated_date:type_name -> google.protobuf.Timestamp
+	1,  // 13: keyferry.kms.v1.Replica.status:type_name -> keyferry.kms.v1.ReplicationStatus
+	2,  // 14: keyferry.kms.v1.Replica.failure_cause:type_name -> keyferry.kms.v1.FailureCause
+	23, // 15: keyferry.kms.v1.Replica.next_attempt_time:type_name -> google.protobuf.Timestamp
+	24, // 16: keyferry.kms.v1.Replica.lag:type_name -> google.protobuf.Duration
+	23, // 17: keyferry.kms.v1.Replica.last_synchronized_time:type_name -> google.protobuf.Timestamp
+	23, // 18: keyferry.kms.v1.Peer.connected_time:type_name -> google.protobuf.Timestamp
+	23, // 19: keyferry.kms.v1.Peer.last_exchange_time:type_name -> google.protobuf.Timestamp
+	21, // 20: keyferry.kms.v1.GrantConstraints.encryption_context_subset:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextSubsetEntry
+	22, // 21: keyferry.kms.v1.GrantConstraints.encryption_context_equals:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextEqualsEntry
+	23, // 22: keyferry.kms.v1.GrantListEntry.creation_date:type_name -> google.protobuf.Timestamp
+	15, // 23: keyferry.kms.v1.GrantListEntry.constraints:type_name -> keyferry.kms.v1.GrantConstraints
+	19, // 24: keyferry.kms.v1.AccessDecision.considered:type_name -> keyferry.kms.v1.ConsideredStatement
+	20, // 25: keyferry.kms.v1.ConsideredStatement.elements:type_name -> keyferry.kms.v1.StatementElement
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_keyferry_kms_v1_resources_proto_init() }

@@ -452,7 +452,11 @@ func (x *RotationProgress) GetAlone() bool {
 type RotateKeyOnDemandRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Key ID or key ARN of a symmetric encryption key. Required.
-	KeyId         string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Accept that the new material of a multi-Region key becomes current while one token alone
+	// holds it, because no other Region is waited for. Given while a rotation is under way that
+	// waits for this acceptance, it begins no other.
+	AcceptAlone   bool `protobuf:"varint,2,opt,name=accept_alone,json=acceptAlone,proto3" json:"accept_alone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -492,6 +496,13 @@ func (x *RotateKeyOnDemandRequest) GetKeyId() string {
 		return x.KeyId
 	}
 	return ""
+}
+
+func (x *RotateKeyOnDemandRequest) GetAcceptAlone() bool {
+	if x != nil {
+		return x.AcceptAlone
+	}
+	return false
 }
 
 // RotateKeyOnDemandResponse names the key that is rotated.
@@ -699,7 +710,12 @@ type RotationsListEntry struct {
 	// When the material became current; absent for the first material and a pending one.
 	RotationDate *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=rotation_date,json=rotationDate,proto3" json:"rotation_date,omitempty"`
 	// AUTOMATIC or ON_DEMAND; empty for the first material.
-	RotationType  string `protobuf:"bytes,9,opt,name=rotation_type,json=rotationType,proto3" json:"rotation_type,omitempty"`
+	RotationType string `protobuf:"bytes,9,opt,name=rotation_type,json=rotationType,proto3" json:"rotation_type,omitempty"`
+	// Number of Regions that were known to hold a multi-Region key's material when it became
+	// current: what was encrypted at once was as durable as that. 0 for single-Region keys.
+	Holders uint32 `protobuf:"varint,10,opt,name=holders,proto3" json:"holders,omitempty"`
+	// Whether operators have given the material up, because no token holds it any more.
+	WrittenOff    bool `protobuf:"varint,11,opt,name=written_off,json=writtenOff,proto3" json:"written_off,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -797,6 +813,20 @@ func (x *RotationsListEntry) GetRotationType() string {
 	return ""
 }
 
+func (x *RotationsListEntry) GetHolders() uint32 {
+	if x != nil {
+		return x.Holders
+	}
+	return 0
+}
+
+func (x *RotationsListEntry) GetWrittenOff() bool {
+	if x != nil {
+		return x.WrittenOff
+	}
+	return false
+}
+
 var File_keyferry_kms_v1_rotation_proto protoreflect.FileDescriptor
 
 const file_keyferry_kms_v1_rotation_proto_rawDesc = "" +
@@ -827,9 +857,10 @@ const file_keyferry_kms_v1_rotation_proto_rawDesc = "" +
 	"\x0fawaited_regions\x18\x05 \x03(\tR\x0eawaitedRegions\x12\x1f\n" +
 	"\vout_regions\x18\x06 \x03(\tR\n" +
 	"outRegions\x12\x14\n" +
-	"\x05alone\x18\a \x01(\bR\x05alone\"1\n" +
+	"\x05alone\x18\a \x01(\bR\x05alone\"T\n" +
 	"\x18RotateKeyOnDemandRequest\x12\x15\n" +
-	"\x06key_id\x18\x01 \x01(\tR\x05keyId\"2\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12!\n" +
+	"\faccept_alone\x18\x02 \x01(\bR\vacceptAlone\"2\n" +
 	"\x19RotateKeyOnDemandResponse\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\"\x90\x01\n" +
 	"\x17ListKeyRotationsRequest\x12\x15\n" +
@@ -841,7 +872,7 @@ const file_keyferry_kms_v1_rotation_proto_rawDesc = "" +
 	"\trotations\x18\x01 \x03(\v2#.keyferry.kms.v1.RotationsListEntryR\trotations\x12\x1f\n" +
 	"\vnext_marker\x18\x02 \x01(\tR\n" +
 	"nextMarker\x12\x1c\n" +
-	"\ttruncated\x18\x03 \x01(\bR\ttruncated\"\xa6\x03\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\"\xe1\x03\n" +
 	"\x12RotationsListEntry\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12&\n" +
 	"\x0fkey_material_id\x18\x02 \x01(\tR\rkeyMaterialId\x128\n" +
@@ -851,7 +882,11 @@ const file_keyferry_kms_v1_rotation_proto_rawDesc = "" +
 	"\x10expiration_model\x18\x06 \x01(\tR\x0fexpirationModel\x125\n" +
 	"\bvalid_to\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\avalidTo\x12?\n" +
 	"\rrotation_date\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\frotationDate\x12#\n" +
-	"\rrotation_type\x18\t \x01(\tR\frotationTypeB:Z8github.com/keyferry/keyferry/proto/keyferry/kms/v1;kmsv1b\x06proto3"
+	"\rrotation_type\x18\t \x01(\tR\frotationType\x12\x18\n" +
+	"\aholders\x18\n" +
+	" \x01(\rR\aholders\x12\x1f\n" +
+	"\vwritten_off\x18\v \x01(\bR\n" +
+	"writtenOffB:Z8github.com/keyferry/keyferry/proto/keyferry/kms/v1;kmsv1b\x06proto3"
 
 var (
 	file_keyferry_kms_v1_rotation_proto_rawDescOnce sync.Once

@@ -1,0 +1,144 @@
+package keyops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/policy"
+	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
+)
+
+// PromoteKey makes the key of this Region the primary key without the consent of the Region
+// that has it (rule 17), because that one is dark. It always takes the approvals of this
+// Region's operators: all other Regions check them. Any member can be promoted, the old
+// primary key included, which ends a hand-over whose target is lost.
+func (s *Service) PromoteKey(ctx context.Context, caller Caller, in PromoteKeyInput) (PromoteKeyOutput, error) {
+	t := target{ref: in.KeyID, says: []say{{policy.PrimaryRegion, string(s.self.Region)}}, details: map[string]string{
+		"primaryRegion": string(s.self.Region), "suspendRegions": clip(strings.Join(in.SuspendRegions, ", ")),
+	}}
+	p := newConsent(approval.ForcePromotion, Approvals{Files: in.Approvals}, &t)
+	claim, err := s.promotion(in, p)
+	if t.invalid == nil {
+		t.invalid = err
+	}
+	return do(ctx, s, caller, "PromoteKey", t, func(ctx context.Context, c *call) (PromoteKeyOutput, error) {
+		if c.key.Set == nil {
+			return PromoteKeyOutput{}, refuse(ErrUnsupportedOperation, "%s is not a multi-region key.", c.key.arn)
+		}
+		if len(p.files) == 0 {
+			return PromoteKeyOutput{}, p.check(s, c, approval.Request{Operation: p.what})
+		}
+		var asked approval.Request
+		k, err := s.change(ctx, c.key.ID, func(k *Key) error {
+			if err := s.still(c, k); err != nil {
+				return err
+			}
+			a := claim
+			// The root that operators must have signed follows from the key as it is here.
+			root, ok := a.Proof.Root(mrk.ListedKey{Key: k.ID, Head: k.Set.Head()})
+			if !ok {
+				return invalid("path", "have as many hashes as the place of the key on a list of that length has")
+			}
+			a.Promotion.Root, a.Now = root, s.now()
+			if err := s.promotable(k, a.Promotion); err != nil {
+				return err
+			}
+			if _, err := k.Set.Promote(ctx, s.Signer(), a, s.contact(k)); err != nil {
+				return notPromoted(k, err)
+			}
+			asked = a.Promotion.Request()
+			return nil
+		}, func(tx *seal.Tx) error { return s.use(tx, c, asked) })
+		if err != nil {
+			return PromoteKeyOutput{}, s.unmanaged(c.key, err)
+		}
+		s.approvedBy(c, asked, p.files)
+		c.record.detail("generation", strconv.FormatUint(claim.Promotion.Generation, 10))
+		s.marks.wake()
+		return PromoteKeyOutput{KeyID: k.arn, Generation: claim.Promotion.Generation}, nil
+	})
+}
+
+// promotion is what the caller says that operators have approved. Serial, expiry and
+// generation are read from the first approval; that they were approved with all the rest is
+// checked later.
+func (s *Service) promotion(in PromoteKeyInput, p *consent) (mrk.Approved, error) {
+	a := mrk.Approved{
+		Proof: mrk.ListProof{Count: max(in.KeyCount, 1), Index: in.KeyIndex}, Approvals: p.files, Roster: s.roster,
+		Promotion: mrk.Promotion{
+			Target: s.self.Region, Instance: s.self.Instance, Generation: p.asked.Epoch,
+			Roster: s.roster.Version, Serial: p.asked.Serial, Expires: p.asked.Expires,
+		},
+	}
+	a.Promotion.Keys = a.Proof.Count
+	if len(in.SuspendRegions) > mrk.MaxMembers {
+		return a, invalid("suspendRegions", "have at most %d members", mrk.MaxMembers)
+	}
+	for _, name := range in.SuspendRegions {
+		r, err := memberNamed(name, "suspendRegions")
+		if err != nil {
+			return a, err
+		}
+		if r == s.self.Region {
+			return a, refuse(ErrValidation, "Region %s is the one that is promoted, and cannot be suspended by that.", r)
+		}
+		a.Promotion.Suspend = append(a.Promotion.Suspend, r)
+	}
+	if a.Proof.Count > mrk.MaxListed || a.Proof.Index >= a.Proof.Count {
+		return a, invalid("keyIndex", "be less than keyCount, which is at most %d", mrk.MaxListed)
+	}
+	if len(in.Path) > mrk.MaxPath {
+		return a, invalid("path", "have at most %d members", mrk.MaxPath)
+	}
+	for _, b := range in.Path {
+		var h mrk.Hash
+		if len(b) != len(h) {
+			return a, invalid("path", "have members of %d bytes", len(h))
+		}
+		copy(h[:], b)
+		a.Proof.Path = append(a.Proof.Path, h)
+	}
+	return a, nil
+}
+
+// promotable refuses what no approval makes possible, in words.
+func (s *Service) promotable(k *Key, p mrk.Promotion) error {
+	switch {
+	case s.peers == nil:
+		return refuse(ErrUnsupportedOperation, "Region %s is configured without peers.", s.self.Region)
+	case k.Set.Acting() && k.Set.Frozen() == nil:
+		return refuse(ErrUnsupportedOperation, "%s is the multi-Region primary key already.", k.arn)
+	case p.Generation < k.Set.NextGeneration():
+		return disapproved(fmt.Errorf("%w: the request is number %d of promotions, and %s needs %d or more", mrk.ErrStale, p.Generation, k.arn, k.Set.NextGeneration()))
+	}
+	return nil
+}
+
+// notPromoted says why operators' approvals make no primary key.
+func notPromoted(k *Key, err error) error {
+	switch {
+	case errors.Is(err, approval.ErrNotEnough), errors.Is(err, approval.ErrExpired), errors.Is(err, mrk.ErrStale):
+		return disapproved(err)
+	case errors.Is(err, mrk.ErrUnusable):
+		return &Error{Reason: ErrInvalidState, cause: err, Message: fmt.Sprintf(
+			"%s does not hold the key material that it encrypts with, and cannot be promoted. Promote the key of another Region.", k.arn)}
+	case errors.Is(err, mrk.ErrGap):
+		return &Error{Reason: ErrInvalidState, cause: err, Message: fmt.Sprintf("%s has heard nothing of its primary key yet, and cannot be promoted.", k.arn)}
+	}
+	return err
+}
+
+// unsigned tries what would be signed: it goes nowhere.
+type unsigned struct{}
+
+// Sign signs nothing.
+func (unsigned) Sign(_ context.Context, p statement.Purpose, payload []byte) (statement.Signed, error) {
+	return statement.Signed{Purpose: p, Payload: payload}, nil
+}
+
