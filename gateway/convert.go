@@ -52,6 +52,9 @@ func toMetadata(k keyops.KeyMetadata) *kmsv1.KeyMetadata {
 		m.MultiRegionConfiguration = &kmsv1.MultiRegionConfiguration{
 			MultiRegionKeyType: string(c.MultiRegionKeyType),
 			PrimaryKey:         toMultiRegionKey(c.PrimaryKey),
+			Generation:         c.Epoch.Generation,
+			EpochNumber:        c.Epoch.Number,
+			Certificate:        c.Certificate,
 		}
 		for _, r := range c.ReplicaKeys {
 			m.MultiRegionConfiguration.ReplicaKeys = append(m.MultiRegionConfiguration.ReplicaKeys, toMultiRegionKey(r))
@@ -61,7 +64,7 @@ func toMetadata(k keyops.KeyMetadata) *kmsv1.KeyMetadata {
 }
 
 func toMultiRegionKey(k keyops.MultiRegionKey) *kmsv1.MultiRegionKey {
-	return &kmsv1.MultiRegionKey{Arn: k.ARN, Region: string(k.Region)}
+	return &kmsv1.MultiRegionKey{Arn: k.ARN, Region: string(k.Region), MemberStatus: k.Member}
 }
 
 func fromTags(tags []*kmsv1.Tag) []keyops.Tag {

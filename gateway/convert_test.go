@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/keyferry/keyferry/gateway"
@@ -67,6 +68,8 @@ func (c *counter) fill(m protoreflect.Message) {
 			m.Mutable(f).List().Append(c.value(f))
 		case f.Message() != nil && f.Message().FullName() == "google.protobuf.Timestamp":
 			m.Set(f, protoreflect.ValueOfMessage(timestamppb.New(time.Unix(int64(c.next()), 0)).ProtoReflect()))
+		case f.Message() != nil && f.Message().FullName() == "google.protobuf.Duration":
+			m.Set(f, protoreflect.ValueOfMessage(durationpb.New(time.Duration(c.next())*time.Second).ProtoReflect()))
 		case f.Message() != nil:
 			c.fill(m.Mutable(f).Message())
 		default:
@@ -85,6 +88,8 @@ func (c *counter) value(f protoreflect.FieldDescriptor) protoreflect.Value {
 		return protoreflect.ValueOfBytes([]byte(c.text()))
 	case protoreflect.BoolKind:
 		return protoreflect.ValueOfBool(true)
+	case protoreflect.Uint64Kind:
+		return protoreflect.ValueOfUint64(uint64(c.next()))
 	case protoreflect.Uint32Kind:
 		return protoreflect.ValueOfUint32(uint32(c.next()))
 	}
@@ -106,6 +111,10 @@ func sayings(m protoreflect.Message, path ...string) (out []said) {
 			}
 			if stamp, ok := v.Message().Interface().(*timestamppb.Timestamp); ok {
 				out = append(out, said{at, fmt.Sprint(stamp.GetSeconds())})
+				return
+			}
+			if d, ok := v.Message().Interface().(*durationpb.Duration); ok {
+				out = append(out, said{at, d.AsDuration().String()})
 				return
 			}
 			out = append(out, sayings(v.Message(), at...)...)
@@ -158,6 +167,8 @@ func (c *counter) fillStruct(v reflect.Value) {
 		v.SetString(c.text())
 	case reflect.Bool:
 		v.SetBool(true)
+	case reflect.Uint64:
+		v.SetUint(uint64(c.next()))
 	case reflect.Int:
 		v.SetInt(int64(c.next()))
 	default:

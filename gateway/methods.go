@@ -52,7 +52,8 @@ const (
 )
 
 const (
-	smallRequest = 64 << 10
+	smallRequest    = 64 << 10
+	approvedRequest = 256 << 10 // room for the approvals of 32 operators
 
 	quick = 10 * time.Second // reads and cryptography
 	slow  = 60 * time.Second // what writes to the token or asks another Region
@@ -65,7 +66,7 @@ var methods = map[string]method{
 	kmsv1.KeyService_ListKeys_FullMethodName:                  {"kms:ListKeys", onAccount, auditManagement, classRead, smallRequest, quick, false},
 	kmsv1.KeyService_EnableKey_FullMethodName:                 {"kms:EnableKey", onKey, auditManagement, classManage, smallRequest, quick, false},
 	kmsv1.KeyService_DisableKey_FullMethodName:                {"kms:DisableKey", onKey, auditManagement, classManage, smallRequest, quick, false},
-	kmsv1.KeyService_ScheduleKeyDeletion_FullMethodName:       {"kms:ScheduleKeyDeletion", onKey, auditManagement, classManage, smallRequest, quick, false},
+	kmsv1.KeyService_ScheduleKeyDeletion_FullMethodName:       {"kms:ScheduleKeyDeletion", onKey, auditManagement, classManage, approvedRequest, quick, false},
 	kmsv1.KeyService_CancelKeyDeletion_FullMethodName:         {"kms:CancelKeyDeletion", onKey, auditManagement, classManage, smallRequest, quick, false},
 	kmsv1.KeyService_GetKeyLastUsage_FullMethodName:           {"kms:GetKeyLastUsage", onKey, auditManagement, classRead, smallRequest, quick, false},
 	kmsv1.KeyService_EnableKeyRotation_FullMethodName:         {"kms:EnableKeyRotation", onKey, auditManagement, classManage, smallRequest, quick, false},
@@ -78,6 +79,10 @@ var methods = map[string]method{
 	kmsv1.KeyService_DeleteImportedKeyMaterial_FullMethodName: {"kms:DeleteImportedKeyMaterial", onKey, auditManagement, classManage, smallRequest, quick, false},
 	kmsv1.KeyService_ReplicateKey_FullMethodName:              {"kms:ReplicateKey", onKey, auditManagement, classManage, smallRequest, slow, false},
 	kmsv1.KeyService_UpdatePrimaryRegion_FullMethodName:       {"kms:UpdatePrimaryRegion", onKey, auditManagement, classManage, smallRequest, slow, false},
+	kmsv1.KeyService_WriteOffKeyMaterial_FullMethodName:       {"kms:WriteOffKeyMaterial", onKey, auditManagement, classManage, approvedRequest, quick, false},
+	kmsv1.KeyService_EvictReplica_FullMethodName:              {"kms:EvictReplica", onKey, auditManagement, classManage, approvedRequest, quick, false},
+	kmsv1.KeyService_SuspendReplica_FullMethodName:            {"kms:SuspendReplica", onKey, auditManagement, classManage, approvedRequest, quick, false},
+	kmsv1.KeyService_PromoteKey_FullMethodName:                {"kms:PromoteKey", onKey, auditManagement, classManage, approvedRequest, quick, false},
 	kmsv1.KeyService_ListReplicas_FullMethodName:              {"kms:DescribeKey", onKey, auditManagement, classRead, smallRequest, quick, false},
 	kmsv1.KeyService_CreateAlias_FullMethodName:               {"kms:CreateAlias", onAlias, auditManagement, classManage, smallRequest, quick, false},
 	kmsv1.KeyService_UpdateAlias_FullMethodName:               {"kms:UpdateAlias", onAlias, auditManagement, classManage, smallRequest, quick, false},

@@ -8,8 +8,12 @@ import (
 )
 
 func (s *keyService) ScheduleKeyDeletion(ctx context.Context, r *kmsv1.ScheduleKeyDeletionRequest) (*kmsv1.ScheduleKeyDeletionResponse, error) {
+	approvals, err := fromApprovals(r)
+	if err != nil {
+		return nil, err
+	}
 	out, err := s.keys.ScheduleKeyDeletion(ctx, callerOf(ctx), keyops.ScheduleKeyDeletionInput{
-		KeyID: r.GetKeyId(), PendingWindowInDays: int(r.GetPendingWindowInDays()),
+		KeyID: r.GetKeyId(), PendingWindowInDays: int(r.GetPendingWindowInDays()), Approvals: approvals,
 	})
 	if err != nil {
 		return nil, err
@@ -19,6 +23,7 @@ func (s *keyService) ScheduleKeyDeletion(ctx context.Context, r *kmsv1.ScheduleK
 		KeyState:            out.KeyState,
 		DeletionDate:        toTime(out.DeletionDate),
 		PendingWindowInDays: uint32(out.PendingWindowInDays),
+		ApprovalRequest:     out.ApprovalRequest,
 	}, nil
 }
 

@@ -36,7 +36,9 @@ func (s *keyService) DescribeKey(ctx context.Context, r *kmsv1.DescribeKeyReques
 	if err != nil {
 		return nil, err
 	}
-	return &kmsv1.DescribeKeyResponse{KeyMetadata: toMetadata(out.KeyMetadata)}, nil
+	metadata := toMetadata(out.KeyMetadata)
+	s.synchronized(out.KeyMetadata, metadata.GetMultiRegionConfiguration())
+	return &kmsv1.DescribeKeyResponse{KeyMetadata: metadata}, nil
 }
 
 func (s *keyService) ListKeys(ctx context.Context, r *kmsv1.ListKeysRequest) (*kmsv1.ListKeysResponse, error) {

@@ -46,6 +46,11 @@ func (s *regionService) DescribeRegion(ctx context.Context, _ *kmsv1.DescribeReg
 		KeyQuota: uint32(out.KeyQuota),
 		KeyCount: uint32(out.KeyCount),
 
+		RosterVersion:      out.Roster,
+		Operators:          uint32(out.Operators),
+		ApprovalsNeeded:    uint32(out.ApprovalsNeeded),
+		ApprovedOperations: out.ApprovedOperations,
+
 		WrappingAlgorithms: toStrings(out.WrappingAlgorithms),
 		WrappingKeySpecs:   toStrings(out.WrappingKeySpecs),
 	}

@@ -52,7 +52,7 @@ func (s *keyService) GetKeyRotationStatus(ctx context.Context, r *kmsv1.GetKeyRo
 }
 
 func (s *keyService) RotateKeyOnDemand(ctx context.Context, r *kmsv1.RotateKeyOnDemandRequest) (*kmsv1.RotateKeyOnDemandResponse, error) {
-	out, err := s.keys.RotateKeyOnDemand(ctx, callerOf(ctx), keyops.RotateKeyOnDemandInput{KeyID: r.GetKeyId()})
+	out, err := s.keys.RotateKeyOnDemand(ctx, callerOf(ctx), keyops.RotateKeyOnDemandInput{KeyID: r.GetKeyId(), AcceptAlone: r.GetAcceptAlone()})
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +81,8 @@ func (s *keyService) ListKeyRotations(ctx context.Context, r *kmsv1.ListKeyRotat
 			ValidTo:                toTime(e.ValidTo),
 			RotationDate:           toTime(e.RotationDate),
 			RotationType:           string(e.RotationType),
+			Holders:                uint32(e.Holders),
+			WrittenOff:             e.WrittenOff,
 		})
 	}
 	return resp, nil

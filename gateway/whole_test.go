@@ -145,6 +145,15 @@ func wholeService(t *testing.T, r *keyopstest.Region) {
 	rest("DescribeRegion", "GET", "/v1/peers", "", 200)
 	rest("ReplicateKey", "POST", "/v1/keys/"+meta.GetKeyId()+":replicate", `{"replicaRegion":"us-east-1"}`, 400)
 	rest("UpdatePrimaryRegion", "POST", "/v1/keys/"+meta.GetKeyId()+":updatePrimaryRegion", `{"primaryRegion":"us-east-1"}`, 400)
+	for _, operation := range []string{"promote", "suspendReplica", "evictReplica"} { // of a Region without peers
+		name := map[string]string{"promote": "PromoteKey", "suspendReplica": "SuspendReplica", "evictReplica": "EvictReplica"}[operation]
+		body, code := `{"replicaRegion":"us-east-1"}`, 400
+		if operation == "promote" {
+			body, code = `{"suspendRegions":["us-east-1"]}`, 403
+		}
+		rest(name, "POST", "/v1/keys/"+meta.GetKeyId()+":"+operation, body, code)
+	}
+	rest("WriteOffKeyMaterial", "POST", "/v1/keys/"+meta.GetKeyId()+":writeOffMaterial", `{"keyMaterialId":"`+strings.Repeat("0", 64)+`"}`, 400)
 	second := rest("CreateKey", "POST", "/v1/keys", `{}`, 200)["keyMetadata"].(map[string]any)["keyId"].(string)
 	rest("UpdateAlias", "PATCH", "/v1/alias/payroll", `{"targetKeyId":"`+second+`"}`, 200)
 	rest("DisableKey", "POST", "/v1/keys/"+second+":disable", "", 200)

@@ -19,9 +19,9 @@ import (
 
 // Approvals are what operators say to an operation.
 type Approvals struct {
-	Files [][]byte      // approvals, as "keyferry approve" writes them; at most one of each operator counts
-	Ask   bool          // change nothing: the answer is the request that operators are to approve
-	Life  time.Duration // of the request that is asked for; 0 = 24 hours, at most 7 days
+	Files   [][]byte      // approvals, as "keyferry approve" writes them; at most one of each operator counts
+	Request bool          // change nothing: the answer is the request that operators are to approve
+	Life    time.Duration // of the request that is asked for; 0 = 24 hours, at most 7 days
 }
 
 // defaultLife is how long operators have to approve, and the caller to use the approvals.
@@ -35,7 +35,7 @@ func (a Approvals) parse() ([]statement.File, error) {
 	if a.Life < 0 || a.Life > approval.MaxLife || a.Life%time.Second != 0 {
 		return nil, invalid("approvalLife", "have value between 1 second and %d days, in whole seconds", approval.MaxLife/day)
 	}
-	if a.Ask && len(a.Files) > 0 {
+	if a.Request && len(a.Files) > 0 {
 		return nil, invalid("requestApprovals", "not be set together with approvals: they are given, or asked for")
 	}
 	var files []statement.File
@@ -107,9 +107,9 @@ func (p *consent) change(ctx context.Context, s *Service, c *call, object func(*
 			Serial: p.asked.Serial, Expires: p.asked.Expires, Object: details,
 		}
 		switch {
-		case p.in.Ask && !s.quorum.Needs(p.what):
+		case p.in.Request && !s.quorum.Needs(p.what):
 			return refuse(ErrValidation, "Region %s is configured to do %s without approvals: leave the request out.", s.self.Region, p.what)
-		case p.in.Ask:
+		case p.in.Request:
 			return p.ask(s, q)
 		case !s.quorum.Needs(p.what):
 			return fn(k)
@@ -133,7 +133,7 @@ func (p *consent) changePrimary(ctx context.Context, s *Service, c *call, object
 	if c.key.Set != nil && c.key.Set.Primary() == s.self.Region {
 		return p.change(ctx, s, c, object, fn)
 	}
-	if p.in.Ask || len(p.files) > 0 {
+	if p.in.Request || len(p.files) > 0 {
 		return nil, refuse(ErrValidation, "%s is no multi-Region primary key, and is deleted without approvals: leave them out.", c.key.arn)
 	}
 	return s.change(ctx, c.key.ID, func(k *Key) error {

@@ -102,7 +102,7 @@ func TestApprovals(t *testing.T) {
 
 	ask := func(id arn.KeyID) approval.Request {
 		t.Helper()
-		file, err := w.suspend(t, id, keyops.Approvals{Ask: true})
+		file, err := w.suspend(t, id, keyops.Approvals{Request: true})
 		if err != nil {
 			t.Fatal(explain(err))
 		}
@@ -166,16 +166,16 @@ func TestApprovals(t *testing.T) {
 		"no file":             {Files: [][]byte{[]byte("{}")}},
 		"another encoding":    {Files: [][]byte{append([]byte(" "), good[0]...)}},
 		"too many":            {Files: slices.Repeat(good[:1], approval.MaxOperators+1)},
-		"given and asked for": {Files: good, Ask: true},
-		"too long a life":     {Ask: true, Life: approval.MaxLife + time.Second},
-		"half a second":       {Ask: true, Life: time.Second / 2},
+		"given and asked for": {Files: good, Request: true},
+		"too long a life":     {Request: true, Life: approval.MaxLife + time.Second},
+		"half a second":       {Request: true, Life: time.Second / 2},
 	} {
 		_, err := w.suspend(t, id, a)
 		if !errors.Is(err, keyops.ErrValidation) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := w.suspend(t, id, keyops.Approvals{Ask: true, Life: approval.MaxLife}); err != nil {
+	if _, err := w.suspend(t, id, keyops.Approvals{Request: true, Life: approval.MaxLife}); err != nil {
 		t.Errorf("a request that lives as long as any may: %v", explain(err))
 	}
 
@@ -211,7 +211,7 @@ func TestApprovals(t *testing.T) {
 func TestWithoutApprovals(t *testing.T) {
 	w := newTwo(t)
 	id := w.shared(t)
-	_, err := w.suspend(t, id, keyops.Approvals{Ask: true})
+	_, err := w.suspend(t, id, keyops.Approvals{Request: true})
 	want(t, err, keyops.ErrValidation, "without approvals")
 	if _, err := w.suspend(t, id, keyops.Approvals{}); err != nil {
 		t.Fatal(explain(err))
@@ -257,7 +257,7 @@ func TestMembersRefused(t *testing.T) {
 func TestEvictReplica(t *testing.T) {
 	w := guarded(t, nil)
 	id := w.shared(t)
-	in := keyops.EvictReplicaInput{KeyID: string(id), ReplicaRegion: "ap-tokyo-1", Approvals: keyops.Approvals{Ask: true}}
+	in := keyops.EvictReplicaInput{KeyID: string(id), ReplicaRegion: "ap-tokyo-1", Approvals: keyops.Approvals{Request: true}}
 	out, err := w.paris.EvictReplica(t.Context(), admin(), in)
 	if err != nil {
 		t.Fatal(explain(err))
@@ -278,7 +278,7 @@ func TestEvictReplica(t *testing.T) {
 	del := keyops.ScheduleKeyDeletionInput{KeyID: string(id), PendingWindowInDays: 7}
 	_, err = w.paris.ScheduleKeyDeletion(t.Context(), admin(), del)
 	want(t, err, keyops.ErrAccessDenied, "delete-primary-key")
-	del.Approvals.Ask = true
+	del.Approvals.Request = true
 	asked, err := w.paris.ScheduleKeyDeletion(t.Context(), admin(), del)
 	if err != nil || asked.KeyState != "Enabled" {
 		t.Fatalf("asked: %+v, %v", asked, explain(err))
@@ -302,7 +302,7 @@ func TestEvictReplica(t *testing.T) {
 	if _, err := w.paris.ScheduleKeyDeletion(t.Context(), admin(), keyops.ScheduleKeyDeletionInput{KeyID: single.ARN}); err != nil {
 		t.Error(explain(err))
 	}
-	_, err = w.tokyo.ScheduleKeyDeletion(t.Context(), admin(), keyops.ScheduleKeyDeletionInput{KeyID: string(id), Approvals: keyops.Approvals{Ask: true}})
+	_, err = w.tokyo.ScheduleKeyDeletion(t.Context(), admin(), keyops.ScheduleKeyDeletionInput{KeyID: string(id), Approvals: keyops.Approvals{Request: true}})
 	want(t, err, keyops.ErrValidation, "without approvals")
 	if _, err := w.tokyo.ScheduleKeyDeletion(t.Context(), admin(), keyops.ScheduleKeyDeletionInput{KeyID: string(id)}); err != nil {
 		t.Error(explain(err))
@@ -325,7 +325,7 @@ func TestWriteOffKeyMaterial(t *testing.T) {
 	in := func(m string, a keyops.Approvals) keyops.WriteOffKeyMaterialInput {
 		return keyops.WriteOffKeyMaterialInput{KeyID: string(id), KeyMaterialID: m, Approvals: a}
 	}
-	ask := keyops.Approvals{Ask: true}
+	ask := keyops.Approvals{Request: true}
 	for m, why := range map[string]struct {
 		reason keyops.Reason
 		words  string

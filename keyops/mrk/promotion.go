@@ -37,6 +37,12 @@ func (p Promotion) dark() []region.Name {
 // approved a generation for one Region approves no lower or equal one for another.
 const promotions = "promotions"
 
+// Names of details of the request, for who reads it.
+const (
+	DetailKeys      = "list of keys" // the root of the list
+	DetailSuspended = "Regions not waited for"
+)
+
 // Request returns the request that operators approve.
 func (p Promotion) Request() approval.Request {
 	dark := "none"
@@ -52,8 +58,8 @@ func (p Promotion) Request() approval.Request {
 		Series: promotions, Epoch: p.Generation, Target: string(p.Target), Serial: p.Serial, Expires: p.Expires,
 		Object: []approval.Detail{
 			{Name: "keys", Text: strconv.FormatUint(p.Keys, 10)},
-			{Name: "list of keys", Text: p.Root.String()},
-			{Name: "Regions not waited for", Text: dark},
+			{Name: DetailKeys, Text: p.Root.String()},
+			{Name: DetailSuspended, Text: dark},
 		},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyferry/keyferry/cmd/internal/operator"
+	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
@@ -39,6 +40,13 @@ func (a *app) approve() *cobra.Command {
 			}
 			if err := a.showRequest(q, time.Now()); err != nil {
 				return err
+			}
+			if detail(q, mrk.DetailKeys) != "" {
+				list, err := readKeys(args[0], q)
+				if err != nil {
+					return err
+				}
+				a.say("the keys, each with its newest certificate:\n%s", list.Text())
 			}
 			if err := a.agree(q, yes, fingerprint); err != nil {
 				return err

@@ -37,11 +37,20 @@ func (*days) Type() string { return "DAYS" }
 
 func (a *app) keyDelete(use string) *cobra.Command {
 	var in days
+	p := &consent{}
 	c := a.onKeyWith(use, "Stop use of a key in this Region at once, and delete it after a waiting period; prints when", cobra.ExactArgs(1),
 		func(ctx context.Context, cl *client, id string, _ []string) error {
-			out, err := cl.keys.ScheduleKeyDeletion(ctx, &kmsv1.ScheduleKeyDeletionRequest{KeyId: id, PendingWindowInDays: uint32(in)})
+			req := &kmsv1.ScheduleKeyDeletionRequest{KeyId: id, PendingWindowInDays: uint32(in)}
+			var err error
+			if req.Approvals, req.RequestApprovals, req.ApprovalLife, err = p.read(); err != nil {
+				return err
+			}
+			out, err := cl.keys.ScheduleKeyDeletion(ctx, req)
 			if err != nil {
 				return err
+			}
+			if req.RequestApprovals {
+				return a.asked(ctx, cl, p.request, out.GetApprovalRequest())
 			}
 			if a.json {
 				return a.print(out)
@@ -53,6 +62,7 @@ func (a *app) keyDelete(use string) *cobra.Command {
 			a.say("%s is %s in %s; until then keyferry key undelete keeps it", id, out.GetKeyState(), cl.region)
 			return a.write([]byte(out.GetDeletionDate().AsTime().Format(time.RFC3339) + "\n"))
 		})
+	p.flags(c.Flags())
 	c.Flags().Var(&in, "in", "waiting period, 7 to 30 `DAYS` (default 30d)")
 	return c
 }

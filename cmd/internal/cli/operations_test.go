@@ -94,6 +94,10 @@ var ownOperations = map[string]string{
 	"GetRegionHealth":           "What an operator should know of the Region's condition; keyferry doctor shows it.",
 	"ListPeers":                 "Which Regions this Region replicates with, and how the connections stand.",
 	"GetCallerIdentity":         "Whom the Region takes the caller for; AWS has it in STS.",
+	"PromoteKey":                "makes the key of this Region the primary key without the Region that has it, by approvals of operators",
+	"SuspendReplica":            "lets rotations go on without a Region that is dark",
+	"EvictReplica":              "ends a Region's part in a multi-Region key",
+	"WriteOffKeyMaterial":       "gives up a key material that no token holds any more",
 }
 
 // served returns the RPCs and their first route of REST.

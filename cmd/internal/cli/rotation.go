@@ -73,10 +73,13 @@ func (a *app) rotation(s *kmsv1.GetKeyRotationStatusResponse) error {
 }
 
 func (a *app) keyRotate(use string) *cobra.Command {
-	return a.onKey(use, "Give a key new material now; what it has encrypted stays readable", func(ctx context.Context, cl *client, id string) (string, error) {
-		_, err := cl.keys.RotateKeyOnDemand(ctx, &kmsv1.RotateKeyOnDemandRequest{KeyId: id})
+	var alone bool
+	c := a.onKey(use, "Give a key new material now; what it has encrypted stays readable", func(ctx context.Context, cl *client, id string) (string, error) {
+		_, err := cl.keys.RotateKeyOnDemand(ctx, &kmsv1.RotateKeyOnDemandRequest{KeyId: id, AcceptAlone: alone})
 		return "rotated, or on its way (keyferry key rotation show),", err
 	})
+	c.Flags().BoolVar(&alone, "accept-alone", false, "accept that the new material is in one token only, because no other Region is waited for; also of a rotation that waits for that")
+	return c
 }
 
 func (a *app) keyRotations(use string) *cobra.Command {
@@ -101,7 +104,7 @@ func (a *app) keyRotations(use string) *cobra.Command {
 						continue
 					}
 					fmt.Fprintf(w, "%s\t%s\t%s\t%s%s\n", clock(e.GetRotationDate().AsTime(), e.GetRotationDate() != nil), dash(e.GetRotationType()),
-						e.GetKeyMaterialState(), e.GetKeyMaterialId(), imported(e))
+						e.GetKeyMaterialState(), e.GetKeyMaterialId(), held(e)+imported(e))
 				}
 				if !out.GetTruncated() {
 					return w.Flush()
@@ -111,6 +114,18 @@ func (a *app) keyRotations(use string) *cobra.Command {
 		})
 	c.Flags().BoolVar(&all, "all", false, "all materials: the first one and a pending one, too")
 	return c
+}
+
+// held says how durable the material of a multi-Region key was when it became current.
+func held(e *kmsv1.RotationsListEntry) string {
+	words := ""
+	if n := e.GetHolders(); n > 0 {
+		words = fmt.Sprintf("\tin %d Regions when it became current", n)
+	}
+	if e.GetWrittenOff() {
+		words += "\twritten off"
+	}
+	return words
 }
 
 // imported says what there is to say of imported material.

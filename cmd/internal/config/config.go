@@ -164,8 +164,8 @@ type PrincipalRule struct {
 // Quorum says which operations take the approvals of operators beside a caller's permission.
 type Quorum struct {
 	// Operations lists them: delete-primary-key, disassociate-replica, evict-replica,
-	// force-promotion, suspend-region, write-off-material. Ceremony offers, sealing a store
-	// anew and changes of the roster take approvals whatever the list says. Default: all six.
+	// suspend-region, write-off-material. Forced promotions, ceremony offers, sealing a store
+	// anew and changes of the roster take approvals whatever the list says. Default: all five.
 	Operations []approval.Operation `yaml:"operations,omitempty"`
 }
 

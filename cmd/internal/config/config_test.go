@@ -167,7 +167,7 @@ func TestMistakes(t *testing.T) {
 			`c.yaml:7: limits.connections_per_address: 200000: want 1 to 100000`,
 			`c.yaml:7: limits.rates.read.principal: -1: want 1 to 1000000`}},
 		{"quorum", "audit: {dir: audit}\n", "audit: {dir: audit}\nquorum: {operations: [suspend-region, erase]}\n", []string{
-			`c.yaml:7: quorum.operations: operation "erase": want some of [delete-primary-key disassociate-replica evict-replica force-promotion suspend-region write-off-material]`}},
+			`c.yaml:7: quorum.operations: operation "erase": want some of [delete-primary-key disassociate-replica evict-replica suspend-region write-off-material]`}},
 		{"calls", "audit: {dir: audit}\n", "audit: {dir: audit}\nlimits: {calls: 100001, calls_per_principal: -1}\n", []string{
 			`c.yaml:7: limits.calls: 100001: want 1 to 100000`,
 			`c.yaml:7: limits.calls_per_principal: -1: want 1 to 100000`}},
