@@ -153,7 +153,7 @@ func (s *Service) DescribeRegion(ctx context.Context, caller Caller, _ DescribeR
 			WrappingAlgorithms: as[WrappingAlgorithm](can.ImportSchemes), WrappingKeySpecs: as[WrappingKeySpec](can.ImportKeys),
 			Roster: s.roster.Version, Operators: len(s.roster.Operators), ApprovalsNeeded: s.roster.Threshold,
 			ApprovedOperations: as[string](s.quorum.Guarded()),
-			KeyQuota: s.quota, KeyCount: s.view.count(c.caller.Principal.Account),
+			KeyQuota:           s.quota, KeyCount: s.view.count(c.caller.Principal.Account),
 		}, nil
 	})
 }

@@ -141,4 +141,3 @@ type unsigned struct{}
 func (unsigned) Sign(_ context.Context, p statement.Purpose, payload []byte) (statement.Signed, error) {
 	return statement.Signed{Purpose: p, Payload: payload}, nil
 }
-
