@@ -274,7 +274,7 @@ func TestHealth(t *testing.T) {
 		t.Errorf("unknown service: %v", err)
 	}
 	list, err := client.List(context.Background(), &grpc_health_v1.HealthListRequest{})
-	if err != nil || len(list.GetStatuses()) != 4 {
+	if err != nil || len(list.GetStatuses()) != 5 {
 		t.Errorf("list: %v, %v", list, err)
 	}
 	// Liveness needs neither a well token nor a certificate.

@@ -88,6 +88,10 @@ func TestAssociationIsFinished(t *testing.T) {
 	b.keys = func(k replication.Keys) replication.Keys { forgetful.Keys = k; return forgetful }
 	a.start()
 	b.start()
+	eventually(t, "connected", func() (bool, string) {
+		row := a.repl.Peers()[0]
+		return !row.Connected.IsZero(), row.LastError
+	})
 	made, err := a.region.CreateSynchronization(t.Context(), keyopstest.Admin(), keyops.CreateSynchronizationInput{})
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +99,7 @@ func TestAssociationIsFinished(t *testing.T) {
 	get := func(s *site) synchronization.Stage {
 		t.Helper()
 		out, err := s.region.GetSynchronization(t.Context(), keyopstest.Admin(), keyops.GetSynchronizationInput{SynchronizationID: string(made.Synchronization.ID)})
-		if err != nil {
+		if err != nil || len(out.Synchronization.Replicas) == 0 {
 			return ""
 		}
 		return out.Synchronization.Replicas[0].Stage

@@ -97,7 +97,7 @@ func TestStartRefused(t *testing.T) {
 		{"no store", `^    path: .*`, `    path: ` + notStore, 4, `opening the store: .*not a keyferry store.*correct it`},
 		{"another daemon's store", `^    path: .*`, `    path: ` + shared.in(paris, "store.db"), 4, `opening the store: `},
 		{"port taken", `^    grpc: .*`, `    grpc: ` + taken.Addr().String(), 5, `listening for clients: .*address already in use.*another program listens there`},
-		{"peer port taken", `^    listen: .*`, `    listen: ` + taken.Addr().String(), 5, `listening for peers: .*address already in use.*another program listens there`},
+		{"peer port taken", `^peers:\n    listen: .*`, "peers:\n    listen: " + taken.Addr().String(), 5, `listening for peers: .*address already in use.*another program listens there`},
 		{"no identity policies", `^identity_policies: .*`, `identity_policies: nowhere.json`, 2, `identity_policies: .*no such file`},
 		{"misspelt key", `^drain_timeout: .*|^log:`, "log_level: info\nlog:", 2, `log_level: unknown key`},
 	}

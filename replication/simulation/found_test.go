@@ -88,33 +88,6 @@ func TestForgottenRequest(t *testing.T) {
 	}
 }
 
-// CE20: a Region is restored from a backup of before its replica key. What others know of the
-// key does not bring it back there: its policy was in the backup's future, and any other one
-// might allow more.
-func TestCE20HealingDoesNotWidenAccess(t *testing.T) {
-	w := scene(t)
-	a, b := w.nodes[0], w.nodes[1]
-	old, err := b.file.Backup(b.clock())
-	w.must(err)
-	id := w.key(a)
-	w.must(a.replicateTo(id, b))
-	w.settle()
-	if b.key(id) == nil {
-		t.Fatal("no replica was made")
-	}
-	b.stop()
-	b.doubt(true)
-	b.file = old
-	w.must(b.start())
-	w.settle()
-	if k := b.key(id); k != nil {
-		t.Errorf("the key is back as %s, with a policy of %d bytes that nobody asked for", k.State, len(k.Policy))
-	}
-	if k := a.key(id); k == nil || !k.Set.Acting() {
-		t.Error("the primary Region does not act")
-	}
-}
-
 // Senders and marks remember the time of the next try. If the clock is put back, that try
 // is not put off until the clock has caught up.
 func TestClockPutBack(t *testing.T) {
