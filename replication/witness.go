@@ -37,7 +37,7 @@ func (p *peer) saw(ctx context.Context, keys Keys, e envelope) {
 	if !p.witnesses(ctx, keys, w, shown, e) {
 		return
 	}
-	if err := keys.SaveWitness(ctx, w); err != nil {
+	if err := keys.SaveWitness(ctx, w); err != nil && ctx.Err() == nil { // else this run, or the call, is over
 		p.log.WithError(err).Error("what a peer has shown could not be kept")
 	}
 }
@@ -46,6 +46,10 @@ func (p *peer) saw(ctx context.Context, keys Keys, e envelope) {
 // it. Messages of one run may overtake each other, so only a new run that shows less is an
 // alarm.
 func (p *peer) witnesses(ctx context.Context, keys Keys, w keyops.Witness, shown audit.SignedCheckpoint, e envelope) bool {
+	if !e.answer && e.peerSession != p.r.session {
+		// Written before this run, and perhaps on the way since then: it says nothing about now.
+		return false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.witness == nil {

@@ -247,7 +247,11 @@ func (w *world) message(from, to region.Name) *message {
 	if !n.set.Concerns(to) {
 		return nil // digests name only keys that both are or were members of
 	}
-	m := &message{from: from, to: to, facts: n.set.Facts(mrk.Hash{}).Marshal()}
+	facts := n.set.Facts(mrk.Hash{})
+	if peer := w.nodes[to].set; peer != nil && !peer.Concerns(from) {
+		facts.Admission = n.set.Admission() // as package replication introduces itself to who forgot it
+	}
+	m := &message{from: from, to: to, facts: facts.Marshal()}
 	if req, ok := n.set.Request(to); ok {
 		m.request = &req
 	}
