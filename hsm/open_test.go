@@ -167,7 +167,7 @@ func TestTokenGoesAwayAndComesBack(t *testing.T) {
 			if err := call(); !errors.Is(err, hsm.ErrUnavailable) {
 				t.Errorf("%s while the token is away: %v, want %v", name, err, hsm.ErrUnavailable)
 			}
-			if took := time.Since(start); took > time.Second {
+			if took := time.Since(start); took > 10*time.Second {
 				t.Errorf("%s took %v to fail", name, took)
 			}
 		}
@@ -379,10 +379,10 @@ func TestClosedToken(t *testing.T) {
 
 func wait(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	t.Fatalf("waiting for %s: 20 s were not enough", what)
+	t.Fatalf("waiting for %s: a minute was not enough", what)
 }

@@ -205,14 +205,14 @@ func (s *site) status(id arn.KeyID, of *site) replication.RegionStatus {
 // eventually waits until a condition holds.
 func eventually(t testing.TB, what string, condition func() (bool, string)) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		ok, now := condition()
 		if ok {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 15 s: %s", what, now)
+			t.Fatalf("%s: not within a minute: %s", what, now)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

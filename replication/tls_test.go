@@ -61,13 +61,13 @@ func shown(t *testing.T, s *site) *x509.Certificate {
 // enters reports whether a TLS configuration gets past the handshake of a peer listener.
 func enters(s *site, cfg *tls.Config) error {
 	cfg.InsecureSkipVerify, cfg.NextProtos = true, []string{"h2"}
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", s.address, cfg)
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Minute}, "tcp", s.address, cfg)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	// With TLS 1.3 the server's refusal arrives with the first read.
-	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}
 	_, err = conn.Read(make([]byte, 1))

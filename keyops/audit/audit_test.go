@@ -322,7 +322,7 @@ func TestCheckpointsByThemselves(t *testing.T) {
 			f.cfg.CheckpointEvery, f.cfg.CheckpointRecords, f.cfg.Flush = tc.every, tc.records, time.Millisecond
 			l := f.open()
 			l.CoverStore(func() StoreHead { return f.head })
-			deadline := time.Now().Add(10 * time.Second)
+			deadline := time.Now().Add(time.Minute)
 			for number := uint64(0); number < 3; {
 				for range 11 {
 					if err := l.Queue(context.Background(), record("Encrypt")); err != nil {
@@ -413,7 +413,7 @@ func TestFlushInterval(t *testing.T) {
 	if err := l.Queue(context.Background(), record("Queued")); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !bytes.Contains(disk.durable(), []byte(`"Queued"`)) {
 		if time.Now().After(deadline) {
 			t.Fatal("a queued record did not reach the disk")

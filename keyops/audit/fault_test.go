@@ -199,7 +199,7 @@ func (f *faultyFile) Close() error {
 // recovers waits until the log takes records again.
 func (f *fixture) recovers(l *Log) {
 	f.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for l.Ready() != nil {
 		if time.Now().After(deadline) {
 			f.Fatalf("the log does not recover: %v", l.Ready())
@@ -292,7 +292,7 @@ func TestFailedFlushFailsTheNextCall(t *testing.T) {
 	if err := l.Queue(context.Background(), record("Answered")); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for l.Queue(context.Background(), record("Next")) == nil {
 		if time.Now().After(deadline) {
 			t.Fatal("calls go on though the flush failed")
