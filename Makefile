@@ -68,8 +68,8 @@ demo: deps build ## three Regions, one multi-Region key, from create to decrypt 
 	ci/demo.sh
 
 KILLS ?= 200
-chaos: deps ## kill daemons and cut networks for a long time; KILLS=200
-	KEYFERRY_KILLS=$(KILLS) $(GO) test ./ci/integration -run 'TestChaos$$' -v -timeout 3h
+chaos: deps ## kill daemons and cut networks for a long time; KILLS=200, SEED= replays one
+	KEYFERRY_KILLS=$(KILLS) KEYFERRY_SEED=$(or $(SEED),$(shell date +%s%N)) $(GO) test ./ci/integration -run 'TestChaos$$' -v -timeout 3h
 
 demo-boundary: deps build ## a thief with the user PIN tries everything on real tokens
 	ci/demo-boundary.sh $(BIN)/keyferry-ceremony

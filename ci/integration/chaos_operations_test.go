@@ -104,8 +104,30 @@ var chaosOperations = []chaosOperation{
 	{"hand over", (*chaos).handOver},
 	{"disable", lifeOperation("disable")},
 	{"enable", lifeOperation("enable")},
+	{"enable", lifeOperation("enable")},
 	{"delete", lifeOperation("delete", "--in", "7d")},
 	{"undelete", lifeOperation("undelete")},
+}
+
+// begin makes a key of each kind and uses it in every Region before the first fault, so that
+// there is something to lose whatever chance does later.
+func (c *chaos) begin(t *testing.T) {
+	t.Helper()
+	for i, kind := range chaosKinds {
+		k := &chaosKey{kind: kind, primary: regions[i%len(regions)]}
+		k.id = shared.createKey(t, k.primary, kind.create...)
+		k.members = append(k.members, k.primary)
+		for _, r := range regions {
+			if r != k.primary {
+				shared.replicate(t, k.id, k.primary, r)
+				k.members = append(k.members, r)
+			}
+			if err := c.prove(t, k, r); err != nil {
+				t.Fatalf("before the first fault: %v", err)
+			}
+		}
+		c.keys = append(c.keys, k)
+	}
 }
 
 func (c *chaos) operate(t *testing.T) {
@@ -182,16 +204,21 @@ func (c *chaos) use(t *testing.T) bool {
 		return false
 	}
 	k := pick(c, c.keys)
+	return c.prove(t, k, pick(c, k.members)) == nil
+}
+
+// prove makes a ciphertext, a MAC or a signature in a Region and keeps it.
+func (c *chaos) prove(t *testing.T, k *chaosKey, region string) error {
 	p := proof{key: k, text: fmt.Appendf(nil, "secret %d", len(c.proofs)), file: filepath.Join(c.dir, fmt.Sprint(len(c.proofs)))}
 	var err error
-	if p.made, err = c.ask(p.text, pick(c, k.members), append([]string{k.kind.use[0], k.id}, k.kind.use[1:]...)...); err != nil {
-		return false
+	if p.made, err = c.ask(p.text, region, append([]string{k.kind.use[0], k.id}, k.kind.use[1:]...)...); err != nil {
+		return err
 	}
 	if err := os.WriteFile(p.file, p.made, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c.proofs = append(c.proofs, p)
-	return true
+	return nil
 }
 
 // take hands a proof to some member. A Region may be unable to look, but not see another
