@@ -162,6 +162,18 @@ func TestTestHelpersStayInTests(t *testing.T) {
 	}
 }
 
+// TestPropertyTestsRepeat demands that what property tests draw is the same in every run: a
+// test that fails once in a hundred runs tells of a change that did not cause it.
+func TestPropertyTestsRepeat(t *testing.T) {
+	const seeded = module + "keyops/keyopstest/seededtest"
+	for _, p := range list(t) {
+		imports := slices.Concat(p.TestImports, p.XTestImports)
+		if slices.Contains(imports, "pgregory.net/rapid") && !slices.Contains(imports, seeded) {
+			t.Errorf("the tests of %s use rapid without %s, which fixes the seed", p.ImportPath, seeded)
+		}
+	}
+}
+
 // TestCgoIsInOnePlace keeps C, whose memory nothing checks, in hsm.
 func TestCgoIsInOnePlace(t *testing.T) {
 	for _, p := range list(t) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
+	_ "github.com/keyferry/keyferry/keyops/keyopstest/seededtest"
 	"github.com/keyferry/keyferry/keyops/policy"
 )
 

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/keyferry/keyferry/keyops/arn"
+	_ "github.com/keyferry/keyferry/keyops/keyopstest/seededtest"
 )
 
 const (

@@ -17,6 +17,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/ciphertext"
+	_ "github.com/keyferry/keyferry/keyops/keyopstest/seededtest"
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/wire"
 )

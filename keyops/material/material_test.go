@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	_ "github.com/keyferry/keyferry/keyops/keyopstest/seededtest"
 	"github.com/keyferry/keyferry/keyops/material"
 )
 

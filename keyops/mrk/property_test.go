@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	_ "github.com/keyferry/keyferry/keyops/keyopstest/seededtest"
 )
 
 // TestAnyOrderConverges lets facts be lost, repeated, reordered and late while the primary

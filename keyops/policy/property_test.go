@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	_ "github.com/keyferry/keyferry/keyops/keyopstest/seededtest"
 	"github.com/keyferry/keyferry/keyops/policy"
 )
 

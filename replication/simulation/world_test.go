@@ -41,6 +41,7 @@ type world struct {
 
 	faults bool     // whether things go wrong
 	log    []string // what happened
+	final  [32]byte // summary of how it ended
 	failed string   // the first broken invariant
 	steps  int
 }
@@ -56,6 +57,11 @@ var start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 // newWorld makes a deployment of Regions that are all up.
 func newWorld(t *testing.T, dir string, seed uint64, s settings) *world {
 	t.Helper()
+	cryptotest.SetGlobalRandom(t, 0) // whatever the seed that comes first
+	all, err := plants()
+	if err != nil {
+		t.Fatal(err)
+	}
 	cryptotest.SetGlobalRandom(t, seed)
 	w := &world{
 		t: t, dir: dir, rng: rand.New(rand.NewPCG(seed, 0x6b657966)), now: start, faults: true,
@@ -63,10 +69,6 @@ func newWorld(t *testing.T, dir string, seed uint64, s settings) *world {
 	}
 	if s.regions == 0 {
 		s.regions = 3 + w.rng.IntN(len(names)-2)
-	}
-	all, err := plants()
-	if err != nil {
-		t.Fatal(err)
 	}
 	pinned := shortVerifier{}
 	for _, name := range names[:s.regions] {
