@@ -55,8 +55,6 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-var regions = []string{paris, virginia, tokyo}
-
 // chaos is the shared deployment, with a link on every way between two Regions and with
 // daemons that are this process's own.
 type chaos struct {

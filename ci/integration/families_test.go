@@ -144,18 +144,10 @@ func TestRotationReachesEveryRegion(t *testing.T) {
 	softhsmtest.Used(t)
 	key := shared.createKey(t, paris)
 	shared.replicate(t, key, paris, virginia)
-	material := func(region string) string {
-		for line := range strings.Lines(string(shared.must(t, nil, "key", "show", key, "--region", region))) {
-			if id, ok := strings.CutPrefix(line, "material ID"); ok {
-				return strings.TrimSpace(id)
-			}
-		}
-		return ""
-	}
-	before := material(paris)
+	before := shared.material(t, key, paris)
 	shared.must(t, nil, "key", "rotate", key, "--region", paris)
 	eventually(t, 30*time.Second, func() (string, bool) {
-		here, there := material(paris), material(virginia)
+		here, there := shared.material(t, key, paris), shared.material(t, key, virginia)
 		return fmt.Sprintf("material %s in paris, %s in virginia, before %s", here, there, before), here == there && here != before
 	})
 	sealed := shared.must(t, []byte("new"), "encrypt", key, "--region", virginia)

@@ -21,6 +21,8 @@ const (
 // shared is the deployment of three Regions on which the tests run.
 var shared deployment
 
+var regions = []string{paris, virginia, tokyo}
+
 // bin is the directory of the programs under test.
 var bin string
 
@@ -172,6 +174,17 @@ func (d deployment) replica(t *testing.T, key, from, of string) replica {
 	}
 	t.Fatalf("%s does not list %s among the replicas of %s: %s", from, of, key, out)
 	return replica{}
+}
+
+// material returns the ID of the key material with which a Region encrypts.
+func (d deployment) material(t *testing.T, key, region string) string {
+	t.Helper()
+	for line := range strings.Lines(string(d.must(t, nil, "key", "show", key, "--region", region))) {
+		if id, ok := strings.CutPrefix(line, "material ID"); ok {
+			return strings.TrimSpace(id)
+		}
+	}
+	return ""
 }
 
 // eventually waits until the condition holds. The text says what was last seen.

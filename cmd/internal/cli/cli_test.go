@@ -54,6 +54,8 @@ func TestUsageErrors(t *testing.T) {
 		{"random not a number", "", []string{"random", "many"}, "want 1 to 1024"},
 		{"replicate without destination", "", []string{"key", "replicate", "k"}, "to"},
 		{"promote to nowhere", "", []string{"key", "promote", "k"}, "to"},
+		{"generation without force", "", []string{"key", "promote", "k", "--to", "r", "--generation", "2"}, "are for --force"},
+		{"generation with approvals", "", []string{"key", "promote", "--force", "--request", "r", "--approval", "a", "--generation", "2"}, "give only --request and --approval"},
 		{"no configuration", "", []string{"whoami"}, "none.yaml"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

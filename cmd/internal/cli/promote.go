@@ -23,12 +23,12 @@ func (a *app) keyPromote(use string) *cobra.Command {
 				return usagef("--force makes the key of the called Region the primary key, at once: leave --to and --wait out, and choose the Region with --region")
 			case force && p.request == "":
 				return usagef("--force takes approvals: write the request with --request FILE, and repeat the command with it and --approval")
-			case force && len(p.approvals) > 0 && (len(args) > 0 || forced.allOf != "" || len(forced.suspend) > 0):
-				return usagef("the request has the keys and the Regions that are suspended: give only --request and --approval")
+			case force && len(p.approvals) > 0 && (len(args) > 0 || forced.asks()):
+				return usagef("the request has the keys, the Regions that are suspended and the generation: give only --request and --approval")
 			case force && len(p.approvals) == 0 && (len(args) == 0) == (forced.allOf == ""):
 				return usagef("give keys, or --all-of REGION for all whose primary key is there")
-			case !force && (p.request != "" || len(p.approvals) > 0 || forced.allOf != "" || len(forced.suspend) > 0):
-				return usagef("--request, --approval, --all-of and --suspend are for --force")
+			case !force && (p.request != "" || len(p.approvals) > 0 || forced.asks()):
+				return usagef("--request, --approval, --all-of, --suspend and --generation are for --force")
 			case !force && (len(args) != 1 || req.PrimaryRegion == ""):
 				return usagef("want one KEY and --to REGION, or --force")
 			}
@@ -49,6 +49,7 @@ func (a *app) keyPromote(use string) *cobra.Command {
 	f.BoolVar(&force, "force", false, "make the key of the called Region the primary key without the Region that has it, by approvals of operators")
 	f.StringArrayVar(&forced.suspend, "suspend", nil, "with --force: `REGION` that is dark and not waited for, repeated")
 	f.StringVar(&forced.allOf, "all-of", "", "with --force: all enabled keys whose primary key is in this `REGION`")
+	f.Uint64Var(&forced.generation, "generation", 0, "with --force: `NUMBER` of the promotion, where operators have approved higher ones than the keys know (default the lowest that the keys allow)")
 	f.StringVar(&forced.consent.request, "request", "", "with --force: `FILE` of what operators approve, written with FILE.keys unless --approval is given")
 	f.StringArrayVar(&forced.consent.approvals, "approval", nil, "with --force: `FILE` with an operator's approval, repeated")
 	f.DurationVar(&forced.consent.life, "expires", 24*time.Hour, "with --force: for how long the request may be approved and carried out, at most 168h")

@@ -21,9 +21,15 @@ import (
 // operators. All of it is in two files: the request, and beside it the list of keys whose
 // root the request names.
 type forcedPromotion struct {
-	suspend []string
-	allOf   string
-	consent consent
+	suspend    []string
+	allOf      string
+	generation uint64 // that is asked for; 0 = the lowest that the keys allow
+	consent    consent
+}
+
+// asks reports whether anything is given that belongs into a request.
+func (p *forcedPromotion) asks() bool {
+	return p.allOf != "" || len(p.suspend) > 0 || p.generation != 0
 }
 
 // keysFile is the list that belongs to a request.
@@ -56,6 +62,13 @@ func (p *forcedPromotion) ask(ctx context.Context, a *app, cl *client, names []s
 		}
 		keys = append(keys, mrk.ListedKey{Key: arn.KeyID(m.GetKeyId()), Head: head})
 		generation = max(generation, set.GetGeneration()+1)
+	}
+	switch {
+	case p.generation == 0:
+	case p.generation < generation:
+		return usagef("--generation %d: the keys need %d or more", p.generation, generation)
+	default:
+		generation = p.generation
 	}
 	list, err := mrk.NewKeyList(keys)
 	if err != nil {

@@ -47,8 +47,8 @@ func (m memory) check(q approval.Request) (memory, bool, error) {
 	before := m.Signed[i]
 	if q.Epoch <= before.Epoch {
 		if q.Target != before.Target {
-			return m, false, fmt.Errorf("%w: number %d of %s went to %s, this is number %d for %s", ErrContradiction,
-				before.Epoch, q.Series, before.Target, q.Epoch, q.Target)
+			return m, false, fmt.Errorf("%w: number %d of %s went to %s, this is number %d for %s; if both are right, ask again with number %d or more",
+				ErrContradiction, before.Epoch, q.Series, before.Target, q.Epoch, q.Target, before.Epoch+1)
 		}
 		return m, false, nil
 	}
