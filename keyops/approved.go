@@ -79,20 +79,15 @@ func newConsent(what approval.Operation, in Approvals, t *target) *consent {
 	return p
 }
 
-// operators returns the newest roster of this Region that its directory shows.
-func (c Config) operators() approval.Roster {
-	for _, r := range c.Files.Rosters {
-		if r.Region == c.Self.Region && r.Instance == c.Self.Instance {
-			return r.Roster
-		}
-	}
-	return c.Self.Operators
-}
-
 // change is Service.change for an operation that takes approvals: fn runs if they are not
 // needed, or if enough operators have approved exactly object, and never twice for the same
 // request. If the call asks what is to be approved, nothing changes.
 func (p *consent) change(ctx context.Context, s *Service, c *call, object func(*Key) ([]approval.Detail, error), fn func(*Key) error) (*Key, error) {
+	if s.quorum.Needs(p.what) {
+		if err := s.lookAtOperators(ctx); err != nil {
+			return nil, err
+		}
+	}
 	var used *approval.Request
 	return s.change(ctx, c.key.ID, func(k *Key) error {
 		if err := s.still(c, k); err != nil {
@@ -103,7 +98,7 @@ func (p *consent) change(ctx context.Context, s *Service, c *call, object func(*
 			return err
 		}
 		q := approval.Request{
-			Operation: p.what, Region: string(s.self.Region), Instance: string(s.self.Instance), Roster: s.roster.Version,
+			Operation: p.what, Region: string(s.self.Region), Instance: string(s.self.Instance), Roster: s.operators().Version,
 			Serial: p.asked.Serial, Expires: p.asked.Expires, Object: details,
 		}
 		switch {
@@ -167,20 +162,32 @@ func (p *consent) ask(s *Service, q approval.Request) error {
 
 // check counts the approvals, and records whose they are.
 func (p *consent) check(s *Service, c *call, q approval.Request) error {
-	if len(p.files) == 0 {
-		return refuse(ErrAccessDenied,
-			"%s in Region %s takes the approvals of %d of its %d operators (roster version %d) beside your permission. Ask for the request (keyferry: --request FILE), have operators approve it (keyferry approve FILE --key KEY), and repeat the call with their approvals (--approval FILE...).",
-			q.Operation, s.self.Region, s.roster.Threshold, len(s.roster.Operators), s.roster.Version)
+	if err := p.countable(s); err != nil {
+		return err
 	}
-	if err := s.roster.Check(q, s.now(), p.files); err != nil {
+	roster := s.operators()
+	if err := roster.Check(q, s.now(), p.files); err != nil {
 		return disapproved(err)
 	}
-	s.approvedBy(c, q, p.files)
+	c.approvedBy(roster, q, p.files)
 	return nil
 }
 
-func (s *Service) approvedBy(c *call, q approval.Request, files []statement.File) {
-	c.record.detail("approvedBy", strings.Join(s.roster.Approved(q, files), ", "))
+// countable refuses a call without approvals, and to count any while nobody can know whether
+// they have expired.
+func (p *consent) countable(s *Service) error {
+	if len(p.files) == 0 {
+		roster := s.operators()
+		return refuse(ErrAccessDenied,
+			"%s in Region %s takes the approvals of %d of its %d operators (roster version %d) beside your permission. Ask for the request (keyferry: --request FILE), have operators approve it (keyferry approve FILE --key KEY), and repeat the call with their approvals (--approval FILE...).",
+			p.what, s.self.Region, roster.Threshold, len(roster.Operators), roster.Version)
+	}
+	return disapproved(s.clocksAgree())
+}
+
+// approvedBy records whose approvals counted.
+func (c *call) approvedBy(r approval.Roster, q approval.Request, files []statement.File) {
+	c.record.detail("approvedBy", strings.Join(r.Approved(q, files), ", "))
 }
 
 // use makes the request one that was carried out on the call's key.
@@ -195,8 +202,13 @@ func (s *Service) use(tx *seal.Tx, c *call, q approval.Request) error {
 // disapproved says why approvals do not count. What is wrong with them is for the caller to
 // know: it has nothing but names, fingerprints of public keys and what was approved.
 func disapproved(err error) error {
+	if err == nil {
+		return nil
+	}
 	advice := "Make a new request, and have it approved."
 	switch {
+	case errors.Is(err, ErrClocksApart):
+		advice = "Nobody can know whether they have expired: set the wrong one of the two clocks and repeat the call. The approvals are not spent."
 	case errors.Is(err, approval.ErrUsed):
 		advice = "Each request is carried out once for a key; the audit log has it under its ID."
 	case errors.Is(err, approval.ErrNotEnough):

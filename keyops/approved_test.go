@@ -22,11 +22,17 @@ import (
 func guarded(t *testing.T, clock func() time.Time) two {
 	t.Helper()
 	net := keyopstest.NewNetwork()
+	return guardedOn(t, net, net, clock)
+}
+
+// guardedOn is guarded, with Regions that see the network as peers.
+func guardedOn(t *testing.T, net *keyopstest.Network, peers keyops.Peers, clock func() time.Time) two {
+	t.Helper()
 	all := approval.Optional()
 	w := two{
 		net:   net,
-		paris: keyopstest.New(t, keyopstest.Options{Name: "eu-paris-1", Peers: net, Operators: 3, Quorum: all, Clock: clock}),
-		tokyo: keyopstest.New(t, keyopstest.Options{Name: "ap-tokyo-1", Peers: net, Operators: 3, Quorum: all, Clock: clock}),
+		paris: keyopstest.New(t, keyopstest.Options{Name: "eu-paris-1", Peers: peers, Operators: 3, Quorum: all, Clock: clock}),
+		tokyo: keyopstest.New(t, keyopstest.Options{Name: "ap-tokyo-1", Peers: peers, Operators: 3, Quorum: all, Clock: clock}),
 	}
 	net.Add(w.paris, w.tokyo)
 	keyopstest.Connect(t, w.paris, w.tokyo)

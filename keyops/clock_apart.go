@@ -8,12 +8,12 @@ import (
 	"github.com/keyferry/keyferry/keyops/region"
 )
 
-// MaxApart is by how much this Region's clock and a peer's may differ before nothing is done
-// that a wrong clock would do too early: destroying what is due, and counting approvals,
-// which expire.
+// MaxApart is the difference between this Region's clock and a peer's at which nothing is
+// done that a wrong clock would do too early or too late: destroying what is due, and counting
+// approvals, which expire.
 const MaxApart = time.Minute
 
-// ErrClocksApart means that this Region's clock and a peer's differ by more than MaxApart.
+// ErrClocksApart means that this Region's clock and a peer's differ by MaxApart or more.
 // Which of them is wrong, neither can know.
 var ErrClocksApart = errors.New("the clocks of two Regions are too far apart")
 
@@ -31,7 +31,7 @@ func (s *Service) clocksAgree() error {
 	if !ok {
 		return nil
 	}
-	if peer, apart := clocks.ClocksApart(); apart > MaxApart {
+	if peer, apart := clocks.ClocksApart(); apart >= MaxApart {
 		return fmt.Errorf("%w: %s differs by %v at least", ErrClocksApart, peer, apart.Round(time.Millisecond))
 	}
 	return nil

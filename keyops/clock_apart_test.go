@@ -6,6 +6,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
+	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 )
 
@@ -21,21 +22,64 @@ func (p *clockPeers) Peer(region.Name) (region.Descriptor, bool) { return region
 
 func (p *clockPeers) Authority(region.Name) keyops.Authority { return keyops.Authority{} }
 
-// TestClocksApart: what is due by a clock that a peer contradicts by more than a minute is
+// TestClocksApart: what is due by a clock that a peer contradicts by a minute or more is
 // destroyed once the clocks agree, and not before.
 func TestClocksApart(t *testing.T) {
-	c, peers := newClock(), &clockPeers{apart: keyops.MaxApart + 1}
+	c, peers := newClock(), &clockPeers{apart: keyops.MaxApart}
 	r := keyopstest.New(t, keyopstest.Options{Clock: c.now, Elapsed: c.passed, Peers: peers})
 	k := create(t, r, keyops.CreateKeyInput{})
 	schedule(t, r, k, 7)
 	pass(t, r, c, 8*aDay, time.Hour)
 	if !exists(t, r, k) {
-		t.Fatal("a key was destroyed while two clocks were over a minute apart")
+		t.Fatal("a key was destroyed while two clocks were a minute apart")
 	}
-	peers.apart = keyops.MaxApart
+	peers.apart = keyops.MaxApart - time.Second
 	pass(t, r, c, time.Minute, time.Minute)
 	if exists(t, r, k) {
-		t.Error("the key is due, the clocks are a minute apart and no more, and it is still there")
+		t.Error("the key is due, the clocks are less than a minute apart, and it is still there")
+	}
+}
+
+// skewed is a network whose clocks differ.
+type skewed struct {
+	*keyopstest.Network
+	apart time.Duration
+}
+
+func (p *skewed) ClocksApart() (region.Name, time.Duration) { return "us-east-1", p.apart }
+
+// TestApprovalsNeedAClock: who cannot know what time it is cannot know whether an approval
+// has expired, counts none, and has spent none when the clocks agree again.
+func TestApprovalsNeedAClock(t *testing.T) {
+	peers := &skewed{Network: keyopstest.NewNetwork()}
+	w := guardedOn(t, peers.Network, peers, nil)
+	id := w.shared(t)
+	request, err := w.suspend(t, id, keyops.Approvals{Request: true})
+	if err != nil {
+		t.Fatal(explain(err))
+	}
+	suspension := keyops.Approvals{Files: approved(t, w.paris, requestIn(t, request), 2)}
+	p, list := w.tokyo.Promotion(t, []region.Name{"eu-paris-1"}, id)
+	promotion := keyopstest.PromoteInput(t, p, list, id, w.tokyo.Approve(t, p.Request(), 2))
+
+	peers.apart = time.Minute
+	_, err = w.suspend(t, id, suspension)
+	want(t, err, keyops.ErrAccessDenied, "us-east-1 differs by 1m0s")
+	_, err = w.tokyo.PromoteKey(t.Context(), admin(), promotion)
+	want(t, err, keyops.ErrAccessDenied, "The approvals are not spent")
+	if s := statusIn(t, w.paris, id, "ap-tokyo-1"); s != mrk.Active {
+		t.Errorf("the replica is %s", s)
+	}
+	if k, _ := w.tokyo.SharedKey(id); k.Set.Acting() {
+		t.Error("promoted")
+	}
+
+	peers.apart = 59 * time.Second
+	if _, err := w.suspend(t, id, suspension); err != nil {
+		t.Error("suspending: ", explain(err))
+	}
+	if _, err := w.tokyo.PromoteKey(t.Context(), admin(), promotion); err != nil {
+		t.Error("promoting: ", explain(err))
 	}
 }
 

@@ -21,11 +21,7 @@ func (s *Service) listImport(ctx context.Context, k *Key, m Material, as ImportT
 
 // releaseImport makes the material current that every awaited Region has imported.
 func (s *Service) releaseImport(ctx context.Context, k *Key) error {
-	contact := s.aloneContact(k)
-	if s.peers != nil {
-		contact = s.peers.Contact(k.ID)
-	}
-	_, err := k.Set.ReleaseImported(ctx, s.Signer(), contact)
+	_, err := k.Set.ReleaseImported(ctx, s.Signer(), s.contact(k))
 	if errors.Is(err, mrk.ErrAwaited) {
 		p, _ := k.Set.Progress()
 		return &Error{Reason: ErrInvalidState, Message: fmt.Sprintf(

@@ -140,7 +140,7 @@ func (s *Service) GetCallerIdentity(ctx context.Context, caller Caller, _ GetCal
 // DescribeRegion returns what this Region is and what its token can do.
 func (s *Service) DescribeRegion(ctx context.Context, caller Caller, _ DescribeRegionInput) (DescribeRegionOutput, error) {
 	return do(ctx, s, caller, "DescribeRegion", target{}, func(_ context.Context, c *call) (DescribeRegionOutput, error) {
-		info, can := s.token.Info(), s.token.Capabilities()
+		info, can, roster := s.token.Info(), s.token.Capabilities(), s.operators()
 		return DescribeRegionOutput{
 			Region: s.self.Region, Instance: s.self.Instance, Partition: s.partition, Fingerprint: s.fingerprint,
 			Boundary: string(s.boundary),
@@ -151,7 +151,7 @@ func (s *Service) DescribeRegion(ctx context.Context, caller Caller, _ DescribeR
 			KeySpecs: s.support(can),
 			// Package hsm has AWS's names, too.
 			WrappingAlgorithms: as[WrappingAlgorithm](can.ImportSchemes), WrappingKeySpecs: as[WrappingKeySpec](can.ImportKeys),
-			Roster: s.roster.Version, Operators: len(s.roster.Operators), ApprovalsNeeded: s.roster.Threshold,
+			Roster: roster.Version, Operators: len(roster.Operators), ApprovalsNeeded: roster.Threshold,
 			ApprovedOperations: as[string](s.quorum.Guarded()),
 			KeyQuota:           s.quota, KeyCount: s.view.count(c.caller.Principal.Account),
 		}, nil

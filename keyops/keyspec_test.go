@@ -123,7 +123,7 @@ func TestPublicKeysOfOthers(t *testing.T) {
 			if id, err := r.Identify(t.Context(), k.KeyID, public(sister)); !errors.Is(err, keyops.ErrNotOurs) {
 				t.Errorf("a sister's public key: %s, %v", id, err)
 			}
-			calls := r.Fake.Calls()
+			calls := r.TokenCalls(t)
 			for name, der := range another {
 				if id, err := r.Identify(t.Context(), k.KeyID, der); !errors.Is(err, keyops.ErrNotOurs) {
 					t.Errorf("%s: %s, %v", name, id, err)

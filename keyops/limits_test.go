@@ -246,7 +246,7 @@ func TestDryRunDoesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := r.Fake.Calls()
+	before := r.TokenCalls(t)
 	for name, err := range map[string]error{
 		"Encrypt":                             second(r.Encrypt(ctx, admin(), keyops.EncryptInput{KeyID: aes, Plaintext: x, DryRun: true})),
 		"Decrypt":                             second(r.Decrypt(ctx, admin(), keyops.DecryptInput{CiphertextBlob: enc.CiphertextBlob, DryRun: true})),

@@ -107,7 +107,7 @@ func (s *Service) WriteOffKeyMaterial(ctx context.Context, caller Caller, in Wri
 				return nil, refuse(ErrInvalidState, "Key material %s of %s is written off already.", id, k.arn)
 			}
 			// Tried on a copy, so that nobody is asked to approve what cannot be.
-			if err := k.Set.Clone().WriteOff(ctx, unsigned{}, id, s.contact(k)); err != nil {
+			if err := k.Set.Clone().WriteOff(ctx, mrk.Unsigned{}, id, s.contact(k)); err != nil {
 				return nil, notWrittenOff(k, id, err)
 			}
 			return append(inSet(k), approval.Detail{Name: "key material", Text: id.String()}), nil

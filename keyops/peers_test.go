@@ -105,7 +105,7 @@ func TestUnknownRegionHasNoAuthority(t *testing.T) {
 	want(t, alone.CheckReplica(t.Context(), claim), keyops.ErrAccessDenied, "configuration of Region us-east-1")
 
 	w.net.SetAuthority("ap-tokyo-1", keyops.Authority{})
-	before := w.paris.Fake.Calls()
+	before := w.paris.TokenCalls(t)
 	_, err := w.paris.WrapMaterial(t.Context(), k.KeyID, materialOf(t, w.paris, k.KeyID), w.tokyo.Descriptor.Descriptor)
 	want(t, err, keyops.ErrAccessDenied, "configuration of Region eu-paris-1")
 	after := w.paris.Fake.Calls()

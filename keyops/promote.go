@@ -10,7 +10,6 @@ import (
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/policy"
 	"github.com/keyferry/keyferry/keyops/seal"
-	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
@@ -31,8 +30,11 @@ func (s *Service) PromoteKey(ctx context.Context, caller Caller, in PromoteKeyIn
 		if c.key.Set == nil {
 			return PromoteKeyOutput{}, refuse(ErrUnsupportedOperation, "%s is not a multi-region key.", c.key.arn)
 		}
-		if len(p.files) == 0 {
-			return PromoteKeyOutput{}, p.check(s, c, approval.Request{Operation: p.what})
+		if err := p.countable(s); err != nil {
+			return PromoteKeyOutput{}, err
+		}
+		if err := s.lookAtOperators(ctx); err != nil {
+			return PromoteKeyOutput{}, err
 		}
 		var asked approval.Request
 		k, err := s.change(ctx, c.key.ID, func(k *Key) error {
@@ -45,7 +47,8 @@ func (s *Service) PromoteKey(ctx context.Context, caller Caller, in PromoteKeyIn
 			if !ok {
 				return invalid("path", "have as many hashes as the place of the key on a list of that length has")
 			}
-			a.Promotion.Root, a.Now = root, s.now()
+			a.Roster = s.operators()
+			a.Promotion.Root, a.Promotion.Roster, a.Now = root, a.Roster.Version, s.now()
 			if err := s.promotable(k, a.Promotion); err != nil {
 				return err
 			}
@@ -53,12 +56,12 @@ func (s *Service) PromoteKey(ctx context.Context, caller Caller, in PromoteKeyIn
 				return notPromoted(k, err)
 			}
 			asked = a.Promotion.Request()
+			c.approvedBy(a.Roster, asked, p.files)
 			return nil
 		}, func(tx *seal.Tx) error { return s.use(tx, c, asked) })
 		if err != nil {
 			return PromoteKeyOutput{}, s.unmanaged(c.key, err)
 		}
-		s.approvedBy(c, asked, p.files)
 		c.record.detail("generation", strconv.FormatUint(claim.Promotion.Generation, 10))
 		s.marks.wake()
 		return PromoteKeyOutput{KeyID: k.arn, Generation: claim.Promotion.Generation}, nil
@@ -66,14 +69,14 @@ func (s *Service) PromoteKey(ctx context.Context, caller Caller, in PromoteKeyIn
 }
 
 // promotion is what the caller says that operators have approved. Serial, expiry and
-// generation are read from the first approval; that they were approved with all the rest is
-// checked later.
+// generation are read from the first approval; that they were approved with all the rest,
+// and by whom, is checked later.
 func (s *Service) promotion(in PromoteKeyInput, p *consent) (mrk.Approved, error) {
 	a := mrk.Approved{
-		Proof: mrk.ListProof{Count: max(in.KeyCount, 1), Index: in.KeyIndex}, Approvals: p.files, Roster: s.roster,
+		Proof: mrk.ListProof{Count: max(in.KeyCount, 1), Index: in.KeyIndex}, Approvals: p.files,
 		Promotion: mrk.Promotion{
 			Target: s.self.Region, Instance: s.self.Instance, Generation: p.asked.Epoch,
-			Roster: s.roster.Version, Serial: p.asked.Serial, Expires: p.asked.Expires,
+			Serial: p.asked.Serial, Expires: p.asked.Expires,
 		},
 	}
 	a.Promotion.Keys = a.Proof.Count
@@ -132,12 +135,4 @@ func notPromoted(k *Key, err error) error {
 		return &Error{Reason: ErrInvalidState, cause: err, Message: fmt.Sprintf("%s has heard nothing of its primary key yet, and cannot be promoted.", k.arn)}
 	}
 	return err
-}
-
-// unsigned tries what would be signed: it goes nowhere.
-type unsigned struct{}
-
-// Sign signs nothing.
-func (unsigned) Sign(_ context.Context, p statement.Purpose, payload []byte) (statement.Signed, error) {
-	return statement.Signed{Purpose: p, Payload: payload}, nil
 }

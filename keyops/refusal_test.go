@@ -23,7 +23,7 @@ func TestRefusalsDoTheSameWork(t *testing.T) {
 	missing := "arn:aws:kms:eu-paris-1:111122223333:key/" + string(arn.NewKeyID(true))
 	work := func(op attempt, key string) (n int64, token uint64) {
 		before := decisions.Load()
-		calls := r.Fake.Calls()
+		calls := r.TokenCalls(t)
 		want(t, op.call(t.Context(), r, mallory, key), keyops.ErrAccessDenied, "")
 		for function, after := range r.Fake.Calls() {
 			token += after - calls[function]

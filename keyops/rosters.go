@@ -140,6 +140,31 @@ func (s *Service) Roster(of region.Descriptor, version uint64) (r approval.Roste
 // rosterOf returns the roster that a verified change makes.
 func rosterOf(c approval.Change) approval.Roster { return approval.Take(wire.NewReader(c.Roster)) }
 
+// newestOf returns the roster of a descriptor's instance after verified changes.
+func newestOf(of region.Descriptor, changes []approval.Change) approval.Roster {
+	if len(changes) == 0 {
+		return of.Operators
+	}
+	return rosterOf(changes[len(changes)-1])
+}
+
+// operators returns the newest roster of this Region that is known: its directory has shown
+// it, or a peer.
+func (s *Service) operators() approval.Roster { return newestOf(s.self, s.RosterChanges(s.self)) }
+
+// lookAtOperators takes over what a ceremony has changed in this Region's roster since the
+// start: who was taken off it must not approve until the daemon starts again.
+func (s *Service) lookAtOperators(ctx context.Context) error {
+	if s.dir == "" {
+		return nil
+	}
+	_, changes, err := s.dir.LoadRosters(s.self)
+	if err != nil {
+		return fmt.Errorf("reading the roster of this Region: %w", err)
+	}
+	return s.KeepRoster(ctx, s.self, changes)
+}
+
 // KeepRoster verifies changes of an instance's roster, the first of which follows its pinned
 // descriptor, and keeps those that are new here. Fewer than are known change nothing, and
 // another one of a known version is region.ErrRosterFork: some operators have approved both.
@@ -156,11 +181,8 @@ func (s *Service) KeepRoster(ctx context.Context, of region.Descriptor, changes 
 	if len(changes) <= len(known) {
 		return nil
 	}
-	newest, news := of.Operators, changes[len(known):]
-	if len(known) > 0 {
-		newest = rosterOf(known[len(known)-1])
-	}
-	if _, err := newest.Follow(string(of.Region), string(of.Instance), news...); err != nil {
+	news := changes[len(known):]
+	if _, err := newestOf(of, known).Follow(string(of.Region), string(of.Instance), news...); err != nil {
 		return fmt.Errorf("changes of the roster of instance %s: %w", of.Instance, err)
 	}
 	err := s.update(ctx, func(tx *seal.Tx) error {

@@ -114,7 +114,7 @@ type Service struct {
 	audit          *audit.Log
 	identities     func() *policy.Identities
 	peers          Peers
-	roster         approval.Roster // the newest of this Region's operators
+	dir            region.Dir // empty if nobody is to look there
 	quorum         approval.Quorum
 	quota          int
 	principalQuota int
@@ -160,7 +160,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		self: cfg.Self.Descriptor, fingerprint: cfg.Self.Fingerprint(), partition: cfg.Self.Partition,
 		accounts: slices.Clone(cfg.Accounts), token: cfg.Token, boundary: cfg.Boundary, signing: cfg.Signing, sealing: cfg.Seal,
-		transport: cfg.Transport, store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers, roster: cfg.operators(), quorum: cfg.Quorum,
+		transport: cfg.Transport, store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers, dir: cfg.Files.Dir, quorum: cfg.Quorum,
 		quota: cfg.KeyQuota, principalQuota: cfg.PrincipalKeyQuota, unbounded: cfg.UnboundedEncryption, clock: cfg.Clock, elapsed: cfg.Elapsed, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
 		view: newView(), marks: newMarks(), wrappings: newWrappings(), syncs: newSynchronizations(), failed: make(chan struct{}),
 		pairs: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),

@@ -27,7 +27,7 @@ const sightSchema = 1
 // RegionFiles is what the Region's directory shows: pinned peers, and rosters of this Region
 // and of peers.
 type RegionFiles struct {
-	Dir     region.Dir
+	Dir     region.Dir // where the service looks for later changes of its own roster, too
 	Pins    []region.SignedDescriptor
 	Rosters []RosterSeen
 }

@@ -107,6 +107,7 @@ func (s *Service) Work(ctx context.Context) error {
 	errs := []error{s.try(ctx, "clock", s.lookAtClock)}
 	errs = append(errs, s.try(ctx, "leftovers", s.resolveLeftovers))
 	errs = append(errs, s.try(ctx, "imports", s.tidyImports))
+	errs = append(errs, s.try(ctx, "operators", s.lookAtOperators))
 	now := s.now()
 	apart := s.clocksAgree()
 	if apart != nil {

@@ -10,7 +10,6 @@ import (
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
-	"github.com/keyferry/keyferry/keyops/statement"
 )
 
 // eventSynchronize is the audit event of facts and materials that arrive or leave.
@@ -62,13 +61,6 @@ func (r *Replicator) learn(ctx context.Context, keys Keys, p *peer, f factsBody,
 	return nil
 }
 
-// unsigned lets Step be tried without the token: what it would write goes nowhere.
-type unsigned struct{}
-
-func (unsigned) Sign(_ context.Context, p statement.Purpose, payload []byte) (statement.Signed, error) {
-	return statement.Signed{Purpose: p, Payload: payload}, nil
-}
-
 // step does what this Region, if it acts as the key's primary Region, does by itself.
 func (r *Replicator) step(ctx context.Context, keys Keys, id arn.KeyID, correlation string) error {
 	k, err := keys.SharedKey(id)
@@ -76,7 +68,7 @@ func (r *Replicator) step(ctx context.Context, keys Keys, id arn.KeyID, correlat
 		return err
 	}
 	contact := r.contact(id)
-	changed, events, err := k.Set.Clone().Step(ctx, unsigned{}, contact)
+	changed, events, err := k.Set.Clone().Step(ctx, mrk.Unsigned{}, contact)
 	if err != nil || !changed {
 		return err
 	}

@@ -169,8 +169,8 @@ func checkClock(p replication.PeerStatus, now time.Time) gateway.HealthCheck {
 	}
 	c.Summary = fmt.Sprintf("%+.3f s against ours, give or take %.3f s", p.Clock.Offset.Seconds(), p.Clock.Error.Seconds())
 	switch apart := p.Clock.Apart(); {
-	case apart > keyops.MaxApart:
-		c.Level, c.Advice = gateway.HealthProblem, "set the wrong one of the two; until then no key is destroyed here"
+	case apart >= keyops.MaxApart:
+		c.Level, c.Advice = gateway.HealthProblem, "set the wrong one of the two; until then no key is destroyed here, and no approval counts"
 	case apart > clockAlarm:
 		c.Level, c.Advice = gateway.HealthWarning, "have both hosts set their clocks by the network"
 	}

@@ -3,6 +3,7 @@ package keyopstest
 import (
 	"context"
 	"crypto"
+	"slices"
 	"testing"
 	"time"
 
@@ -47,6 +48,28 @@ func (r *Region) Approve(t testing.TB, q approval.Request, n int) []statement.Fi
 		files = append(files, f)
 	}
 	return files
+}
+
+// TakeOff takes an operator off the Region's roster, approved by all, in the Region's
+// directory only, as "keyferry-ceremony roster" does.
+func (r *Region) TakeOff(t testing.TB, i int) {
+	t.Helper()
+	of := r.Descriptor.Descriptor
+	roster, changes, err := r.Dir.LoadRosters(of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := approval.Roster{Version: roster.Version + 1, Operators: slices.Delete(slices.Clone(roster.Operators), i, i+1)}
+	next.Threshold = len(next.Operators)/2 + 1
+	q := roster.RequestChange(string(of.Region), string(of.Instance), next, approval.NewSerial(), r.now().Add(time.Hour).Truncate(time.Second).UTC())
+	c, err := roster.NewChange(string(of.Region), string(of.Instance), next, r.now(), r.Approve(t, q, len(r.Operators)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Dir.KeepRosters(of, append(changes, c)); err != nil {
+		t.Fatal(err)
+	}
+	r.Operators = slices.Delete(slices.Clone(r.Operators), i, i+1)
 }
 
 // Reseal seals the store of a stopped Region anew.

@@ -30,9 +30,13 @@ func (r *Region) Promotion(t testing.TB, suspend []region.Name, ids ...arn.KeyID
 	if err != nil {
 		t.Fatal(err)
 	}
+	roster, _, err := r.Dir.LoadRosters(r.Descriptor.Descriptor)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return mrk.Promotion{
 		Target: r.Options.Name, Instance: r.Descriptor.Instance, Generation: generation, Suspend: suspend,
-		Keys: uint64(len(list)), Root: list.Root(), Roster: r.Descriptor.Operators.Version,
+		Keys: uint64(len(list)), Root: list.Root(), Roster: roster.Version,
 		Serial: approval.NewSerial(), Expires: r.now().Add(time.Hour).Truncate(time.Second).UTC(),
 	}, list
 }

@@ -259,12 +259,16 @@ func (r *Region) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	files := r.Options.Files
+	if files.Dir == "" {
+		files.Dir = r.Dir
+	}
 	r.Service, err = keyops.New(ctx, keyops.Config{
 		Self: r.Descriptor, Accounts: r.Options.Accounts, Token: r.Token, Boundary: hsm.BoundaryAPIOnly,
 		Signing: r.Signing, Seal: r.SealKey, Transport: &set, Store: r.store, Audit: r.log,
 		Identities: func() *policy.Identities { return identities },
 		Peers:      r.Options.Peers, KeyQuota: r.Options.KeyQuota, PrincipalKeyQuota: r.Options.MakerQuota, UnboundedEncryption: r.Options.Unbounded, Clock: r.Options.Clock, Elapsed: r.Options.Elapsed, Log: r.Options.Log,
-		Step: r.Options.Step, Files: r.Options.Files, Quorum: quorum,
+		Step: r.Options.Step, Files: files, Quorum: quorum,
 	})
 	return err
 }
@@ -324,6 +328,21 @@ func (r *Region) Restart(t testing.TB) {
 	r.Stop()
 	if err := r.Start(context.Background()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TokenCalls returns how often each function of the fake token was called in the life of a
+// new Region. It waits for the checkpoint that the audit log signs soon after the start,
+// whoever calls; none follows for an hour.
+func (r *Region) TokenCalls(t testing.TB) map[string]uint64 {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if _, made := r.log.Last(); made {
+			return r.Fake.Calls()
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no audit checkpoint within a minute of the start")
+		}
 	}
 }
 

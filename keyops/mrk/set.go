@@ -24,6 +24,15 @@ type Signer interface {
 	Sign(ctx context.Context, p statement.Purpose, payload []byte) (statement.Signed, error)
 }
 
+// Unsigned is a Signer with which a rule is tried on a copy: what it would write goes
+// nowhere, and the token is left alone.
+type Unsigned struct{}
+
+// Sign signs nothing.
+func (Unsigned) Sign(_ context.Context, p statement.Purpose, payload []byte) (statement.Signed, error) {
+	return statement.Signed{Purpose: p, Payload: payload}, nil
+}
+
 // Verifier knows the signing keys of the Regions that this one has pinned.
 type Verifier interface {
 	// Verify returns nil if s carries the signature of that Region's instance. An instance
