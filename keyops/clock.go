@@ -45,7 +45,7 @@ type clockRow struct {
 func (r clockRow) encode() []byte {
 	var w wire.Writer
 	w.Uint(clockSchema)
-	writeTime(&w, r.seen)
+	w.Time(r.seen)
 	w.Uint(uint64(r.hold))
 	return w.Out()
 }
@@ -55,7 +55,7 @@ func decodeClock(body []byte) (clockRow, error) {
 	if v := r.Uint(); v != clockSchema {
 		r.Fail("clock of schema %d", v)
 	}
-	row := clockRow{seen: readTime(r)}
+	row := clockRow{seen: r.Time()}
 	hold := r.Uint()
 	if hold > uint64(holdFor) {
 		r.Fail("a hold of %d", hold)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -56,7 +55,7 @@ func (k *Key) encode() []byte {
 	w.String(string(k.Origin))
 	w.String(k.Description)
 	w.Bytes(k.Policy)
-	writeTime(&w, k.Created)
+	w.Time(k.Created)
 	w.String(string(k.State))
 	w.Count(len(k.Tags))
 	for _, name := range slices.Sorted(maps.Keys(k.Tags)) {
@@ -66,15 +65,15 @@ func (k *Key) encode() []byte {
 	w.Count(len(k.Aliases))
 	for _, a := range k.Aliases {
 		w.String(a.Name)
-		writeTime(&w, a.Created)
-		writeTime(&w, a.Updated)
+		w.Time(a.Created)
+		w.Time(a.Updated)
 	}
 	w.Count(len(k.Materials))
 	for _, m := range k.Materials {
 		w.Bytes(m.ID[:])
 		w.Bytes(m.Object[:])
 		w.Bytes(m.SPKI)
-		writeTime(&w, m.Created)
+		w.Time(m.Created)
 		w.Bool(m.Local)
 		w.Bool(m.Lost)
 		w.Uint(m.Reserved)
@@ -120,7 +119,7 @@ func decodeKey(id string, body []byte) (*Key, error) {
 		Origin:      Origin(r.String(64)),
 		Description: r.String(4 * maxDescription),
 		Policy:      r.Bytes(maxPolicy),
-		Created:     readTime(r),
+		Created:     r.Time(),
 		State:       keystate.State(r.String(64)),
 	}
 	for range r.Count(maxTags) {
@@ -131,14 +130,14 @@ func decodeKey(id string, body []byte) (*Key, error) {
 		k.Tags[name] = r.String(4 * maxTagValue)
 	}
 	for range r.Count(maxAliases) {
-		k.Aliases = append(k.Aliases, Alias{Name: r.String(256), Created: readTime(r), Updated: readTime(r)})
+		k.Aliases = append(k.Aliases, Alias{Name: r.String(256), Created: r.Time(), Updated: r.Time()})
 	}
 	for range r.Count(maxMaterials) {
 		m := Material{watch: &watch{}}
 		r.Fixed(m.ID[:])
 		r.Fixed(m.Object[:])
 		m.SPKI = r.Bytes(maxSPKI)
-		m.Created, m.Local, m.Lost, m.Reserved = readTime(r), r.Bool(), r.Bool(), r.Uint()
+		m.Created, m.Local, m.Lost, m.Reserved = r.Time(), r.Bool(), r.Bool(), r.Uint()
 		m.watch.count.Store(m.Reserved)
 		k.Materials = append(k.Materials, m)
 	}
@@ -216,7 +215,3 @@ func (k *Key) check() error {
 	}
 	return nil
 }
-
-func writeTime(w *wire.Writer, t time.Time) { w.Time(t) }
-
-func readTime(r *wire.Reader) time.Time { return r.Time() }

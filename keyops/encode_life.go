@@ -26,39 +26,39 @@ func (k *Key) lives() bool {
 
 // encodeLife writes what schemaLife adds, with one entry for every material.
 func encodeLife(w *wire.Writer, k *Key) {
-	writeTime(w, k.DeletionDate)
-	writeTime(w, k.Deleted)
+	w.Time(k.DeletionDate)
+	w.Time(k.Deleted)
 	w.Uint(uint64(k.PendingDays))
 	w.Bool(k.Rotation.Enabled)
 	w.Uint(uint64(k.Rotation.Days))
-	writeTime(w, k.Rotation.Last)
-	writeTime(w, k.Rotation.Next)
+	w.Time(k.Rotation.Last)
+	w.Time(k.Rotation.Next)
 	w.Uint(uint64(k.Rotation.OnDemand))
 	w.Count(len(k.Rotations))
 	for _, r := range k.Rotations {
-		writeTime(w, r.Date)
+		w.Time(r.Date)
 		w.String(string(r.Type))
 		w.Bytes(r.Material[:])
 	}
 	for _, m := range k.Materials {
 		w.String(string(m.Import))
-		writeTime(w, m.Expires)
+		w.Time(m.Expires)
 		w.String(string(m.Expiration))
 		w.String(m.Description)
 	}
 }
 
 func decodeLife(r *wire.Reader, k *Key) {
-	k.DeletionDate, k.Deleted, k.PendingDays = readTime(r), readTime(r), readCount(r)
-	k.Rotation = Rotation{Enabled: r.Bool(), Days: readCount(r), Last: readTime(r), Next: readTime(r), OnDemand: readCount(r)}
+	k.DeletionDate, k.Deleted, k.PendingDays = r.Time(), r.Time(), readCount(r)
+	k.Rotation = Rotation{Enabled: r.Bool(), Days: readCount(r), Last: r.Time(), Next: r.Time(), OnDemand: readCount(r)}
 	for range r.Count(maxRotations) {
-		e := RotationEntry{Date: readTime(r), Type: RotationType(r.String(32))}
+		e := RotationEntry{Date: r.Time(), Type: RotationType(r.String(32))}
 		r.Fixed(e.Material[:])
 		k.Rotations = append(k.Rotations, e)
 	}
 	for i := range k.Materials {
 		m := &k.Materials[i]
-		m.Import, m.Expires = ImportState(r.String(32)), readTime(r)
+		m.Import, m.Expires = ImportState(r.String(32)), r.Time()
 		m.Expiration, m.Description = ExpirationModel(r.String(32)), r.String(4*maxMaterialDescription)
 	}
 }

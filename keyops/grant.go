@@ -209,7 +209,7 @@ func encodeGrants(w *wire.Writer, grants []Grant) {
 		w.String(g.Grantee)
 		w.String(g.Retiring)
 		w.String(string(g.Issuer))
-		writeTime(w, g.Created)
+		w.Time(g.Created)
 		w.Count(len(g.Operations))
 		for _, op := range g.Operations {
 			w.String(op)
@@ -225,7 +225,7 @@ func decodeGrants(r *wire.Reader) []Grant {
 		var g Grant
 		g.ID, g.Name = r.String(2*grantIDBytes), r.String(maxGrantName)
 		g.Grantee, g.Retiring, g.Issuer = r.String(maxPrincipal), r.String(maxPrincipal), arn.Account(r.String(12))
-		g.Created = readTime(r)
+		g.Created = r.Time()
 		for range r.Count(maxOperations) {
 			g.Operations = append(g.Operations, r.String(64))
 		}

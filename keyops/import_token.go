@@ -27,7 +27,7 @@ func (s *Service) makeImportToken(ctx context.Context, key arn.KeyID, object hsm
 	var w wire.Writer
 	w.Uint(importTokenSchema)
 	w.Bytes(object[:])
-	writeTime(&w, until)
+	w.Time(until)
 	w.Bytes(mac)
 	return w.Out(), nil
 }
@@ -38,7 +38,7 @@ func (s *Service) importTokenMAC(ctx context.Context, key arn.KeyID, object hsm.
 	w.String(string(s.self.Instance))
 	w.String(string(key))
 	w.Bytes(object[:])
-	writeTime(&w, until)
+	w.Time(until)
 	mac, err := s.token.MAC(ctx, s.sealing, w.Out())
 	if err != nil {
 		return nil, fmt.Errorf("authenticating an import token: %w", err)
@@ -56,7 +56,7 @@ func (s *Service) openImportToken(ctx context.Context, k *Key, token []byte) (hs
 	}
 	var object hsm.ID
 	r.Fixed(object[:])
-	until, mac := readTime(r), r.Bytes(64)
+	until, mac := r.Time(), r.Bytes(64)
 	if r.Done() != nil {
 		return hsm.ID{}, bad
 	}

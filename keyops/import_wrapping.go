@@ -31,7 +31,7 @@ func (w wrapping) encode() []byte {
 	out.String(string(w.key))
 	out.String(string(w.account))
 	out.String(string(w.scheme))
-	writeTime(&out, w.until)
+	out.Time(w.until)
 	out.Uint(uint64(w.attempts))
 	out.Bool(w.spent)
 	return out.Out()
@@ -48,7 +48,7 @@ func decodeWrapping(id string, body []byte) (wrapping, error) {
 	}
 	w := wrapping{
 		object: object, key: arn.KeyID(r.String(64)), account: arn.Account(r.String(12)),
-		scheme: hsm.ImportScheme(r.String(64)), until: readTime(r), attempts: readCount(r), spent: r.Bool(),
+		scheme: hsm.ImportScheme(r.String(64)), until: r.Time(), attempts: readCount(r), spent: r.Bool(),
 	}
 	if err := r.Done(); err != nil {
 		return wrapping{}, fmt.Errorf("decoding import wrapping key %s: %w", id, err)

@@ -66,7 +66,7 @@ func (c *call) uses() bool { return c.op.crypto && c.key != nil && c.name != "Ge
 func (u lastUse) encode() []byte {
 	var w wire.Writer
 	w.Uint(usageSchema)
-	writeTime(&w, u.at)
+	w.Time(u.at)
 	w.String(u.operation)
 	w.String(u.request)
 	return w.Out()
@@ -77,7 +77,7 @@ func decodeUsage(body []byte) (lastUse, error) {
 	if v := r.Uint(); v != usageSchema {
 		r.Fail("usage of schema %d", v)
 	}
-	u := lastUse{at: readTime(r), operation: r.String(64), request: r.String(4 * maxUsageField)}
+	u := lastUse{at: r.Time(), operation: r.String(64), request: r.String(4 * maxUsageField)}
 	if err := r.Done(); err != nil {
 		return lastUse{}, fmt.Errorf("decoding when a key was used: %w", err)
 	}

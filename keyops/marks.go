@@ -41,10 +41,10 @@ func (m Mark) encode() []byte {
 	w.String(string(m.Key))
 	w.String(string(m.Peer))
 	w.Bytes(m.SetHash[:])
-	writeTime(&w, m.Since)
+	w.Time(m.Since)
 	w.Uint(m.Attempts)
-	writeTime(&w, m.LastTry)
-	writeTime(&w, m.NextTry)
+	w.Time(m.LastTry)
+	w.Time(m.NextTry)
 	w.String(string(m.Cause))
 	w.String(m.Text)
 	return w.Out()
@@ -57,8 +57,8 @@ func decodeMark(body []byte) (Mark, error) {
 	}
 	m := Mark{Key: arn.KeyID(r.String(64)), Peer: region.Name(r.String(64))}
 	r.Fixed(m.SetHash[:])
-	m.Since, m.Attempts = readTime(r), r.Uint()
-	m.LastTry, m.NextTry = readTime(r), readTime(r)
+	m.Since, m.Attempts = r.Time(), r.Uint()
+	m.LastTry, m.NextTry = r.Time(), r.Time()
 	m.Cause, m.Text = mrk.Cause(r.String(64)), r.String(1024)
 	if err := r.Done(); err != nil {
 		return Mark{}, fmt.Errorf("decoding a mark: %w", err)

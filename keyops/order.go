@@ -86,7 +86,7 @@ func (i intent) encode() []byte {
 	w.String(string(i.key))
 	w.Bytes(i.want[:])
 	w.Bytes(i.spki)
-	writeTime(&w, i.begun)
+	w.Time(i.begun)
 	return w.Out()
 }
 
@@ -101,7 +101,7 @@ func decodeIntent(id string, body []byte) (intent, error) {
 	}
 	i := intent{object: object, by: origin(r.String(32)), key: arn.KeyID(r.String(64))}
 	r.Fixed(i.want[:])
-	i.spki, i.begun = r.Bytes(maxSPKI), readTime(r)
+	i.spki, i.begun = r.Bytes(maxSPKI), r.Time()
 	if !slices.Contains(origins, i.by) {
 		r.Fail("intent by %q", i.by)
 	}

@@ -162,6 +162,6 @@ func useOnce(q approval.Request, suffix string, now time.Time, get func(store.Ki
 	var w wire.Writer
 	w.Uint(usedSchema)
 	w.String(string(q.Operation))
-	writeTime(&w, now.UTC())
+	w.Time(now.UTC())
 	return put(kindApproval, q.ID()+suffix, w.Out())
 }

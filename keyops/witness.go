@@ -37,7 +37,7 @@ func (w Witness) encode() []byte {
 	e.Bytes(w.Checkpoint.Marshal())
 	e.Uint(w.Store.Version)
 	e.Bytes(w.Store.Hash[:])
-	writeTime(&e, w.Seen)
+	e.Time(w.Seen)
 	return e.Out()
 }
 
@@ -50,7 +50,7 @@ func decodeWitness(peer string, body []byte) (Witness, error) {
 	signed := r.Bytes(maxCheckpoint)
 	w.Store.Version = r.Uint()
 	r.Fixed(w.Store.Hash[:])
-	w.Seen = readTime(r)
+	w.Seen = r.Time()
 	if err := r.Done(); err != nil {
 		return Witness{}, fmt.Errorf("decoding the witness of %s: %w", peer, err)
 	}
