@@ -3,16 +3,9 @@ package cli
 import (
 	"context"
 	"encoding/pem"
-	"fmt"
-	"slices"
 	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
 )
@@ -116,76 +109,12 @@ func (a *app) keyShow(use string) *cobra.Command {
 					return a.print(out)
 				}
 				m := out.GetKeyMetadata()
-				return a.describe(m, cl.rotationOf(ctx, m))
+				return describe(a.Out, m, cl.rotationOf(ctx, m))
 			})
 		},
 	}
 	grantFlag(c, &tokens)
 	return c
-}
-
-// rotationOf says when a key is rotated, if it is one of those that are.
-func (c *client) rotationOf(ctx context.Context, m *kmsv1.KeyMetadata) string {
-	if m.GetKeySpec() != "SYMMETRIC_DEFAULT" || m.GetOrigin() != "AWS_KMS" {
-		return ""
-	}
-	s, err := c.keys.GetKeyRotationStatus(ctx, &kmsv1.GetKeyRotationStatusRequest{KeyId: m.GetArn()})
-	switch {
-	case status.Code(err) == codes.PermissionDenied:
-		return "not told: you need kms:GetKeyRotationStatus"
-	case err != nil:
-		return "" // the rest of what is shown is true all the same
-	case !s.GetKeyRotationEnabled():
-		return "not automatic"
-	}
-	return fmt.Sprintf("every %d days, next %s", s.GetRotationPeriodInDays(), clock(s.GetNextRotationDate().AsTime(), s.GetNextRotationDate() != nil))
-}
-
-func (a *app) describe(m *kmsv1.KeyMetadata, rotation string) error {
-	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
-	row := func(k, v string) {
-		if v != "" {
-			fmt.Fprintf(w, "%s\t%s\n", k, v)
-		}
-	}
-	row("key ID", m.GetKeyId())
-	row("ARN", m.GetArn())
-	row("state", m.GetKeyState())
-	row("spec", m.GetKeySpec())
-	row("usage", m.GetKeyUsage())
-	row("origin", m.GetOrigin())
-	row("created", m.GetCreationDate().AsTime().Format(time.RFC3339))
-	row("description", m.GetDescription())
-	row("material ID", m.GetCurrentKeyMaterialId())
-	row("rotation", rotation)
-	if m.GetRotationDue() {
-		row("rotation due", "the material has encrypted 2^31 times, and refuses at 2^32")
-	}
-	date := func(name string, t *timestamppb.Timestamp) {
-		if t != nil {
-			row(name, t.AsTime().Format(time.RFC3339))
-		}
-	}
-	date("deleted on", m.GetDeletionDate())
-	if n := m.GetPendingDeletionWindowInDays(); n > 0 {
-		row("deleted", fmt.Sprintf("%d days after its last replica key", n))
-	}
-	row("expiration", m.GetExpirationModel())
-	date("expires", m.GetValidTo())
-	row("algorithms", strings.Join(slices.Concat(m.GetEncryptionAlgorithms(), m.GetSigningAlgorithms(), m.GetMacAlgorithms(), m.GetKeyAgreementAlgorithms()), ", "))
-	row("exportability", strings.TrimPrefix(m.GetExportability().String(), "EXPORTABILITY_"))
-	if mr := m.GetMultiRegionConfiguration(); mr != nil {
-		row("multi-Region", mr.GetMultiRegionKeyType())
-		row("primary key in", mr.GetPrimaryKey().GetRegion())
-		var replicas []string
-		for _, r := range mr.GetReplicaKeys() {
-			replicas = append(replicas, r.GetRegion())
-		}
-		row("replicas in", strings.Join(replicas, ", "))
-	} else {
-		row("multi-Region", "no")
-	}
-	return w.Flush()
 }
 
 func (a *app) keyList(use string) *cobra.Command {

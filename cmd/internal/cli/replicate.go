@@ -95,11 +95,23 @@ func (a *app) awaitReplica(ctx context.Context, cl *client, keyID, region string
 
 // statusWords says a replica's status, and why it failed if it did.
 func statusWords(r *kmsv1.Replica) string {
-	s := strings.TrimPrefix(r.GetStatus().String(), "REPLICATION_STATUS_")
-	if r.GetFailureCause() != kmsv1.FailureCause_FAILURE_CAUSE_UNSPECIFIED {
-		s += " " + strings.TrimPrefix(r.GetFailureCause().String(), "FAILURE_CAUSE_")
+	return strings.TrimSuffix(replicationWord(r.GetStatus())+" "+causeWord(r.GetFailureCause()), " ")
+}
+
+// replicationWord names a status, and is empty where there is none.
+func replicationWord(s kmsv1.ReplicationStatus) string {
+	if s == kmsv1.ReplicationStatus_REPLICATION_STATUS_UNSPECIFIED {
+		return ""
 	}
-	return s
+	return strings.TrimPrefix(s.String(), "REPLICATION_STATUS_")
+}
+
+// causeWord names the cause of a failure, and is empty where there is none.
+func causeWord(c kmsv1.FailureCause) string {
+	if c == kmsv1.FailureCause_FAILURE_CAUSE_UNSPECIFIED {
+		return ""
+	}
+	return strings.TrimPrefix(c.String(), "FAILURE_CAUSE_")
 }
 
 func (a *app) keyReplicas(use string) *cobra.Command {
@@ -122,7 +134,7 @@ func (a *app) keyReplicas(use string) *cobra.Command {
 				fmt.Fprintln(w, "REGION\tTYPE\tSTATE\tSTATUS\tATTEMPTS\tNEXT TRY\tSYNCHRONIZED\tCAUSE")
 				for _, r := range out.GetReplicas() {
 					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", r.GetRegion(), r.GetMultiRegionKeyType(), dash(r.GetKeyState()),
-						strings.TrimPrefix(r.GetStatus().String(), "REPLICATION_STATUS_"), r.GetAttempts(),
+						dash(replicationWord(r.GetStatus())), r.GetAttempts(),
 						clock(r.GetNextAttemptTime().AsTime(), r.GetNextAttemptTime() != nil),
 						clock(r.GetLastSynchronizedTime().AsTime(), r.GetLastSynchronizedTime() != nil), dash(r.GetFailureText()))
 				}

@@ -253,7 +253,7 @@ func tally(rows []*kmsv1.SynchronizedResource) (words string, behind int) {
 	}
 	for status := kmsv1.ReplicationStatus_REPLICATION_STATUS_PENDING; status <= kmsv1.ReplicationStatus_REPLICATION_STATUS_SUSPENDED; status++ {
 		if n[status] > 0 {
-			words += fmt.Sprintf(", %d %s", n[status], strings.TrimPrefix(status.String(), "REPLICATION_STATUS_"))
+			words += fmt.Sprintf(", %d %s", n[status], replicationWord(status))
 		}
 	}
 	behind = n[kmsv1.ReplicationStatus_REPLICATION_STATUS_PENDING] + n[kmsv1.ReplicationStatus_REPLICATION_STATUS_IN_PROGRESS]
@@ -272,12 +272,8 @@ func (a *app) printRows(rows []*kmsv1.SynchronizedResource) error {
 			}
 			continue
 		}
-		cause := ""
-		if r.GetFailureCause() != kmsv1.FailureCause_FAILURE_CAUSE_UNSPECIFIED {
-			cause = strings.TrimPrefix(r.GetFailureCause().String(), "FAILURE_CAUSE_")
-		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.GetResourceId(), r.GetReplicaRegion(), r.GetReplicaInstanceId(),
-			strings.TrimPrefix(r.GetStatus().String(), "REPLICATION_STATUS_"), dash(cause), dash(r.GetFailureText()))
+			replicationWord(r.GetStatus()), dash(causeWord(r.GetFailureCause())), dash(r.GetFailureText()))
 	}
 	return w.Flush()
 }
