@@ -1,280 +1,267 @@
 package integration
 
 import (
-	"bytes"
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
 )
 
-// chaosKey is a key and where it was told to be. A call that got no answer may have been
-// carried out all the same.
-type chaosKey struct {
-	id      string
-	kind    *chaosKind
-	primary string // where it was when somebody last asked
-	members []string
+// act is an operation on its way.
+type act struct {
+	plan
+	key                 *chaosKey
+	source, destination string // Regions: of the primary key, and of a replica key
+	request, approval   string // files of operators
 }
 
-// proof is a ciphertext, a MAC or a signature that a Region has answered with: from then on
-// every member must take it, for ever.
-type proof struct {
-	key  *chaosKey
-	text []byte
-	made []byte
-	file string // holds made
-}
-
-// chaosKind is what is done with one kind of key.
-type chaosKind struct {
-	name   string
-	create []string
-	rotate bool
-	use    []string
-	check  func(c *chaos, region string, p proof) error
-}
-
-// forged is how a Region says that something was never made with the key.
-var forged = regexp.MustCompile("InvalidCiphertext|InvalidMac|InvalidSignature")
-
-var errOther = errors.New("it opens to something else")
-
-// chaosKinds has symmetric keys more than once, since those rotate.
-var chaosKinds = []*chaosKind{encryption, encryption, encryption, {
-	name: "MAC", create: []string{"--spec", "HMAC_256"}, use: []string{"mac"},
-	check: func(c *chaos, region string, p proof) error {
-		_, err := c.ask(p.text, region, "verify-mac", p.key.id, "--mac", p.file)
-		return err
-	},
-}, signatures("EC signature", "ECC_NIST_P256", "ECDSA_SHA_256"), signatures("RSA signature", "RSA_2048", "RSASSA_PKCS1_V1_5_SHA_256")}
-
-var encryption = &chaosKind{name: "ciphertext", rotate: true, use: []string{"encrypt"}, check: func(c *chaos, region string, p proof) error {
-	got, err := c.ask(p.made, region, "decrypt")
-	if err == nil && !bytes.Equal(got, p.text) {
-		return errOther
-	}
-	return err
-}}
-
-// signatures verifies with a key pair, and signs again in the other Region when the algorithm
-// has one signature for a message.
-func signatures(name, spec, algorithm string) *chaosKind {
-	return &chaosKind{
-		name: name, create: []string{"--spec", spec, "--usage", "SIGN_VERIFY"}, use: []string{"sign", "--algorithm", algorithm},
-		check: func(c *chaos, region string, p proof) error {
-			if _, err := c.ask(p.text, region, "verify", p.key.id, "--algorithm", algorithm, "--signature", p.file); err != nil {
-				return err
-			}
-			if !strings.HasPrefix(algorithm, "RSASSA_PKCS1") {
-				return nil
-			}
-			again, err := c.ask(p.text, region, "sign", p.key.id, "--algorithm", algorithm)
-			if err == nil && !bytes.Equal(again, p.made) {
-				return errOther
-			}
-			return err
-		},
-	}
-}
-
+// chaosOperation is one that a daemon is killed in.
 type chaosOperation struct {
-	name string
-	do   func(*chaos, *testing.T) bool
+	name     string
+	commands int                                       // that it takes at least
+	prepare  func(*chaos, *act) error                  // what is done before, all Regions being up; nil = nothing
+	do       func(*chaos, *act) error                  // what a daemon is killed in
+	after    func(*chaos, *testing.T, *act, bool) bool // what who did not get an answer does, all Regions being up again; says whether it is done now
+	at       func(*act) string                         // the Region in which the key is out of use meanwhile
 }
 
-// chaosOperations is what the client does between faults. Each says whether it was answered;
-// without an answer nothing is concluded.
-var chaosOperations = []chaosOperation{
-	{"create", (*chaos).create},
-	{"replicate", (*chaos).replicate},
-	{"replicate", (*chaos).replicate},
-	{"use", (*chaos).use},
-	{"use", (*chaos).use},
-	{"use", (*chaos).use},
-	{"take", (*chaos).take},
-	{"rotate", (*chaos).rotate},
-	{"rotate", (*chaos).rotate},
-	{"hand over", (*chaos).handOver},
-	{"hand over", (*chaos).handOver},
-	{"disable", lifeOperation("disable")},
-	{"enable", lifeOperation("enable")},
-	{"enable", lifeOperation("enable")},
-	{"delete", lifeOperation("delete", "--in", "7d")},
-	{"undelete", lifeOperation("undelete")},
+// stops reports whether the operation stops the use of its key in a Region.
+func (op *chaosOperation) stops(a *act, region string) bool {
+	return op.at != nil && op.at(a) == region
 }
 
-// begin makes a key of each kind and uses it in every Region before the first fault, so that
-// there is something to lose whatever chance does later.
+var chaosOperations = []*chaosOperation{
+	{name: "replicate", commands: 2, do: (*chaos).replicate, after: (*chaos).replicateAgain},
+	{name: "rotate", commands: 1, do: func(c *chaos, a *act) error {
+		return c.run("key", "rotate", a.key.id, "--region", a.source)
+	}},
+	{name: "hand over", commands: 1, do: func(c *chaos, a *act) error {
+		return c.run("key", "promote", a.key.id, "--to", a.destination, "--region", a.source)
+	}},
+	{name: "promote by force", commands: 1, prepare: (*chaos).askPromotion, do: (*chaos).promote, after: (*chaos).promoteAgain},
+	{name: "delete and undelete", commands: 3, prepare: (*chaos).askDeletion, do: (*chaos).deleteAndBack, after: (*chaos).revive, at: (*act).deletes},
+}
+
+func (c *chaos) run(args ...string) error {
+	_, err := shared.keyferry(nil, args...)
+	return err
+}
+
+// answered reports whether an operation was answered. Without an answer nothing is concluded;
+// a refusal is counted as well, since the Regions may be out of touch.
+func answered(t *testing.T, a *act, what string, err error) bool {
+	if err != nil {
+		t.Logf("%d: %s: %v", a.number, what, err)
+	}
+	return err == nil
+}
+
+// begin makes a key of each kind, replicates it everywhere and uses it in every Region before
+// the first fault, so that there is something to lose whatever chance does later.
 func (c *chaos) begin(t *testing.T) {
 	t.Helper()
 	for i, kind := range chaosKinds {
-		k := &chaosKey{kind: kind, primary: regions[i%len(regions)]}
-		k.id = shared.createKey(t, k.primary, kind.create...)
-		k.members = append(k.members, k.primary)
+		k := c.create(t, kind, regions[i%len(regions)])
+		begun := time.Now()
+		if err := c.replicate(&act{key: k, source: k.primary}); err != nil {
+			t.Fatalf("before the first fault: %v", err)
+		}
+		c.command += time.Since(begun) / time.Duration(2*len(chaosKinds))
+	}
+	for _, k := range c.keys {
+		c.await(t, k)
 		for _, r := range regions {
-			if r != k.primary {
-				shared.replicate(t, k.id, k.primary, r)
-				k.members = append(k.members, r)
-			}
 			if err := c.prove(t, k, r); err != nil {
 				t.Fatalf("before the first fault: %v", err)
 			}
 		}
-		c.keys = append(c.keys, k)
 	}
+	t.Logf("a command takes %v here", c.command)
 }
 
-func (c *chaos) operate(t *testing.T) {
-	for range 2 + c.rng.IntN(7) {
-		op := pick(c, chaosOperations)
-		if len(c.keys) == 0 {
-			op = chaosOperations[0]
+func (c *chaos) create(t *testing.T, kind *chaosKind, region string) *chaosKey {
+	t.Helper()
+	k := &chaosKey{kind: kind, primary: region, members: map[string]bool{region: true}, usable: map[string]bool{region: true}}
+	k.id = shared.createKey(t, region, kind.create...)
+	c.keys = append(c.keys, k)
+	return k
+}
+
+// choose returns the key of a round: a new one to replicate, one that rotates, or any.
+func (c *chaos) choose(t *testing.T, p plan) *chaosKey {
+	t.Helper()
+	if p.op.name == "replicate" {
+		return c.create(t, p.kind, regions[p.key%len(regions)])
+	}
+	var fit []*chaosKey
+	for _, k := range c.keys {
+		if k.kind.rotates || p.op.name != "rotate" {
+			fit = append(fit, k)
 		}
-		if op.do(c, t) {
-			c.done[op.name]++
+	}
+	return fit[p.key%len(fit)]
+}
+
+func (c *chaos) replicate(a *act) (err error) {
+	for _, to := range regions {
+		if a.key.members[to] {
+			continue
+		}
+		_, failed := shared.keyferry(nil, "key", "replicate", a.key.id, "--to", to, "--region", a.source)
+		if failed == nil || strings.Contains(failed.Error(), "AlreadyExistsException") {
+			a.key.members[to] = true
+		} else {
+			err = errors.Join(err, failed)
 		}
 	}
+	return err
 }
 
-// ask runs a command with little patience: a Region may be down.
-func (c *chaos) ask(stdin []byte, region string, args ...string) ([]byte, error) {
-	return shared.keyferry(stdin, append(args, "--region", region, "--timeout", "5s")...)
+func (c *chaos) replicateAgain(t *testing.T, a *act, ok bool) bool {
+	return ok || answered(t, a, "replicating again", c.replicate(a))
 }
 
-func pick[T any](c *chaos, from []T) T { return from[c.rng.IntN(len(from))] }
-
-// shownKey is what keyferry key show --json says of a key.
-type shownKey struct {
-	KeyState                 string
-	CurrentKeyMaterialID     string
-	MultiRegionConfiguration struct{ PrimaryKey struct{ Region string } }
-}
-
-func (c *chaos) show(region string, k *chaosKey) (shownKey, error) {
-	out, err := c.ask(nil, region, "key", "show", k.id, "--json")
-	if err != nil {
-		return shownKey{}, err
+func (c *chaos) askPromotion(a *act) error {
+	args := []string{"key", "promote", "--force", a.key.id, "--generation", nextGeneration(), "--region", a.destination}
+	if a.suspend {
+		a.key.unsure = true
+		args = append(args, "--suspend", a.source)
 	}
-	var answer struct{ KeyMetadata shownKey }
-	err = json.Unmarshal(out, &answer)
-	return answer.KeyMetadata, err
+	return c.ask(a, args...)
 }
 
-// lead asks any member where the primary key is, since a hand-over may have moved it.
+// ask writes a request and has the deployment's operator approve it.
+func (c *chaos) ask(a *act, args ...string) error {
+	a.request = filepath.Join(c.dir, fmt.Sprint(a.number)+".request")
+	a.approval = filepath.Join(c.dir, fmt.Sprint(a.number)+".approval")
+	if err := c.run(append(args, "--request", a.request)...); err != nil {
+		return err
+	}
+	_, err := shared.keyferry([]byte("yes\n"), "approve", a.request, "--key", filepath.Join(shared.dir, "operators", "dev.key"), "--out", a.approval)
+	return err
+}
+
+func (c *chaos) promote(a *act) error {
+	return c.run("key", "promote", "--force", "--request", a.request, "--approval", a.approval, "--region", a.destination)
+}
+
+// promoteAgain repeats the command, as docs/lose-a-region.md says.
+func (c *chaos) promoteAgain(t *testing.T, a *act, ok bool) bool {
+	return ok || answered(t, a, "promoting again", c.promote(a))
+}
+
+func (a *act) deletes() string {
+	if a.primary {
+		return a.source
+	}
+	return a.destination
+}
+
+func (c *chaos) askDeletion(a *act) error {
+	a.key.usable[a.deletes()] = false
+	if !a.primary {
+		return nil // only the deletion of a primary key takes approvals
+	}
+	return c.ask(a, "key", "delete", a.key.id, "--in", "7d", "--region", a.source)
+}
+
+func (c *chaos) deleteAndBack(a *act) error {
+	where := []string{a.key.id, "--region", a.deletes()}
+	scheduled := append([]string{"key", "delete", "--in", "7d"}, where...)
+	if a.primary {
+		scheduled = append(scheduled, "--approval", a.approval)
+	}
+	for _, args := range [][]string{scheduled, append([]string{"key", "undelete"}, where...), append([]string{"key", "enable"}, where...)} {
+		if err := c.run(args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// revive brings the key back where it was sent to deletion, however far that came.
+func (c *chaos) revive(t *testing.T, a *act, ok bool) bool {
+	region := a.deletes()
+	eventually(t, patience, func() (string, bool) {
+		m, err := c.show(region, a.key)
+		said, enabled := c.enable(region, a.key, m, err)
+		return said, enabled || m.GetKeyState() == "Updating"
+	})
+	return ok
+}
+
+// enable does the next step on the way of a key to where it is enabled.
+func (c *chaos) enable(region string, k *chaosKey, m *kmsv1.KeyMetadata, err error) (said string, enabled bool) {
+	if err == nil {
+		switch m.GetKeyState() {
+		case "PendingDeletion", "PendingReplicaDeletion":
+			err = c.run("key", "undelete", k.id, "--region", region)
+		case "Disabled":
+			err = c.run("key", "enable", k.id, "--region", region)
+		case "Enabled":
+			k.usable[region] = true
+		}
+	}
+	return fmt.Sprintf("%s in %s is %q: %v", k.id, region, m.GetKeyState(), err), k.usable[region] && m.GetKeyState() == "Enabled"
+}
+
+func (c *chaos) show(region string, k *chaosKey) (*kmsv1.KeyMetadata, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	out, err := c.manage[region].DescribeKey(ctx, &kmsv1.DescribeKeyRequest{KeyId: k.id})
+	return out.GetKeyMetadata(), err
+}
+
+// lead asks where the primary key is, since a hand-over may have moved it.
 func (c *chaos) lead(k *chaosKey) string {
-	if m, err := c.show(pick(c, k.members), k); err == nil {
-		k.primary = m.MultiRegionConfiguration.PrimaryKey.Region
+	if m, err := c.show(k.primary, k); err == nil {
+		k.primary = m.GetMultiRegionConfiguration().GetPrimaryKey().GetRegion()
 	}
 	return k.primary
 }
 
-func (c *chaos) create(t *testing.T) bool {
-	region, kind := pick(c, regions), pick(c, chaosKinds)
-	out, err := c.ask(nil, region, append([]string{"key", "create", "--multi-region"}, kind.create...)...)
-	if err != nil {
-		return false
-	}
-	c.keys = append(c.keys, &chaosKey{id: strings.TrimSpace(string(out)), kind: kind, primary: region, members: []string{region}})
-	return true
+// await waits until a key is enabled in the Regions that it was replicated to, and all agree
+// about it.
+func (c *chaos) await(t *testing.T, k *chaosKey) {
+	t.Helper()
+	eventually(t, patience, func() (string, bool) { return c.agreed(k) })
+	k.unsure = false
 }
 
-func (c *chaos) replicate(t *testing.T) bool {
-	if len(c.keys) == 0 {
-		return false
-	}
-	k, to := pick(c, c.keys), pick(c, regions)
-	if slices.Contains(k.members, to) {
-		return false
-	}
-	if _, err := c.ask(nil, c.lead(k), "key", "replicate", k.id, "--to", to); err != nil {
-		return false
-	}
-	k.members = append(k.members, to)
-	return true
-}
-
-func (c *chaos) use(t *testing.T) bool {
-	if len(c.keys) == 0 {
-		return false
-	}
-	k := pick(c, c.keys)
-	return c.prove(t, k, pick(c, k.members)) == nil
-}
-
-// prove makes a ciphertext, a MAC or a signature in a Region and keeps it.
-func (c *chaos) prove(t *testing.T, k *chaosKey, region string) error {
-	p := proof{key: k, text: fmt.Appendf(nil, "secret %d", len(c.proofs)), file: filepath.Join(c.dir, fmt.Sprint(len(c.proofs)))}
-	var err error
-	if p.made, err = c.ask(p.text, region, append([]string{k.kind.use[0], k.id}, k.kind.use[1:]...)...); err != nil {
-		return err
-	}
-	if err := os.WriteFile(p.file, p.made, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c.proofs = append(c.proofs, p)
-	return nil
-}
-
-// take hands a proof to some member. A Region may be unable to look, but not see another
-// text, nor deny that a key made what it has made, unless it has yet to get that key.
-func (c *chaos) take(t *testing.T) bool {
-	if len(c.proofs) == 0 {
-		return false
-	}
-	p := pick(c, c.proofs)
-	region := pick(c, p.key.members)
-	if m, err := c.show(region, p.key); err != nil || m.KeyState != "Enabled" {
-		return false
-	}
-	err := p.key.kind.check(c, region, p)
-	if errors.Is(err, errOther) || err != nil && forged.MatchString(err.Error()) {
-		t.Errorf("%s of %s in %s: %v", p.key.kind.name, p.key.id, region, err)
-	}
-	return err == nil
-}
-
-func (c *chaos) rotate(t *testing.T) bool {
-	return c.manage(func(k *chaosKey) (region string, args []string) {
-		if !k.kind.rotate {
-			return "", nil
+// agreed reports whether the members of a key are enabled, name one primary Region and one
+// current material, and have confirmed everything.
+func (c *chaos) agreed(k *chaosKey) (seen string, ok bool) {
+	var first *kmsv1.KeyMetadata
+	ok = true
+	for _, r := range regions {
+		if !k.members[r] {
+			continue
 		}
-		return c.lead(k), []string{"rotate", k.id}
-	})
-}
-
-func (c *chaos) handOver(t *testing.T) bool {
-	return c.manage(func(k *chaosKey) (region string, args []string) {
-		from, to := c.lead(k), pick(c, k.members)
-		if from == to {
-			return "", nil
+		m, err := c.show(r, k)
+		said, enabled := c.enable(r, k, m, err)
+		seen += said + "; "
+		if first == nil {
+			first = m
 		}
-		return from, []string{"promote", k.id, "--to", to}
-	})
-}
-
-func lifeOperation(verb string, args ...string) func(*chaos, *testing.T) bool {
-	return func(c *chaos, _ *testing.T) bool {
-		return c.manage(func(k *chaosKey) (string, []string) {
-			return pick(c, k.members), append([]string{verb, k.id}, args...)
-		})
+		ok = ok && enabled && m.GetCurrentKeyMaterialId() == first.GetCurrentKeyMaterialId() &&
+			m.GetMultiRegionConfiguration().GetCertificate() == first.GetMultiRegionConfiguration().GetCertificate()
 	}
-}
-
-// manage does something with a key, or nothing if no Region is named.
-func (c *chaos) manage(command func(*chaosKey) (region string, args []string)) bool {
-	if len(c.keys) == 0 {
-		return false
+	if !ok {
+		return seen, false
 	}
-	region, args := command(pick(c, c.keys))
-	if region == "" {
-		return false
+	k.primary = first.GetMultiRegionConfiguration().GetPrimaryKey().GetRegion()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	out, err := c.manage[k.primary].ListReplicas(ctx, &kmsv1.ListReplicasRequest{KeyId: k.id})
+	for _, r := range out.GetReplicas() {
+		k.members[r.GetRegion()] = true
+		seen += fmt.Sprintf("%s: %s %s; ", r.GetRegion(), r.GetStatus(), r.GetFailureText())
+		ok = ok && r.GetStatus() == kmsv1.ReplicationStatus_REPLICATION_STATUS_SYNCHRONIZED
 	}
-	_, err := c.ask(nil, region, append([]string{"key"}, args...)...)
-	return err == nil
+	return seen + errString(err), ok && err == nil && len(out.GetReplicas()) == len(k.members)
 }

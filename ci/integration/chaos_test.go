@@ -1,12 +1,11 @@
 package integration
 
 import (
-	"bytes"
-	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,247 +14,213 @@ import (
 	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
 
-// killsEnv is how often TestChaos kills a daemon; make chaos sets it for a long run.
-const killsEnv = "KEYFERRY_KILLS"
-
-// TestChaos kills daemons, takes tokens away and breaks the network while keys are made,
-// replicated, used, rotated, handed over, disabled and sent to deletion, and then demands
-// that everything converges and that nothing is lost that any Region ever answered with.
+// TestChaos kills a daemon in the middle of each operation that several Regions take part in,
+// again and again, with the network between them broken and tokens away by chance, and then
+// demands that everything converges and that nothing is lost that any Region ever answered
+// with. What must be tried is in a fixed cycle, so that every run tries it; the seed chooses
+// where and when. KEYFERRY_KILLS and KEYFERRY_SEED change both, see make chaos.
 func TestChaos(t *testing.T) {
 	softhsmtest.Used(t)
-	kills := 10
-	if s := os.Getenv(killsEnv); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			t.Fatalf("%s=%q: want a number of kills", killsEnv, s)
-		}
-		kills = n
-	}
-	seed := uint64(1)
-	if s := os.Getenv("KEYFERRY_SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			t.Fatalf("KEYFERRY_SEED=%q: %v", s, err)
-		}
-		seed = n
-	}
+	kills, seed := int(setting(t, "KEYFERRY_KILLS", 10)), setting(t, "KEYFERRY_SEED", 1)
 	t.Logf("seed %d, %d kills", seed, kills)
-	c := newChaos(t, seed)
+	c := newChaos(t)
 	c.begin(t)
-	for c.kills < kills {
-		c.operate(t)
-		c.disturb(t)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for n := range kills {
+		c.round(t, newPlan(rng, n))
 	}
-	c.heal(t)
 	c.settle(t)
-	t.Logf("%d kills, %d cuts, %d times a token away; operations: %v; %d ciphertexts, MACs and signatures of %d keys taken everywhere",
-		c.kills, c.cuts, c.tokens, c.done, len(c.proofs), len(c.keys))
-	if len(c.proofs) == 0 || len(c.keys) == 0 {
-		t.Error("nothing was done between the kills")
-	}
+	c.report(t, kills)
 }
 
-// chaos is the shared deployment, with a link on every way between two Regions and with
-// daemons that are this process's own.
-type chaos struct {
-	rng     *rand.Rand
-	links   map[[2]string]*link
-	daemons map[string]*exec.Cmd
-	keys    []*chaosKey
-	proofs  []proof
-	dir     string         // of signatures and MACs
-	done    map[string]int // operations that were answered, by name
-	kills   int
-	cuts    int
-	tokens  int // how often one was taken away
-}
-
-func newChaos(t *testing.T, seed uint64) *chaos {
+// setting reads a number above zero from the environment.
+func setting(t *testing.T, name string, otherwise uint64) uint64 {
 	t.Helper()
-	c := &chaos{
-		rng: rand.New(rand.NewPCG(seed, 0)), links: map[[2]string]*link{}, daemons: map[string]*exec.Cmd{}, done: map[string]int{},
-		dir: t.TempDir(),
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
 	}
-	shared.mustDev(t, "down")
-	t.Cleanup(func() { shared.mustDev(t, "up") })
-	peers := map[string]string{}
-	for _, r := range regions {
-		peers[r] = shared.peerAddress(t, r)
+	n, err := strconv.ParseUint(s, 10, 63)
+	if err != nil || n == 0 {
+		t.Fatalf("%s=%q: want a number above zero", name, s)
 	}
-	for _, r := range regions {
-		data, err := os.ReadFile(shared.in(r, "keyferryd.yaml"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, other := range regions {
-			if other == r {
-				continue
-			}
-			l := newLink(t, peers[other])
-			c.links[[2]string{r, other}] = l
-			if n := bytes.Count(data, []byte(peers[other])); n != 1 {
-				t.Fatalf("the configuration of %s names the address of %s %d times", r, other, n)
-			}
-			data = bytes.Replace(data, []byte(peers[other]), []byte(l.address()), 1)
-		}
-		name := shared.in(r, "chaos.yaml")
-		if err := os.WriteFile(name, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.Remove(name) })
-	}
-	for _, r := range regions {
-		c.start(t, r)
-		t.Cleanup(func() { c.end(r) })
-	}
-	return c
+	return n
 }
 
-// peerAddress is where a Region listens for the others.
-func (d deployment) peerAddress(t *testing.T, region string) string {
-	t.Helper()
-	data, err := os.ReadFile(d.in(region, "keyferryd.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, peers, _ := strings.Cut(string(data), "\npeers:")
-	for line := range strings.Lines(peers) {
-		if address, ok := strings.CutPrefix(strings.TrimSpace(line), "listen: "); ok {
-			return address
-		}
-	}
-	t.Fatalf("%s has no peer listener:\n%s", region, data)
-	return ""
+// plan is all that chance decides of one round. It is drawn before the round, so that a seed
+// gives the same plans however fast the machine is.
+type plan struct {
+	number     int
+	op         *chaosOperation
+	killSource bool    // and not the destination
+	at         float64 // when, as a share of how long the operation is expected to take
+	calm       bool    // the key is in order in all Regions when the operation begins
+	key        int     // of those that the operation can be done with
+	kind       *chaosKind
+	third      bool // which of the other two Regions is the destination
+	primary    bool // the operation is on the primary key, where it could be on a replica key
+	suspend    bool // who is promoted does not wait for the Region before
+	faults     [6]fault
+	token      bool // of the Region that is killed, is taken away before
+	back       bool // and comes back before the kill, not after
+	others     [3]int
 }
 
-// start runs a Region's daemon and waits until it serves.
-func (c *chaos) start(t *testing.T, region string) {
-	t.Helper()
-	cmd := shared.daemon(context.Background(), region, shared.in(region, "chaos.yaml"))
-	cmd.Dir = shared.in(region)
-	log, err := os.OpenFile(shared.in(region, "keyferryd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
+func newPlan(rng *rand.Rand, number int) plan {
+	cycle := number / len(chaosOperations)
+	chance := func(of int) bool { return rng.IntN(of) == 0 }
+	p := plan{
+		number: number, op: chaosOperations[number%len(chaosOperations)], killSource: cycle%2 == 0,
+		at: rng.Float64(), calm: chance(2) || cycle == 0, key: rng.IntN(1 << 20), kind: chaosKinds[rng.IntN(len(chaosKinds))],
+		third: chance(2), primary: cycle%2 == 0, suspend: chance(2),
+		token: chance(4), back: chance(2), others: [3]int{rng.IntN(1 << 20), rng.IntN(1 << 20), rng.IntN(1 << 20)},
 	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	c.daemons[region] = cmd
-	eventually(t, 60*time.Second, func() (string, bool) {
-		_, err := shared.keyferry(nil, "whoami", "--region", region, "--timeout", "2s")
-		if err != nil && !alive(cmd) {
-			data, _ := os.ReadFile(shared.in(region, "keyferryd.log"))
-			lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-			t.Fatalf("the daemon of %s ended:\n%s", region, strings.Join(lines[max(0, len(lines)-8):], "\n"))
+	for i := range p.faults {
+		if chance(3) {
+			p.faults[i] = []fault{{cut: true}, {deaf: true}, {delay: 5 * time.Millisecond}}[rng.IntN(3)]
 		}
-		return fmt.Sprint(err), err == nil
+	}
+	return p
+}
+
+// tally counts what became of one operation.
+type tally struct{ tried, answered int }
+
+// round does one operation and kills one of the daemons that take part in it meanwhile, while
+// clients use the key in the other Regions without one failure.
+func (c *chaos) round(t *testing.T, p plan) {
+	k := c.choose(t, p)
+	if p.calm {
+		c.heal()
+		c.await(t, k)
+	}
+	a := act{plan: p, key: k, source: c.lead(k)}
+	elsewhere := slices.DeleteFunc(slices.Clone(regions), func(r string) bool { return r == a.source })
+	a.destination = elsewhere[0]
+	if p.third {
+		a.destination = elsewhere[1]
+	}
+	victim := a.destination
+	if p.killSource {
+		victim = a.source
+	}
+	ready := p.op.prepare == nil || answered(t, &a, "asking for approvals", p.op.prepare(c, &a))
+	up := slices.DeleteFunc(slices.Clone(regions), func(r string) bool { return r == victim })
+	used := c.use(t, k, slices.DeleteFunc(slices.Clone(up), func(r string) bool { return !k.usable[r] || p.op.stops(&a, r) }))
+	done := make(chan error, 1)
+	killed := c.strike(t, p, victim, func() {
+		if ready {
+			go func() { done <- p.op.do(c, &a) }()
+		}
 	})
-}
-
-// alive reports whether a child has not ended; one that nobody has waited for is a zombie.
-func alive(cmd *exec.Cmd) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
-	return err == nil && !bytes.Contains(stat, []byte(") Z "))
-}
-
-func (c *chaos) end(region string) {
-	if cmd := c.daemons[region]; cmd != nil {
-		cmd.Process.Kill()
-		cmd.Wait()
-		c.daemons[region] = nil
+	for i, r := range up {
+		c.prove(t, c.keys[p.others[i]%len(c.keys)], r)
+		c.look(t, r)
 	}
-}
-
-// disturb breaks something: a way between two Regions, the process of one, and now and then
-// its token, which is away before the process is killed and back before or after.
-func (c *chaos) disturb(t *testing.T) {
-	region, other := pick(c, regions), pick(c, regions)
-	if l := c.links[[2]string{region, other}]; l != nil {
-		l.set(pick(c, []fault{{}, {cut: true}, {deaf: true}, {delay: 5 * time.Millisecond}}))
-		c.cuts++
+	c.start(t, victim)
+	ok := ready && answered(t, &a, p.op.name, <-done)
+	c.proofs = append(c.proofs, used.stop(t)...)
+	c.calls += used.calls
+	c.look(t, victim)
+	if p.op.after != nil && ready {
+		ok = p.op.after(c, t, &a, ok) || ok
 	}
-	back := func() {}
-	if c.rng.IntN(4) == 0 {
-		back = c.takeToken(t, region)
-		c.operate(t)
-		if c.rng.IntN(2) == 0 {
-			back()
-			back = func() {}
-		}
+	count := c.tallies[p.op.name]
+	count.tried++
+	if ok {
+		count.answered++
 	}
-	time.Sleep(time.Duration(c.rng.IntN(120)) * time.Millisecond)
-	c.end(region)
+	c.tallies[p.op.name] = count
 	c.kills++
-	back()
-	if c.rng.IntN(3) == 0 {
-		c.operate(t) // with the Region dark
-	}
-	c.start(t, region)
+	t.Logf("%d: %s of %s, %s, from %s to %s, calm %v: killed %s after %v, answered %v, %d calls meanwhile",
+		p.number, p.op.name, k.id, k.kind.name, a.source, a.destination, p.calm, victim, killed.Round(time.Millisecond), ok, used.calls)
 }
 
-// takeToken makes a Region's token vanish under the running daemon, until back is called.
-func (c *chaos) takeToken(t *testing.T, region string) (back func()) {
+// strike kills a Region's daemon at a moment that chance has chosen, after something was
+// begun: no earlier than a command takes to say anything at all. In a round that begins in
+// order, the rest breaks while it is under way.
+func (c *chaos) strike(t *testing.T, p plan, victim string, begin func()) (after time.Duration) {
 	t.Helper()
-	tokens := shared.in(region, "softhsm", "tokens")
-	if err := os.Rename(tokens, tokens+"-away"); err != nil {
-		t.Fatal(err)
-	}
-	c.tokens++
-	return func() {
-		if err := os.Rename(tokens+"-away", tokens); err != nil {
-			t.Fatal(err)
+	third := time.Duration((0.3+0.7*p.at)*float64(p.op.commands+1)*float64(c.command)) / 3
+	back := func() {}
+	damage := func() {
+		for i, l := range c.links {
+			l.set(p.faults[i])
+		}
+		if p.token {
+			back = c.takeToken(t, victim)
 		}
 	}
-}
-
-func (c *chaos) heal(t *testing.T) {
-	for _, l := range c.links {
-		l.set(fault{})
+	if !p.calm {
+		damage()
 	}
+	begun := time.Now()
+	begin()
+	time.Sleep(third)
+	if p.calm {
+		damage()
+	}
+	time.Sleep(third)
+	if p.back {
+		back()
+	}
+	time.Sleep(third)
+	c.end(victim)
+	after = time.Since(begun)
+	back()
+	return after
 }
 
-// settle brings every key back to life, waits until every Region agrees about it, and opens
+// settle waits until every key is enabled in every Region and all agree about it, and opens
 // everything everywhere.
 func (c *chaos) settle(t *testing.T) {
+	c.heal()
 	for _, k := range c.keys {
-		eventually(t, 90*time.Second, func() (string, bool) { return c.agreed(k) })
-		primary := c.lead(k)
-		for _, r := range k.members {
-			if r != primary {
-				shared.awaitSynchronized(t, k.id, primary, r)
+		eventually(t, patience, func() (string, bool) {
+			err := c.replicate(&act{key: k, source: c.lead(k)})
+			return errString(err), err == nil
+		})
+		c.await(t, k)
+		for _, r := range regions {
+			if err := c.prove(t, k, r); err != nil {
+				t.Errorf("%s is in order, and %s does not use it: %v", k.id, r, err)
 			}
 		}
 	}
-	for _, p := range c.proofs {
-		for _, r := range p.key.members {
-			if err := p.key.kind.check(c, r, p); err != nil {
-				t.Errorf("%s does not take what was made with %s, %s: %v", r, p.key.id, p.key.kind.name, err)
+	for _, r := range regions {
+		for _, p := range c.proofs {
+			if err := c.open(r, p); err != nil {
+				t.Errorf("%s does not take what %s made with %s, %s: %v", r, p.region, p.key.id, p.key.kind.name, err)
+			}
+		}
+		shared.must(t, nil, "audit", "verify", shared.in(r, "audit"), "--descriptor", shared.in(r, "region", "region.json"))
+	}
+	all, _ := shared.doctor(t)
+	for _, r := range regions {
+		for _, check := range all[r].Checks {
+			if check.Name == "alarm" {
+				t.Errorf("%s has an alarm: %s", r, check.Summary)
 			}
 		}
 	}
 }
 
-// agreed reports whether a key is enabled in all its Regions, which name one primary Region
-// and one current material. It is brought back where it is disabled or pending deletion.
-func (c *chaos) agreed(k *chaosKey) (seen string, ok bool) {
-	ok = true
-	var first shownKey
-	for i, r := range k.members {
-		m, err := c.show(r, k)
-		seen += fmt.Sprintf("%s in %s: %+v, %v; ", k.id, r, m, err)
-		switch m.KeyState {
-		case "PendingDeletion", "PendingReplicaDeletion":
-			c.ask(nil, r, "key", "undelete", k.id)
-		case "Disabled":
-			c.ask(nil, r, "key", "enable", k.id)
+// report prints the counts. Every operation was tried. Whether one was refused each time is
+// chance in a short run, and a defect in a long one.
+func (c *chaos) report(t *testing.T, kills int) {
+	var said []string
+	for _, name := range slices.Sorted(maps.Keys(c.tallies)) {
+		n := c.tallies[name]
+		said = append(said, fmt.Sprintf("%s %d of %d", name, n.answered, n.tried))
+		if n.answered == 0 && kills >= 100 {
+			t.Errorf("%s was tried %d times and never done", name, n.tried)
 		}
-		if i == 0 {
-			first = m
-		}
-		ok = ok && err == nil && m.KeyState == "Enabled" && m.CurrentKeyMaterialID == first.CurrentKeyMaterialID &&
-			m.MultiRegionConfiguration.PrimaryKey == first.MultiRegionConfiguration.PrimaryKey
 	}
-	return seen, ok
+	for n, op := range chaosOperations {
+		if c.tallies[op.name].tried == 0 && n < kills {
+			t.Errorf("no daemon was killed during %s", op.name)
+		}
+	}
+	t.Logf("%d kills, %d times a token away; done: %s; %d calls meanwhile without a failure; %d ciphertexts, MACs and signatures of %d keys taken in every Region",
+		c.kills, c.tokens, strings.Join(said, ", "), c.calls, len(c.proofs), len(c.keys))
 }

@@ -94,6 +94,11 @@ func (p *running) stop(t *testing.T) int {
 // client calls a Region at several addresses as admin.
 func (d deployment) client(t *testing.T, addresses ...string) kmsv1.CryptoServiceClient {
 	t.Helper()
+	return kmsv1.NewCryptoServiceClient(d.connect(t, addresses...))
+}
+
+func (d deployment) connect(t *testing.T, addresses ...string) *grpc.ClientConn {
+	t.Helper()
 	pair, err := tls.LoadX509KeyPair(filepath.Join(d.dir, "clients", "admin", "client.crt"), filepath.Join(d.dir, "clients", "admin", "client.key"))
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +124,7 @@ func (d deployment) client(t *testing.T, addresses ...string) kmsv1.CryptoServic
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return kmsv1.NewCryptoServiceClient(conn)
+	return conn
 }
 
 // load encrypts and decrypts in several goroutines until it is stopped.
