@@ -52,7 +52,7 @@ func (s *Service) aloneContact(k *Key) mrk.Contact {
 	for _, m := range k.Set.Members() {
 		add(m.Region)
 	}
-	for _, t := range s.transport.Transcripts() {
+	for _, t := range s.transport.Load().Transcripts() {
 		add(t.Peer.Region)
 	}
 	return mrk.Contact{

@@ -20,6 +20,10 @@ import (
 // differ between vendors, so the name travels.
 const wrapAlgorithm = "AES_KEY_WRAP_PAD"
 
+// UseTransport takes the transport keys of ceremonies that were held meanwhile, and forgets
+// those that were retired. The token knows their objects already.
+func (s *Service) UseTransport(set transport.Set) { s.transport.Store(&set) }
+
 // UnwrapEpochs returns the epochs of the transport keys from a Region whose other ends are
 // here, for the materials of one key, newest first: under these it may send them.
 func (s *Service) UnwrapEpochs(id arn.KeyID, from region.Descriptor) []uint64 {
@@ -27,7 +31,7 @@ func (s *Service) UnwrapEpochs(id arn.KeyID, from region.Descriptor) []uint64 {
 	if err != nil {
 		return nil
 	}
-	return s.transport.Epochs(transport.EndOf(from), transport.EndOf(s.self), k.use().class())
+	return s.transport.Load().Epochs(transport.EndOf(from), transport.EndOf(s.self), k.use().class())
 }
 
 // WrapMaterial wraps one material for another Region, inside the token, under the newest
@@ -89,10 +93,10 @@ func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to re
 func (s *Service) wrapsFor(to region.Descriptor, class hsm.Class, epochs []uint64) (transport.Key, bool) {
 	name := transport.Name{Source: transport.EndOf(s.self), Destination: transport.EndOf(to)}
 	if len(epochs) == 0 {
-		return s.transport.Newest(name.Source, name.Destination, class)
+		return s.transport.Load().Newest(name.Source, name.Destination, class)
 	}
 	for _, name.Epoch = range slices.Backward(slices.Sorted(slices.Values(epochs))) {
-		if key, ok := s.transport.At(name, class); ok {
+		if key, ok := s.transport.Load().At(name, class); ok {
 			return key, true
 		}
 	}
@@ -169,7 +173,7 @@ func (s *Service) unwrapsWith(blob mrk.Blob, class hsm.Class) (transport.Key, er
 		Destination: transport.EndOf(s.self),
 		Epoch:       blob.Epoch,
 	}
-	key, ok := s.transport.At(name, class)
+	key, ok := s.transport.Load().At(name, class)
 	switch {
 	case blob.Class != string(class) || blob.Algorithm != wrapAlgorithm:
 		return key, fmt.Errorf("unwrapping a blob of class %q and algorithm %q: %w", clip(blob.Class), clip(blob.Algorithm), ErrMaterialMismatch)

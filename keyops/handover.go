@@ -131,7 +131,7 @@ func (s *Service) checkPrimary(k *Key, claim PrimaryClaim) error {
 			continue
 		}
 		to := transport.End{Region: m.Region, Instance: m.Instance}
-		if _, ok := s.transport.Newest(transport.EndOf(s.self), to, class); !ok {
+		if _, ok := s.transport.Load().Newest(transport.EndOf(s.self), to, class); !ok {
 			return refuse(ErrInvalidState, "Region %s has no transport key to Region %s, which has a replica of %s. Establish one in a ceremony first.", s.self.Region, m.Region, k.ID)
 		}
 	}

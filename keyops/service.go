@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -108,7 +109,7 @@ type Service struct {
 	boundary       hsm.Boundary
 	signing        hsm.ID
 	sealing        hsm.ID
-	transport      *transport.Set
+	transport      atomic.Pointer[transport.Set]
 	store          store.Store
 	book           *seal.Book
 	audit          *audit.Log
@@ -160,11 +161,12 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		self: cfg.Self.Descriptor, fingerprint: cfg.Self.Fingerprint(), partition: cfg.Self.Partition,
 		accounts: slices.Clone(cfg.Accounts), token: cfg.Token, boundary: cfg.Boundary, signing: cfg.Signing, sealing: cfg.Seal,
-		transport: cfg.Transport, store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers, dir: cfg.Files.Dir, quorum: cfg.Quorum,
+		store: cfg.Store, audit: cfg.Audit, identities: cfg.Identities, peers: cfg.Peers, dir: cfg.Files.Dir, quorum: cfg.Quorum,
 		quota: cfg.KeyQuota, principalQuota: cfg.PrincipalKeyQuota, unbounded: cfg.UnboundedEncryption, clock: cfg.Clock, elapsed: cfg.Elapsed, freshness: cfg.Freshness, log: cfg.Log, onStep: cfg.Step,
 		view: newView(), marks: newMarks(), wrappings: newWrappings(), syncs: newSynchronizations(), failed: make(chan struct{}),
 		pairs: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
+	s.transport.Store(cfg.Transport)
 	if err := s.complete(); err != nil {
 		return nil, err
 	}
@@ -246,8 +248,8 @@ func (s *Service) complete() error {
 		begun := s.clock()
 		s.elapsed = func() time.Duration { return s.clock().Sub(begun) }
 	}
-	if s.transport == nil {
-		s.transport = &transport.Set{}
+	if s.transport.Load() == nil {
+		s.transport.Store(&transport.Set{})
 	}
 	if s.identities == nil {
 		nobody := &policy.Identities{}

@@ -151,7 +151,7 @@ func (s *Service) mayFollow(dir region.Dir, before sight, now region.SignedDescr
 		}
 		return nil
 	}
-	for _, t := range s.transport.Transcripts() {
+	for _, t := range s.transport.Load().Transcripts() {
 		if transport.EndOf(t.Peer.Descriptor) == transport.EndOf(now.Descriptor) {
 			return nil // package transport has compared the keys
 		}

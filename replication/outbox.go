@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 )
 
@@ -48,6 +49,27 @@ func (p *peer) round(ctx context.Context) time.Time {
 		next = p.digestAt
 	}
 	return next
+}
+
+// RetryTransport tries the keys again at once that waited for a transport key: one may have
+// been established.
+func (r *Replicator) RetryTransport(ctx context.Context) {
+	keys, err := r.running()
+	if err != nil {
+		return
+	}
+	for _, m := range keys.Marks() {
+		if m.Cause != mrk.CauseTransportKeyMissing || m.NextTry.IsZero() {
+			continue
+		}
+		m.NextTry = time.Time{}
+		if err := keys.SaveMark(ctx, m); err != nil && ctx.Err() == nil {
+			r.cfg.Log.WithError(err).WithField("key", m.Key).Warn("a key that waited for a transport key is tried later")
+		}
+	}
+	for _, p := range r.peers {
+		p.poke()
+	}
 }
 
 // ahead reports whether a time is still to come. One that is further away than any that is

@@ -17,6 +17,7 @@ import (
 // audit log, and on a host that has lost everything but the token.
 func TestBackup(t *testing.T) {
 	softhsmtest.Used(t)
+	t.Parallel()
 	d := deployment{dir: filepath.Join(t.TempDir(), "d")}
 	t.Cleanup(func() { d.dev("down", "--purge") })
 	d.mustDev(t, "up", "--regions", paris)

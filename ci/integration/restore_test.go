@@ -76,6 +76,7 @@ func (d deployment) at(ctx context.Context, region, line string) (code int, out 
 // docs/restore.md.
 func TestRollback(t *testing.T) {
 	softhsmtest.Used(t)
+	t.Parallel()
 	d := deployment{dir: filepath.Join(t.TempDir(), "d")}
 	t.Cleanup(func() { d.dev("down", "--purge") })
 	d.mustDev(t, "up", "--regions", paris)

@@ -41,10 +41,11 @@ type daemon struct {
 	begun   time.Time
 	standby bool // waits while another daemon serves
 	waited  bool // and has done so
+	hung    bool // until the lease of the one before had expired: nobody gave it back
 
 	self       region.SignedDescriptor
 	peers      map[region.Name]region.SignedDescriptor
-	transport  transport.Set
+	transport  atomic.Pointer[transport.Set]
 	known      atomic.Pointer[map[hsm.ID]bool] // the objects of transport
 	files      *reload.Watcher
 	identities *reload.Value[*policy.Identities]
@@ -53,6 +54,7 @@ type daemon struct {
 	signing    hsm.ID
 	seal       hsm.ID
 	store      *sqlite.Store
+	storeFile  os.FileInfo // that was opened
 	lease      store.Lease
 	audit      *audit.Log
 	replicator *replication.Replicator // nil in a deployment of one Region
@@ -99,9 +101,11 @@ func (d *daemon) readRegionDir(context.Context) error {
 		return fmt.Errorf("%s belongs to Region %s in partition %s, the configuration names %s in %s",
 			d.config.RegionDir, self.Region, self.Partition, d.config.Region, d.config.Partition)
 	}
-	if d.transport, err = transport.Load(dir); err != nil {
+	set, err := transport.LoadOf(dir, self)
+	if err != nil {
 		return err
 	}
+	d.transport.Store(&set)
 	d.self, d.peers = self, map[region.Name]region.SignedDescriptor{}
 	for _, name := range slices.Sorted(maps.Keys(d.config.Peers.Addresses)) {
 		if d.peers[name], err = dir.LoadPeer(name); err != nil {
@@ -164,7 +168,7 @@ func (d *daemon) login(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.knowTransport()
+	d.knowTransport(*d.transport.Load())
 	d.token, err = hsm.Open(ctx, hsm.Config{
 		Module: c.Module, TokenLabel: c.Label, TokenSerial: c.Serial,
 		PINFile: c.PINFile, PINGroupReadable: c.PINGroupReadable,
@@ -241,13 +245,12 @@ func (d *daemon) checkBoundary(report hsm.Report) error {
 const leaseTTL = 15 * time.Second
 
 // openStore opens the store, made on the first start, and becomes its one writer.
-func (d *daemon) openStore(ctx context.Context) error {
+func (d *daemon) openStore(ctx context.Context) (err error) {
 	path := d.config.Store.Path
 	if err := sqlite.Create(ctx, path, d.self.Instance); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	opened, err := os.Stat(path)
-	if err != nil {
+	if d.storeFile, err = os.Stat(path); err != nil {
 		return err
 	}
 	s, err := sqlite.Open(ctx, sqlite.Config{Path: path})
@@ -264,5 +267,5 @@ func (d *daemon) openStore(ctx context.Context) error {
 		return fmt.Errorf("store %s: %w", path, err)
 	}
 	d.closing("releasing the store", d.lease.Release)
-	return d.sameStore(opened)
+	return d.sameStore()
 }

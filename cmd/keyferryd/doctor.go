@@ -190,7 +190,8 @@ func (d *daemon) clocks() error {
 
 func (d *daemon) checkTransport(p replication.PeerStatus) gateway.HealthCheck {
 	here, there := transport.EndOf(d.self.Descriptor), transport.EndOf(d.peers[p.Region].Descriptor)
-	return transportOf(string(p.Region), epochsOf(&d.transport, here, there), epochsOf(&d.transport, there, here))
+	set := d.transport.Load()
+	return transportOf(string(p.Region), epochsOf(set, here, there), epochsOf(set, there, here))
 }
 
 // epochs is what one direction has: of how many classes there are keys, and the newest epoch.
@@ -228,7 +229,7 @@ func transportOf(peer string, out, in epochs) gateway.HealthCheck {
 		}
 	}
 	if c.Level != gateway.HealthOK {
-		c.Advice = "hold the ceremony, and restart both daemons"
+		c.Advice = "hold the ceremony; both daemons take its keys within seconds"
 	}
 	return c
 }

@@ -51,7 +51,7 @@ func (d *daemon) openKeys(ctx context.Context) (err error) {
 	}
 	d.keys, err = keyops.New(ctx, keyops.Config{
 		Self: d.self, Accounts: d.config.Accounts,
-		Token: d.token, Boundary: d.boundary, Signing: d.signing, Seal: d.seal, Transport: &d.transport,
+		Token: d.token, Boundary: d.boundary, Signing: d.signing, Seal: d.seal, Transport: d.transport.Load(),
 		Store: d.store, Audit: d.audit,
 		Identities:          d.identityPolicies(),
 		Peers:               d.peersOf(),

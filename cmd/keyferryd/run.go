@@ -43,6 +43,7 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 		{"loading keys", exitStore, d.openKeys},
 		{"listening for clients", exitOther, d.openGateway},
 		{"starting replication", exitOther, d.startPeers},
+		{"following ceremonies", exitRegionDir, d.followCeremonies},
 		{"watching", exitOther, d.watch},
 	} {
 		if err := step.do(ctx); err != nil {

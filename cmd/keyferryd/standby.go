@@ -8,7 +8,6 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/store"
 )
 
@@ -30,22 +29,27 @@ func (d *daemon) acquire(ctx context.Context, owner string) (store.Lease, error)
 	d.waited = true
 	d.log.WithFields(logrus.Fields{"region": d.self.Region, "instance": d.self.Instance, "owner": held.Owner}).
 		Info("another daemon serves, waiting as a standby")
-	return store.WaitLease(ctx, d.store, owner, leaseTTL, standbyPoll)
+	lease, before, err := store.WaitLease(ctx, d.store, owner, leaseTTL, standbyPoll)
+	if before == nil {
+		before = held
+	}
+	d.hung = err == nil && !time.Now().Before(before.Expires)
+	return lease, err
 }
 
 // sameStore refuses to go on with a store that was moved aside while the standby waited.
-func (d *daemon) sameStore(opened os.FileInfo) error {
+func (d *daemon) sameStore() error {
 	now, err := os.Stat(d.config.Store.Path)
 	if err != nil {
 		return err
 	}
-	if !os.SameFile(opened, now) {
+	if !os.SameFile(d.storeFile, now) {
 		return errReplaced
 	}
 	return nil
 }
 
-// lookAgain has a standby that takes over see what changed while it waited: ceremonies were
+// lookAgain ends a daemon before that hangs, and has a standby that takes over see what changed while it waited: ceremonies were
 // held, keys made and destroyed in the token, identity policies edited.
 func (d *daemon) lookAgain(ctx context.Context) error {
 	if !d.waited {
@@ -53,10 +57,13 @@ func (d *daemon) lookAgain(ctx context.Context) error {
 	}
 	d.begun = time.Now()
 	d.log.Info("taking over")
+	if err := d.fence(ctx, d.config.Audit.Dir); err != nil { // before anything that it may still hold is taken
+		return err
+	}
 	if err := d.readRegionDir(ctx); err != nil {
 		return err
 	}
-	d.knowTransport()
+	d.knowTransport(*d.transport.Load())
 	if err := d.token.Rescan(ctx); err != nil {
 		return err
 	}
@@ -65,13 +72,4 @@ func (d *daemon) lookAgain(ctx context.Context) error {
 	}
 	d.files.Check(ctx, true)
 	return nil
-}
-
-// knowTransport tells the token which objects the transcripts name as transport keys.
-func (d *daemon) knowTransport() {
-	known := map[hsm.ID]bool{}
-	for _, k := range d.transport.All() {
-		known[k.ID] = true
-	}
-	d.known.Store(&known)
 }

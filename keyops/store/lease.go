@@ -46,19 +46,20 @@ type Lease interface {
 }
 
 // WaitLease acquires the lease, and while another process holds it tries again every poll:
-// this is what a standby does.
-func WaitLease(ctx context.Context, s Store, owner string, ttl, poll time.Duration) (Lease, error) {
+// this is what a standby does. It also returns who was in the way last, or nil.
+func WaitLease(ctx context.Context, s Store, owner string, ttl, poll time.Duration) (Lease, *HeldError, error) {
+	var before *HeldError
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for the writer lease: %w", ctx.Err())
+			return nil, before, fmt.Errorf("waiting for the writer lease: %w", ctx.Err())
 		case <-timer.C:
 		}
 		lease, err := s.AcquireLease(ctx, owner, ttl)
-		if !errors.Is(err, ErrLeaseHeld) {
-			return lease, err
+		if !errors.As(err, &before) {
+			return lease, before, err
 		}
 		timer.Reset(poll)
 	}

@@ -29,21 +29,24 @@ func Load(dir region.Dir) (Set, error) {
 	if err != nil {
 		return Set{}, err
 	}
-	entries, err := os.ReadDir(dir.Transcripts())
+	return LoadOf(dir, own)
+}
+
+// LoadOf is Load by a descriptor that was compared with the token: whatever stands in the
+// directory by now, it is this Region's transcripts that count.
+func LoadOf(dir region.Dir, own region.SignedDescriptor) (Set, error) {
+	names, err := Files(dir)
 	if err != nil {
 		return Set{}, err
 	}
 	var all []Transcript
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), statement.PartSuffix) {
-			continue // a write that a crash cut short; it was never a transcript
-		}
-		t, err := LoadTranscript(filepath.Join(dir.Transcripts(), e.Name()), own.Descriptor)
+	for _, name := range names {
+		t, err := LoadTranscript(filepath.Join(dir.Transcripts(), name), own.Descriptor)
 		if err != nil {
 			return Set{}, err
 		}
-		if e.Name() != t.File() {
-			return Set{}, fmt.Errorf("transcript %s: its content is that of %s", e.Name(), t.File())
+		if name != t.File() {
+			return Set{}, fmt.Errorf("transcript %s: its content is that of %s", name, t.File())
 		}
 		all = append(all, t)
 	}
@@ -57,6 +60,21 @@ func Load(dir region.Dir) (Set, error) {
 		}
 	}
 	return newSet(all)
+}
+
+// Files lists the names of the transcripts in dir, in order.
+func Files(dir region.Dir) ([]string, error) {
+	entries, err := os.ReadDir(dir.Transcripts())
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), statement.PartSuffix) { // a write that a crash cut short was never a transcript
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
 }
 
 // checkPin compares a pin with the ceremonies that were held with the peer. Nobody signs a

@@ -125,7 +125,7 @@ func testStandby(t *testing.T, f *fixture) {
 	}
 	got := make(chan result, 1)
 	go func() {
-		l, err := store.WaitLease(ctx, second, "second", ttl, time.Millisecond)
+		l, _, err := store.WaitLease(ctx, second, "second", ttl, time.Millisecond)
 		got <- result{l, err}
 	}()
 	select {
@@ -141,7 +141,7 @@ func testStandby(t *testing.T, f *fixture) {
 	f.want(write(second), nil)
 
 	cancel()
-	_, err := store.WaitLease(ctx, first, "third", ttl, time.Millisecond)
+	_, _, err := store.WaitLease(ctx, first, "third", ttl, time.Millisecond)
 	f.want(err, context.Canceled)
 
 	// KeepLease renews until its context ends, and says so when the lease is lost.
