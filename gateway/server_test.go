@@ -126,7 +126,7 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 	if err := s.halt(); err == nil || !strings.Contains(err.Error(), "cut off") {
 		t.Errorf("Serve returned %v", err)
 	}
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("stopping took %v", took)
 	}
 	if err := <-outcome; err == nil {
@@ -187,12 +187,12 @@ func TestDeadlines(t *testing.T) {
 	if left := <-lefts; left <= 0 || left > 10*time.Second {
 		t.Errorf("without a deadline of its own, a call has %v", left)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 9*time.Second)
 	defer cancel()
 	_, err = client.Encrypt(ctx, &kmsv1.EncryptRequest{})
 	must(t, err)
-	if left := <-lefts; left <= 0 || left > 4980*time.Millisecond {
-		t.Errorf("with five seconds of its own, a call has %v", left)
+	if left := <-lefts; left <= 0 || left > 8980*time.Millisecond {
+		t.Errorf("with nine seconds of its own, a call has %v", left)
 	}
 }
 
@@ -311,18 +311,18 @@ func TestReflection(t *testing.T) {
 
 func TestConnectionsAreLimited(t *testing.T) {
 	s := start(t, func(c *gateway.Config) { c.Limits.MaxConnections, c.Limits.MaxConnectionsPerAddress = 2, 2 })
-	first, err := dialTLS(s, 5*time.Second)
+	first, err := dialTLS(s, time.Minute)
 	must(t, err)
 	defer first.Close()
-	second, err := dialTLS(s, 5*time.Second)
+	second, err := dialTLS(s, time.Minute)
 	must(t, err)
 	if third, err := dialTLS(s, 200*time.Millisecond); err == nil {
 		third.Close()
 		t.Error("a third connection was served")
 	}
 	second.Close()
-	for range 100 {
-		if third, err := dialTLS(s, 200*time.Millisecond); err == nil {
+	for range 12 {
+		if third, err := dialTLS(s, 5*time.Second); err == nil {
 			third.Close()
 			return
 		}

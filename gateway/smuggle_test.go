@@ -67,7 +67,7 @@ func TestRequestsOfTwoMeanings(t *testing.T) {
 			before := s.keys.count()
 			conn := s.secured(s.RESTAddr().String(), "http/1.1")
 			defer conn.Close()
-			must(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+			must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 			_, err := io.WriteString(conn, request)
 			must(t, err)
 			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)

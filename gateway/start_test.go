@@ -239,7 +239,7 @@ func (s *served) dial(c *tls.Config) *grpc.ClientConn {
 func (s *served) client(c *tls.Config) *http.Client {
 	transport := &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: true}
 	s.t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	return &http.Client{Transport: transport, Timeout: time.Minute}
 }
 
 // dialTLS opens a bare connection to the gRPC listener. One that is not accepted hangs in the

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
@@ -21,7 +20,7 @@ func TestBackup(t *testing.T) {
 	d := deployment{dir: filepath.Join(t.TempDir(), "d")}
 	t.Cleanup(func() { d.dev("down", "--purge") })
 	d.mustDev(t, "up", "--regions", paris)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	run := func(want int, line string) string {
 		t.Helper()
@@ -87,7 +86,7 @@ func TestBackup(t *testing.T) {
 		t.Errorf("audit log and Region directory are not said to be written:\n%s", out)
 	}
 	d.mustDev(t, "start", paris)
-	eventually(t, 30*time.Second, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		got, err := d.keyferry(ciphertext, "decrypt", "--region", paris)
 		return fmt.Sprint(err), string(got) == "x"
 	})

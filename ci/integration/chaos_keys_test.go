@@ -16,9 +16,6 @@ import (
 	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
 )
 
-// patience is how long anything may take on a machine that has much else to do.
-const patience = 3 * time.Minute
-
 // chaosKey is a key. A call that got no answer may have been carried out all the same.
 type chaosKey struct {
 	id      string

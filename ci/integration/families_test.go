@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
@@ -146,7 +145,7 @@ func TestRotationReachesEveryRegion(t *testing.T) {
 	shared.replicate(t, key, paris, virginia)
 	before := shared.material(t, key, paris)
 	shared.must(t, nil, "key", "rotate", key, "--region", paris)
-	eventually(t, 30*time.Second, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		here, there := shared.material(t, key, paris), shared.material(t, key, virginia)
 		return fmt.Sprintf("material %s in paris, %s in virginia, before %s", here, there, before), here == there && here != before
 	})
@@ -184,7 +183,7 @@ func TestHandOver(t *testing.T) {
 	}()
 	for _, way := range [][2]string{{paris, virginia}, {virginia, paris}} {
 		shared.must(t, nil, "key", "promote", key, "--region", way[0], "--to", way[1], "--wait")
-		eventually(t, 30*time.Second, func() (string, bool) {
+		eventually(t, patience, func() (string, bool) {
 			shown := string(shared.must(t, nil, "key", "show", key, "--region", way[1]))
 			return shown, strings.Contains(shown, "PRIMARY") && strings.Contains(shown, "Enabled")
 		})
@@ -226,12 +225,12 @@ func TestImport(t *testing.T) {
 	}
 
 	shared.must(t, nil, "key", "replicate", key, "--region", paris, "--to", virginia)
-	eventually(t, 30*time.Second, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		shown, err := shared.keyferry(nil, "key", "show", key, "--region", virginia)
 		return fmt.Sprintf("%s %v", shown, err), bytes.Contains(shown, []byte("PendingImport"))
 	})
 	bring("3", virginia)
-	eventually(t, 30*time.Second, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		got, err := shared.keyferry(sealed, "decrypt", "--region", virginia)
 		return fmt.Sprintf("opened %q, %v", got, err), string(got) == "x"
 	})

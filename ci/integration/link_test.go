@@ -97,7 +97,7 @@ func (p *link) serve(from net.Conn) {
 		return
 	}
 	defer p.forget(from)
-	to, err := net.DialTimeout("tcp", p.to, time.Second)
+	to, err := net.DialTimeout("tcp", p.to, 10*time.Second)
 	if err != nil || !p.keep(to) {
 		return
 	}

@@ -118,9 +118,20 @@ func (d deployment) status(t *testing.T) map[string]regionStatus {
 	return byName
 }
 
+// serving waits until a Region serves, and returns its status.
+func (d deployment) serving(t *testing.T, region string) regionStatus {
+	t.Helper()
+	var s regionStatus
+	eventually(t, patience, func() (string, bool) {
+		s = d.status(t)[region]
+		return fmt.Sprintf("%+v", s), s.Serving
+	})
+	return s
+}
+
 // keyferry runs the command line as admin, with stdin, and returns its standard output.
 func (d deployment) keyferry(stdin []byte, args ...string) ([]byte, error) {
-	cmd := exec.Command(filepath.Join(bin, "keyferry"), args...)
+	cmd := exec.Command(filepath.Join(bin, "keyferry"), append([]string{"--timeout", patience.String()}, args...)...)
 	cmd.Env = append(os.Environ(), "KEYFERRY_CONFIG="+filepath.Join(d.dir, "clients", "admin", "config.yaml"))
 	cmd.Stdin = bytes.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
@@ -187,6 +198,9 @@ func (d deployment) material(t *testing.T, key, region string) string {
 	return ""
 }
 
+// patience is how long anything may take on a machine that has much else to do.
+const patience = 3 * time.Minute
+
 // eventually waits until the condition holds. The text says what was last seen.
 func eventually(t *testing.T, limit time.Duration, condition func() (seen string, ok bool)) {
 	t.Helper()
@@ -203,7 +217,7 @@ func eventually(t *testing.T, limit time.Duration, condition func() (seen string
 
 func (d deployment) awaitSynchronized(t *testing.T, key, from, of string) {
 	t.Helper()
-	eventually(t, 60*time.Second, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		r := d.replica(t, key, from, of)
 		return fmt.Sprintf("replica of %s in %s: %+v", key, of, r), r.Status == "REPLICATION_STATUS_SYNCHRONIZED"
 	})

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
@@ -23,7 +22,7 @@ func TestOpenedPaths(t *testing.T) {
 	shared.mustDev(t, "stop", tokyo)
 	t.Cleanup(func() { shared.mustDev(t, "up") })
 	trace := filepath.Join(t.TempDir(), "trace")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	inner := shared.daemon(ctx, tokyo, shared.in(tokyo, "keyferryd.yaml"))
 	cmd := exec.CommandContext(ctx, "strace", append([]string{"-f", "-qq", "-y", "-s", "4096", "-e", "trace=open,openat,openat2,creat", "-o", trace}, inner.Args...)...)
@@ -34,7 +33,7 @@ func TestOpenedPaths(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 60*time.Second, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		_, err := shared.keyferry(nil, "whoami", "--region", tokyo)
 		return fmt.Sprint(err), err == nil
 	})

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
@@ -63,11 +62,11 @@ func TestLoseARegion(t *testing.T) {
 	// Work goes on, management too: the rotation does not wait for the Region that is dark.
 	blobs := map[string][]byte{"before": before, "meanwhile": shared.must(t, []byte("meanwhile"), "encrypt", keys[0], "--region", tokyo)}
 	old := shared.material(t, keys[0], virginia)
-	eventually(t, time.Minute, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		_, err := shared.keyferry(nil, "key", "rotate", keys[0], "--region", virginia)
 		return errString(err), err == nil
 	})
-	eventually(t, time.Minute, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		now := shared.material(t, keys[0], virginia)
 		return "current in virginia is " + now, now != old
 	})
@@ -82,7 +81,7 @@ func TestLoseARegion(t *testing.T) {
 		}
 		return shown
 	}
-	eventually(t, 2*time.Minute, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		now := primary()
 		return "the old primary Region was not fenced: " + string(now), bytes.Contains(now, []byte(`"generation": "`+generation+`"`))
 	})

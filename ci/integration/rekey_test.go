@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/softhsm/softhsmtest"
@@ -36,7 +35,7 @@ func (d deployment) ceremony(ctx context.Context, region string, args ...string)
 func TestRekey(t *testing.T) {
 	softhsmtest.Used(t)
 	d := shared
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	key := d.createKey(t, tokyo)
 	d.replicate(t, key, tokyo, virginia)
@@ -112,7 +111,7 @@ func TestRekey(t *testing.T) {
 	must(tokyo, append([]string{"rekey"}, store...)...)
 	refuses("no new keys are made", tokyo, carry...)
 	d.mustDev(t, "start", tokyo)
-	eventually(t, 30*time.Second, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		got, err := d.keyferry(sealed, "decrypt", "--region", tokyo)
 		return string(got) + " " + errString(err), string(got) == "x"
 	})

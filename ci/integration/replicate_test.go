@@ -18,8 +18,9 @@ import (
 func TestTokensAreDistinct(t *testing.T) {
 	softhsmtest.Used(t)
 	serials := map[string]string{}
-	for region, s := range shared.status(t) {
-		if !s.Serving || s.Token == "" {
+	for _, region := range regions {
+		s := shared.serving(t, region)
+		if s.Token == "" {
 			t.Errorf("%s: %+v", region, s)
 		}
 		if other, taken := serials[s.Token]; taken {
@@ -91,7 +92,7 @@ func TestPeerStoppedBeforeReplicateKey(t *testing.T) {
 	shared.must(t, nil, "key", "replicate", key, "--region", paris, "--to", tokyo)
 	seen := map[string]bool{}
 	var first int
-	eventually(t, 60*time.Second, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		r := shared.replica(t, key, paris, tokyo)
 		seen[r.Status] = true
 		first = r.Attempts
@@ -100,7 +101,7 @@ func TestPeerStoppedBeforeReplicateKey(t *testing.T) {
 	if !seen["REPLICATION_STATUS_PENDING"] && !seen["REPLICATION_STATUS_FAILED"] {
 		t.Errorf("states seen: %v", seen)
 	}
-	eventually(t, 60*time.Second, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		r := shared.replica(t, key, paris, tokyo)
 		return fmt.Sprintf("attempts %d, were %d", r.Attempts, first), r.Attempts > first
 	})
@@ -140,7 +141,7 @@ func TestKilledDuringReplicateKey(t *testing.T) {
 					}
 					return ""
 				}
-				eventually(t, 10*time.Second, func() (string, bool) {
+				eventually(t, patience, func() (string, bool) {
 					p, o := same(paris), same(virginia)
 					return p + " in paris, " + o + " in virginia", p == o && strings.HasSuffix(p, "Enabled")
 				})
@@ -168,12 +169,12 @@ func TestRestart(t *testing.T) {
 
 func TestHangUpIsNoStop(t *testing.T) {
 	softhsmtest.Used(t)
-	before := shared.status(t)[tokyo]
+	before := shared.serving(t, tokyo)
 	if err := syscall.Kill(before.PID, syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	shared.createKey(t, tokyo)
-	if after := shared.status(t)[tokyo]; !after.Serving || after.PID != before.PID {
+	if after := shared.serving(t, tokyo); after.PID != before.PID {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
 }

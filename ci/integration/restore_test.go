@@ -89,7 +89,7 @@ func TestRollback(t *testing.T) {
 	}
 	d.mustDev(t, "start", paris)
 	lost := d.createKey(t, paris)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	if code, out, err := d.at(ctx, paris, "keyferryd store findings --config keyferryd.yaml"); err != nil || code != 0 || !strings.Contains(out, "all holds") {
 		t.Errorf("a store that a daemon serves from: exit code %d, %v\n%s", code, err, out)
@@ -129,7 +129,7 @@ func TestRollback(t *testing.T) {
 		t.Logf("%s\n%s", c.line, out)
 	}
 	d.mustDev(t, "start", paris)
-	eventually(t, 30*time.Second, func() (string, bool) {
+	eventually(t, patience, func() (string, bool) {
 		got, err := d.keyferry(ciphertext, "decrypt", "--region", paris)
 		return fmt.Sprint(err), string(got) == "x"
 	})

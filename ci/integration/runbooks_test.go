@@ -44,7 +44,7 @@ func (d deployment) shims(region string, pid int) string {
 	return fmt.Sprintf(`
 ceremony() { keyferry-ceremony "$@" --region-dir region --module /usr/lib/softhsm/libsofthsm2.so --token %[1]s --pin-file softhsm/%[1]s.pin --profile softhsm2; }
 systemctl() { kill -HUP %[2]d; }
-journalctl() { for i in 1 2 3 4 5 6 7 8 9 10; do grep -q 'reloaded' keyferryd.log && break; sleep 0.5; done; cat keyferryd.log; }
+journalctl() { for i in $(seq 360); do grep -q 'reloaded' keyferryd.log && break; sleep 0.5; done; cat keyferryd.log; }
 export KEYFERRY_CONFIG=%[3]s
 `, region, pid, filepath.Join(d.dir, "clients", "admin", "config.yaml"))
 }
@@ -102,7 +102,7 @@ func TestLeakedCertificateRunbook(t *testing.T) {
 		t.Fatalf("the statement of the page: %v\n%s", err, deny)
 	}
 	write(file, admin, allow)
-	eventually(t, 30*time.Second, func() (string, bool) { err := alice(); return fmt.Sprint(err), err == nil })
+	eventually(t, patience, func() (string, bool) { err := alice(); return fmt.Sprint(err), err == nil })
 	write(d.in(paris, "identities.new"), admin, allow, leaked)
 	script := d.shims(paris, d.status(t)[paris].PID)
 	for _, c := range commands {
@@ -115,7 +115,7 @@ func TestLeakedCertificateRunbook(t *testing.T) {
 			t.Errorf("%s does not show what was done:\n%s", c, out)
 		}
 		if strings.HasPrefix(c, "systemctl") {
-			eventually(t, 10*time.Second, func() (string, bool) {
+			eventually(t, patience, func() (string, bool) {
 				err := alice()
 				return fmt.Sprint(err), err != nil && strings.Contains(err.Error(), "AccessDenied")
 			})
@@ -146,7 +146,7 @@ func TestStolenPINRunbook(t *testing.T) {
 		}
 		defer os.Remove(d.in(paris, to))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	ran := 0
 	for _, c := range commands {

@@ -14,7 +14,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
@@ -51,7 +50,7 @@ func changed(t *testing.T, region, pattern, with string) string {
 // refusal runs a daemon that must not start, and returns its exit code and last line.
 func (d deployment) refusal(t *testing.T, region, config string) (code int, line string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	out, err := d.daemon(ctx, region, config).CombinedOutput()
 	var exit *exec.ExitError
@@ -144,12 +143,12 @@ func forgedRegionDir(t *testing.T, name string) string {
 
 func TestOneWriter(t *testing.T) {
 	softhsmtest.Used(t)
-	before := shared.status(t)[paris]
+	before := shared.serving(t, paris)
 	code, line := shared.refusal(t, paris, shared.in(paris, "keyferryd.yaml"))
 	if code != 4 || !strings.Contains(line, "another daemon serves from this store: stop it first") {
 		t.Errorf("exit code %d, line %q", code, line)
 	}
-	if after := shared.status(t)[paris]; after.PID != before.PID || !after.Serving {
+	if after := shared.serving(t, paris); after.PID != before.PID {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
 	shared.createKey(t, paris) // and it still can write

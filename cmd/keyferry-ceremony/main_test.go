@@ -93,7 +93,7 @@ func (p place) command(ctx context.Context, args ...string) *exec.Cmd {
 // run runs the tool to its end and returns what it said and its exit code.
 func (p place) run(args ...string) (string, int) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(p.t.Context(), 3*time.Minute)
 	defer cancel()
 	out, err := p.command(ctx, args...).CombinedOutput()
 	p.checkSaid(out)
@@ -179,7 +179,7 @@ func (p place) startAccept(from place, extra ...string) *accepting {
 
 func (a *accepting) await(what string, ready func() bool) {
 	a.t.Helper()
-	for end := time.Now().Add(time.Minute); !ready(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); !ready(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			a.t.Fatalf("waiting for %s:\n%s", what, a.out)
 		}

@@ -124,7 +124,7 @@ func TestSIGHUPReadsFilesAgain(t *testing.T) {
 	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	for range 1000 {
+	for range 12_000 {
 		if len(d.identityPolicies()().For(bob)) > 0 {
 			break
 		}

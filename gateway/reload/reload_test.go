@@ -141,7 +141,7 @@ func TestRunLooksAtIntervalsAndWhenTold(t *testing.T) {
 			if test.told {
 				now <- syscall.SIGHUP
 			}
-			for range 1000 {
+			for range 12_000 {
 				if f.value.Get() == name {
 					break
 				}
