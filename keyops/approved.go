@@ -109,7 +109,7 @@ func (p *consent) change(ctx context.Context, s *Service, c *call, object func(*
 		case !s.quorum.Needs(p.what):
 			return fn(k)
 		}
-		if err := p.check(s, c, q); err != nil {
+		if err := p.check(s, c, q); guardApproved.Stops(err != nil) {
 			return err
 		}
 		used = &q

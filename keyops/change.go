@@ -90,7 +90,7 @@ func (k *Key) follow(old *Key, now time.Time) {
 	// Rule 9: who holds the material that the primary Region calls current encrypts with it,
 	// and has it among the used ones in the same transaction.
 	if current := k.Set.Current(); !current.IsZero() {
-		if m := k.Material(current); m != nil && !m.Lost {
+		if m := k.Material(current); !guard9Held.Stops(m == nil || m.Lost) {
 			k.makeCurrent(current)
 		}
 	}
@@ -126,9 +126,9 @@ func (k *Key) handOver() {
 	switch updating := offering || considering; {
 	case updating && k.State == keystate.Enabled:
 		k.State = keystate.Updating
-	case !updating && k.State == keystate.Updating:
+	case guard16Updating.Stops(!updating && k.State == keystate.Updating):
 		k.State = keystate.Enabled
-	case k.State == keystate.PendingReplicaDeletion && k.Set.Primary() != k.Set.Self().Region:
+	case guard16Deletion.Stops(k.State == keystate.PendingReplicaDeletion && k.Set.Primary() != k.Set.Self().Region):
 		k.State = keystate.Disabled
 	}
 }

@@ -191,7 +191,11 @@ func (s *Service) allows(key *Key, operation string, facts keystate.Facts) error
 	if facts.External = key.Origin == OriginExternal; facts.External {
 		state = key.stateAt(s.clock())
 	}
-	return fromState(keystate.Check(state, keystate.Operation(operation), facts), key.arn)
+	err := keystate.Check(state, keystate.Operation(operation), facts)
+	if !guardState.Stops(err != nil) {
+		return nil
+	}
+	return fromState(err, key.arn)
 }
 
 // action is what policies call the operation.

@@ -133,7 +133,7 @@ func (s *Service) confirm(ctx context.Context, k *Key, r region.Name, q mrk.Ques
 	if err != nil {
 		return c, fmt.Errorf("asking Region %s about key %s: %w", r, k.ID, err)
 	}
-	if there.Before(k.deletionDue()) {
+	if guard22Everywhere.Stops(there.Before(k.deletionDue())) {
 		return c, fmt.Errorf("key %s: %w: it is %s in Region %s", k.ID, errNotDueThere, there.UTC().Format(time.RFC3339), r)
 	}
 	return c, nil

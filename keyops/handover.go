@@ -131,7 +131,7 @@ func (s *Service) checkPrimary(k *Key, claim PrimaryClaim) error {
 			continue
 		}
 		to := transport.End{Region: m.Region, Instance: m.Instance}
-		if _, ok := s.transport.Load().Newest(transport.EndOf(s.self), to, class); !ok {
+		if _, ok := s.transport.Load().Newest(transport.EndOf(s.self), to, class); guard13Transport.Stops(!ok) {
 			return refuse(ErrInvalidState, "Region %s has no transport key to Region %s, which has a replica of %s. Establish one in a ceremony first.", s.self.Region, m.Region, k.ID)
 		}
 	}
@@ -186,7 +186,7 @@ func (s *Service) weigh(ctx context.Context, source region.Name, k *Key, o mrk.O
 	if err != nil {
 		return fmt.Errorf("the offer does not say who made it: %w", err), nil
 	}
-	if err := s.checkPrimary(k, PrimaryClaim{source, k.ID, principal, o.By.CorrelationID}); err != nil {
+	if err := s.checkPrimary(k, PrimaryClaim{source, k.ID, principal, o.By.CorrelationID}); guard13Policy.Stops(err != nil) {
 		return err, nil
 	}
 	set := k.Set.Clone() // a rule that fails half-way leaves nothing behind

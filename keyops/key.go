@@ -178,7 +178,7 @@ func (k *Key) listed() (*Material, error) {
 // makeCurrent makes a held material the one that encrypts.
 func (k *Key) makeCurrent(id material.ID) {
 	k.Current = id
-	if !slices.Contains(k.Used, id) {
+	if guard9Used.Stops(!slices.Contains(k.Used, id)) {
 		k.Used = append(k.Used, id)
 	}
 }

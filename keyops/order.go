@@ -174,7 +174,7 @@ func (s *Service) checkWritten(ctx context.Context, w *write) error {
 		return err
 	}
 	id, err := s.identify(ctx, w.key, w.spec, w.use, w.object, w.spki)
-	if errors.Is(err, errNotOurs) || err == nil && !w.want.IsZero() && id != w.want {
+	if guard4Material.Stops(errors.Is(err, errNotOurs) || err == nil && !w.want.IsZero() && id != w.want) {
 		return fmt.Errorf("object %s: %w: want %s", w.object, ErrMaterialMismatch, w.want)
 	}
 	w.id = id

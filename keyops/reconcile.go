@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/guard"
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/store"
@@ -169,7 +170,7 @@ func (s *Service) compare(ctx context.Context, k *Key, objects map[hsm.ID]hsm.Ob
 			m := &k.Materials[i]
 			m.Lost = m.Lost && !slices.Contains(back, m.ID) || slices.Contains(gone, m.ID)
 		}
-		k.doubt()
+		k.doubt(guard19Lost)
 		return nil
 	}, nil)
 	return err
@@ -177,8 +178,8 @@ func (s *Service) compare(ctx context.Context, k *Key, objects map[hsm.ID]hsm.Ob
 
 // doubt makes this Region stop acting as the primary Region of the key until it has heard
 // from the others: its store or its token is not what it was (rule 19).
-func (k *Key) doubt() {
-	if k.Set != nil {
+func (k *Key) doubt(why guard.Name) {
+	if why.Stops(k.Set != nil) {
 		k.Set.DropPermit()
 	}
 }
@@ -265,7 +266,7 @@ func (s *Service) takeBack(ctx context.Context, o hsm.Object) error {
 		if !slices.Contains(k.Used, id) {
 			k.Used = append(k.Used, id)
 		}
-		k.doubt()
+		k.doubt(guard19Unknown)
 		return nil
 	}, nil)
 	return err
@@ -317,7 +318,7 @@ func (s *Service) afterRestore(ctx context.Context) error {
 		if k.Set == nil {
 			continue
 		}
-		if _, err := s.change(ctx, k.ID, func(k *Key) error { k.doubt(); return nil }, nil); err != nil {
+		if _, err := s.change(ctx, k.ID, func(k *Key) error { k.doubt(guard19Restored); return nil }, nil); err != nil {
 			return err
 		}
 	}

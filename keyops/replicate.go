@@ -43,7 +43,7 @@ func (s *Service) replicate(ctx context.Context, caller Caller, in ReplicateKeyI
 			CorrelationID: caller.correlation(),
 		}
 		if ask {
-			if err := s.peers.CheckReplica(ctx, to.Region, claim); err != nil && !errors.Is(err, ErrPeerUnreachable) {
+			if err := s.peers.CheckReplica(ctx, to.Region, claim); guard2Destination.Stops(err != nil && !errors.Is(err, ErrPeerUnreachable)) {
 				return ReplicateKeyOutput{}, refusedBy(to.Region, err)
 			}
 		}

@@ -153,7 +153,7 @@ func (s *Service) AdmitReplica(ctx context.Context, claim ReplicaClaim, set *mrk
 
 // admitReplica calls begin once the claim was let in, before anything is made.
 func (s *Service) admitReplica(ctx context.Context, claim ReplicaClaim, set *mrk.Set, begin func() error) error {
-	if err := s.checkReplica(claim); err != nil {
+	if err := s.checkReplica(claim); guard3Policy.Stops(err != nil) {
 		return err
 	}
 	if set.Self() != s.me() || set.Incarnation() == 0 {

@@ -58,7 +58,7 @@ func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope)
 	case m.kind != kindFacts && m.kind != kindConfirm && m.kind != kindOffer && m.kind != kindAssociate:
 		reply.kind = kindUnsupported
 		p.unknown(m.kind)
-	case m.peerSession != r.session:
+	case guardSession.Stops(m.peerSession != r.session):
 		// Sent before this Region's start, or repeated by somebody: what it says may be of
 		// any age. The peer sends it again after it has seen this run's digest.
 		reply.kind = kindStale

@@ -29,7 +29,8 @@ func (r *Replicator) learn(ctx context.Context, keys Keys, p *peer, f factsBody,
 		if res, err = k.Set.Merge(r.signed, f.facts); err != nil {
 			return err
 		}
-		if !res.Changed {
+		kept := f.request != nil && k.Set.KeepAdmission(r.signed, *f.request)
+		if !res.Changed && !kept {
 			return keyops.ErrUnchanged
 		}
 		return nil
@@ -132,7 +133,7 @@ func (r *Replicator) contact(id arn.KeyID) mrk.Contact {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			why, unsettled := p.unsettled[id]
-			return p.heard && (!unsettled || why.heard)
+			return !guardHeard.Stops(!p.heard) && (!unsettled || why.heard)
 		},
 		Nonce: func() (mrk.Nonce, error) { return mrk.NewNonce(r.cfg.Rand) },
 		Now:   func() int64 { return r.cfg.Clock().Unix() },

@@ -122,12 +122,15 @@ func (c Certificate) verifyChild(v Verifier, p Certificate) error {
 	if c.Epoch.Number != p.Epoch.Number+1 || c.Final.IsZero() {
 		return fmt.Errorf("%w: hand-over", ErrCertificate)
 	}
-	if err := v.Verify(p.Epoch.Region, p.Instance, c.signed); err != nil {
+	if err := v.Verify(p.Epoch.Region, p.Instance, c.signed); guard9Parent.Stops(err != nil) {
 		return err
 	}
 	countersigned := c.signed
 	countersigned.Signature = c.counter
-	return v.Verify(c.Epoch.Region, c.Instance, countersigned)
+	if err := v.Verify(c.Epoch.Region, c.Instance, countersigned); guard9Countersigned.Stops(err != nil) {
+		return err
+	}
+	return nil
 }
 
 // verifyRenewal checks a certificate by which a Region goes on: at the next number, or one

@@ -29,7 +29,7 @@ func (s *Set) mergeCertificate(v Verifier, c Certificate, side *[]Certificate, r
 	outranks := first || c.Epoch.Line.Compare(s.head().Epoch.Line) > 0
 	if !outranks && c.Parent != s.Head() {
 		at := next[max(0, len(next)-2)]
-		if guard16Fork.stops(true) {
+		if guard16Fork.Stops(true) {
 			*side = next
 			s.freeze(Conflict{
 				Cause: CauseEpochFork, Writer: at.Epoch.Region, Epoch: c.Epoch, Number: c.Epoch.Number, Evidence: c.signed.Marshal(),

@@ -120,11 +120,11 @@ func (s *Set) admit(r region.Name, incarnation uint64) {
 // manage returns a copy of the state to change, if this Region may manage the key now.
 func (s *Set) manage() (*State, error) {
 	switch {
-	case guardFrozen.stops(s.frozen != nil):
+	case guardFrozen.Stops(s.frozen != nil):
 		return nil, fmt.Errorf("%w: %s by %s", ErrFrozen, s.frozen.Cause, s.frozen.Writer)
-	case guardSealed.stops(s.sealed != nil):
+	case guardSealed.Stops(s.sealed != nil):
 		return nil, fmt.Errorf("%w: epoch %s", ErrOffered, s.sealed.Epoch)
-	case guardActing.stops(!s.Acting()):
+	case guardActing.Stops(!s.Acting()):
 		return nil, fmt.Errorf("%w: it is %s", ErrNotPrimary, s.Primary())
 	}
 	return s.state.clone(), nil
@@ -161,14 +161,14 @@ func (s *Set) AddMember(ctx context.Context, signer Signer, to region.Name, inst
 		incarnation = m.Incarnation
 	}
 	switch {
-	case to == s.self.Region, guard2Member.stops(e.Status.In() && !s.gone(e) && !s.Forgotten(to)):
+	case to == s.self.Region, guard2Member.Stops(e.Status.In() && !s.gone(e) && !s.Forgotten(to)):
 		return fmt.Errorf("%w: %s", ErrMember, to)
 	case e.Incarnation == 0 && len(st.Members) >= MaxMembers:
 		return fmt.Errorf("%w: %d members", ErrFull, len(st.Members))
 	}
 	req.Key, req.Source, req.Instance = s.key, s.self.Region, s.self.Instance
 	req.Destination, req.ToInstance, req.Incarnation = to, instance, max(e.Incarnation, incarnation)
-	if guard2Incarnation.stops(true) || req.Incarnation == 0 {
+	if guard2Incarnation.Stops(true) || req.Incarnation == 0 {
 		req.Incarnation++
 	}
 	if err := s.sign(ctx, signer, statement.CreateReplica, req.payload(), &req.signed); err != nil {
@@ -234,7 +234,7 @@ func (s *Set) Admit(v Verifier, req CreateRequest) error {
 	if req.Key != s.key || req.Destination != s.self.Region || req.ToInstance != s.self.Instance {
 		return fmt.Errorf("%w: create request for %s %s", ErrForeign, req.Destination, req.ToInstance)
 	}
-	if guard3Request.stops(req.Source != head.Epoch.Region || req.Instance != head.Instance) {
+	if guard3Request.Stops(req.Source != head.Epoch.Region || req.Instance != head.Instance) {
 		return fmt.Errorf("%w: from %s, the primary Region is %s", ErrRequest, req.Source, head.Epoch.Region)
 	}
 	if err := v.Verify(req.Source, req.Instance, req.signed); err != nil {
@@ -244,12 +244,27 @@ func (s *Set) Admit(v Verifier, req CreateRequest) error {
 	if !e.Status.In() || e.Instance != s.self.Instance || e.Incarnation != req.Incarnation {
 		return fmt.Errorf("%w: incarnation %d is %s in the state, %d is asked for", ErrRequest, e.Incarnation, e.Status, req.Incarnation)
 	}
-	if guard3Newer.stops(req.Incarnation <= s.incarnation) {
+	if guard3Newer.Stops(req.Incarnation <= s.incarnation) {
 		return fmt.Errorf("%w: incarnation %d is over", ErrRequest, req.Incarnation)
 	}
 	s.rebirth(req.Incarnation)
 	s.admission = &req
 	return nil
+}
+
+// KeepAdmission keeps the create request of an incarnation that a state has begun here, and
+// reports whether it did. A Region that was promoted without having heard of that state
+// believes the request, and not this Region's word (rule 21).
+func (s *Set) KeepAdmission(v Verifier, req CreateRequest) bool {
+	mine := req.Key == s.key && req.Destination == s.self.Region && req.ToInstance == s.self.Instance && req.Source != s.self.Region
+	if !mine || req.Incarnation != s.incarnation || s.admission != nil && s.admission.Incarnation >= req.Incarnation {
+		return false
+	}
+	if !s.wasPrimary(req.Source, req.Instance) || v.Verify(req.Source, req.Instance, req.signed) != nil {
+		return false
+	}
+	s.admission = &req
+	return true
 }
 
 // rebirth begins a new incarnation of the key here.

@@ -75,16 +75,16 @@ func (s *Set) BeginDestruction(nonce Nonce, c Confirmation) error {
 		return fmt.Errorf("%w: nothing is known of the key", ErrGap)
 	}
 	held := s.holds()
-	if guard22Primary.stops(s.Primary() == s.self.Region && !(s.told && len(held) == 0)) {
+	if guard22Primary.Stops(s.Primary() == s.self.Region && !(s.told && len(held) == 0)) {
 		return ErrPrimary
 	}
 	if len(held) > 0 {
 		switch {
-		case guard22Nonce.stops(c.Nonce != nonce || nonce == Nonce{}):
+		case guard22Nonce.Stops(c.Nonce != nonce || nonce == Nonce{}):
 			return fmt.Errorf("%w: an answer to another question", ErrUnconfirmed)
-		case guard22Confirmed.stops(!c.Acting || c.From == s.self.Region):
+		case guard22Confirmed.Stops(!c.Acting || c.From == s.self.Region):
 			return fmt.Errorf("%w: %s does not act as the primary Region", ErrUnconfirmed, c.From)
-		case guard22Holds.stops(!held.within(newIDSet(c.Held))):
+		case guard22Holds.Stops(!held.within(newIDSet(c.Held))):
 			return fmt.Errorf("%w: %s lacks some", ErrUnconfirmed, c.From)
 		}
 	}
@@ -102,7 +102,7 @@ func (s *Set) BeginSetDestruction(c Contact, nonce Nonce, answers []Confirmation
 		return err
 	}
 	for _, e := range st.Members {
-		if e.Region != s.self.Region && guard24Members.stops(e.Status.In() && !s.gone(e)) {
+		if e.Region != s.self.Region && guard24Members.Stops(e.Status.In() && !s.gone(e)) {
 			return fmt.Errorf("%w: %s is %s", ErrPresent, e.Region, e.Status)
 		}
 	}
@@ -114,7 +114,7 @@ func (s *Set) BeginSetDestruction(c Contact, nonce Nonce, answers []Confirmation
 	}
 	for _, r := range c.Regions {
 		out := st.Entry(r).Status == Evicted || st.Entry(r).Status == Retained
-		if r != s.self.Region && guard24Absent.stops(!out && !absent[r]) {
+		if r != s.self.Region && guard24Absent.Stops(!out && !absent[r]) {
 			return fmt.Errorf("%w: %s has not just answered that it has none", ErrPresent, r)
 		}
 	}

@@ -3,6 +3,7 @@ package mrk
 import (
 	"context"
 
+	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
 )
 
@@ -85,3 +86,6 @@ func Proves(p ListProof, root Hash, k ListedKey) bool {
 	got, ok := p.root(k)
 	return ok && got == root
 }
+
+// Proven reports whether rule 5 calls a member active, by the facts as they are now.
+func Proven(s *Set, r region.Name) bool { return s.proven(s.state.clone(), s.Entry(r)) }

@@ -128,3 +128,71 @@ func TestReleaseWaitsForTheNewEpoch(t *testing.T) {
 		t.Error("the rotation did not end")
 	}
 }
+
+// A permit is for one epoch (rule 16). A Region that was restored to a time when it acted, and
+// to which the key has come back since, acts in the newest epoch, and not by its old permit.
+func TestOldPermitIsOver(t *testing.T) {
+	w := withReplicas(t)
+	a := w.nodes[regionA]
+	backup := a.set.Marshal()
+	for _, hop := range [][2]regionName{{regionA, regionB}, {regionB, regionA}} {
+		w.must(w.offer(hop[0], hop[1]))
+		w.sync(hop[0], hop[1])
+		w.must(w.accept(hop[1]))
+		w.heal()
+	}
+	newest := a.set.Epoch()
+	w.restore(regionA, backup)
+	if !a.set.Acting() || a.set.Epoch() == newest {
+		t.Fatalf("acting %v in %s", a.set.Acting(), a.set.Epoch())
+	}
+	// Its own later states, which would tell it as well, do not arrive: nobody holds the newest
+	// one any more.
+	_, err := a.set.Merge(pins{}, w.facts(w.chain(regionB)...))
+	w.must(err)
+	a.heard = map[regionName]bool{regionB: true, regionC: true}
+	events := w.step(regionA)
+	if e := a.set.Epoch(); len(events) == 0 || events[0].Kind != mrk.EventRenewed || !a.set.Acting() || e.Compare(newest) <= 0 {
+		t.Errorf("A did %v, acting %v in %s, after %s", events, a.set.Acting(), e, newest)
+	}
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB, regionC)
+}
+
+// Rule 5 does not rely on what rules 11 and 23 have done before it: a member is not active
+// while another active one lacks what it has used, or after it was deleted.
+func TestActivationReliesOnNoOrder(t *testing.T) {
+	t.Run("another one lacks what it has used", func(t *testing.T) {
+		w := withReplicas(t)
+		w.must(w.rotate(regionA))
+		w.sync(regionA, regionB)
+		a, b := w.nodes[regionA], w.nodes[regionB]
+		w.sync(regionB, regionA)
+		if !mrk.Proven(a.set, regionB) {
+			t.Fatal("B, which has used nothing that others lack, has not proven itself")
+		}
+		b.used[testMaterial(1)] = true
+		w.settle(b)
+		w.sync(regionB, regionA)
+		if mrk.Proven(a.set, regionB) {
+			t.Error("B has used a material that C lacks, and is to be active beside it")
+		}
+	})
+	t.Run("deleted", func(t *testing.T) {
+		w := imported(t)
+		w.importInto(regionB, testMaterial(0))
+		w.heal()
+		w.must(w.suspend(regionA, regionB))
+		w.sync(regionA, regionB)
+		w.sync(regionB, regionA)
+		if !mrk.Proven(w.nodes[regionA].set, regionB) {
+			t.Fatal("B, which is back, has not proven itself")
+		}
+		w.delete(regionB)
+		w.sync(regionB, regionA)
+		if mrk.Proven(w.nodes[regionA].set, regionB) {
+			t.Error("a member whose key is deleted is to be active")
+		}
+	})
+}

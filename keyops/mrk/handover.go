@@ -24,13 +24,13 @@ func (s *Set) OfferTo(ctx context.Context, signer Signer, to region.Name, c Cont
 	}
 	e := st.Entry(to)
 	switch {
-	case guard12Enabled.stops(!s.enabled()):
+	case guard12Enabled.Stops(!s.enabled()):
 		return ErrNotEnabled
 	case to == s.self.Region:
 		return fmt.Errorf("%w: %s", ErrMember, to)
-	case guard12Active.stops(e.Status != Active || s.gone(e)):
+	case guard12Active.Stops(e.Status != Active || s.gone(e)):
 		return fmt.Errorf("%w: %s is %s", ErrNotActive, to, e.Status)
-	case guard12Heard.stops(!s.heardAll(c)):
+	case guard12Heard.Stops(!s.heardAll(c)):
 		return ErrNotHeard
 	case len(s.chain)+3 > MaxCertificates: // one for an acceptance, two after a refusal
 		return fmt.Errorf("%w: %d certificates; a forced promotion begins anew", ErrFull, len(s.chain))
@@ -108,15 +108,15 @@ func (s *Set) Accept(ctx context.Context, signer Signer, c Contact) ([]Event, er
 	switch {
 	case s.frozen != nil:
 		return nil, fmt.Errorf("%w: %s by %s", ErrFrozen, s.frozen.Cause, s.frozen.Writer)
-	case own == nil || s.told || s.destroying || guard13Enabled.stops(!s.enabled()):
+	case own == nil || s.told || s.destroying || guard13Enabled.Stops(!s.enabled()):
 		return nil, ErrNotEnabled
-	case guard13Active.stops(e.Status != Active || e.Incarnation != s.incarnation):
+	case guard13Active.Stops(e.Status != Active || e.Incarnation != s.incarnation):
 		return nil, fmt.Errorf("%w: %s is %s", ErrNotActive, s.self.Region, e.Status)
-	case !s.external() && guard13Holds.stops(len(s.lacking(s.holds())) > 0):
+	case !s.external() && guard13Holds.Stops(len(s.lacking(s.holds())) > 0):
 		return nil, fmt.Errorf("%w: %d", ErrLacking, len(s.lacking(s.holds())))
-	case s.external() && guard13Holds.stops(own.Current.IsZero() || !s.state.Pending.IsZero() && !own.Holds(s.state.Pending)):
+	case s.external() && guard13Holds.Stops(own.Current.IsZero() || !s.state.Pending.IsZero() && !own.Holds(s.state.Pending)):
 		return nil, fmt.Errorf("%w: not imported here", ErrLacking)
-	case guard13Heard.stops(!c.Heard(parent)):
+	case guard13Heard.Stops(!c.Heard(parent)):
 		return nil, fmt.Errorf("%w: %s, which offers the key", ErrNotHeard, parent)
 	case len(s.chain) >= MaxCertificates:
 		return nil, fmt.Errorf("%w: %d certificates", ErrFull, len(s.chain))
@@ -181,7 +181,7 @@ func clipText(s string) string {
 func (s *Set) declined() (why string, yes bool) {
 	m := s.members[s.sealed.Epoch.Region]
 	switch {
-	case !guard15Answer.stops(true):
+	case !guard15Answer.Stops(true):
 		return "", true
 	case m == nil || m.Instance != s.sealed.Instance:
 		return "", false
@@ -200,10 +200,10 @@ func (s *Set) begin(chain []Certificate) {
 
 // fence ends what this Region was or was about to be in an epoch that is over (rule 16).
 func (s *Set) fence() {
-	if guard16Permit.stops(true) {
+	if guard16Permit.Stops(true) {
 		s.permit = Nonce{} // a permit is only ever written together with its own certificate
 	}
-	if guard16Seal.stops(true) {
+	if guard16Seal.Stops(true) {
 		s.sealed = nil
 	}
 }

@@ -327,6 +327,9 @@ func (w *world) agrees(p *node, r regionName) {
 			if !w.anywhere(id) {
 				return // MATERIAL_LOST: waits for operators to write it off
 			}
+			if _, known := p.set.Known(id); !known && w.ghost.nodes[r].restored {
+				return // no state that is left lists it: waits for operators to promote its Region
+			}
 		}
 		w.t.Fatalf("%s lives, incarnation %d, %s, told %v, holding %d, and is %s, incarnation %d", r, n.set.Incarnation(), n.state, n.set.Told(), len(n.held()), e.Status, e.Incarnation)
 	}

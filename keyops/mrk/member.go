@@ -42,7 +42,7 @@ func (m *Member) Hash() Hash { return sha256.Sum256(m.signed.Payload) }
 // word on an incarnation: a Region that was restored to before it may have counted on past
 // it when it hears of it.
 func (m *Member) Compare(o *Member) int {
-	if m.Incarnation == o.Incarnation && guard23Final.stops(m.Deleted != o.Deleted) {
+	if m.Incarnation == o.Incarnation && guard23Final.Stops(m.Deleted != o.Deleted) {
 		if m.Deleted {
 			return 1
 		}

@@ -109,7 +109,7 @@ func (s *Set) mergeMember(v Verifier, m *Member, res *Result) error {
 	} else if len(s.members) >= MaxMembers {
 		return fmt.Errorf("%w: %d members", ErrFull, len(s.members))
 	}
-	if err := v.Verify(m.Region, m.Instance, m.signed); err != nil {
+	if err := v.Verify(m.Region, m.Instance, m.signed); guard9Member.Stops(err != nil) {
 		return err
 	}
 	if m.Region == s.self.Region {
@@ -143,7 +143,7 @@ func (s *Set) recall(m *Member, res *Result) {
 		return // of the instance before this one; incarnations go on above it
 	}
 	res.Changed, res.Rolled = true, true
-	if m.Incarnation == s.incarnation && guard13Refused.stops(m.Refused != Nonce{}) {
+	if m.Incarnation == s.incarnation && guard13Refused.Stops(m.Refused != Nonce{}) {
 		s.refused, s.refusedFor = m.Refused, m.RefusedFor // a refusal is final
 	}
 	own := s.Own()
@@ -159,7 +159,7 @@ func (s *Set) recall(m *Member, res *Result) {
 	case m.Incarnation > s.incarnation:
 		s.incarnation, s.floor, s.told = m.Incarnation, 0, m.Deleted
 		res.Reborn = !m.Deleted
-	case guard20Told.stops(m.Deleted && !deleted):
+	case guard20Told.Stops(m.Deleted && !deleted):
 		s.told = true
 	}
 	if m.Incarnation == s.incarnation {
@@ -182,12 +182,12 @@ func (s *Set) mergeState(v Verifier, st *State, res *Result) error {
 			return ErrProperties
 		}
 	}
-	if err := v.Verify(writer.Epoch.Region, writer.Instance, st.signed); err != nil {
+	if err := v.Verify(writer.Epoch.Region, writer.Instance, st.signed); guard9State.Stops(err != nil) {
 		return err
 	}
 	mine := writer.Epoch.Region == s.self.Region && writer.Instance == s.self.Instance
 	if s.state != nil && st.Compare(s.state) == 0 {
-		if !mine {
+		if guard9Once.Stops(!mine) {
 			s.freeze(Conflict{
 				Cause: CauseEquivocation, Writer: writer.Epoch.Region, Epoch: st.Epoch, Number: st.Seq, Evidence: st.signed.Marshal(),
 			}, res)
@@ -201,7 +201,7 @@ func (s *Set) mergeState(v Verifier, st *State, res *Result) error {
 		}
 	}
 	if mine {
-		if guard20Permit.stops(true) {
+		if guard20Permit.Stops(true) {
 			s.permit = Nonce{} // written by this Region and not remembered: it was rolled back
 		}
 		res.Rolled = true

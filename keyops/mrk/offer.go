@@ -93,7 +93,7 @@ func (s *Set) TakeOffer(v Verifier, o Offer) (changed bool, err error) {
 	if c.Key != s.key || c.Epoch.Region != s.self.Region || c.Instance != s.self.Instance || s.incarnation == 0 {
 		return false, fmt.Errorf("%w: offer to %s %s", ErrForeign, c.Epoch.Region, c.Instance)
 	}
-	if guard13Refused.stops(c.Epoch.Nonce == s.refused) || s.offer != nil && s.offer.Certificate.Hash() == c.Hash() {
+	if guard13Refused.Stops(c.Epoch.Nonce == s.refused) || s.offer != nil && s.offer.Certificate.Hash() == c.Hash() {
 		return false, nil
 	}
 	for _, k := range s.chain {
@@ -125,9 +125,9 @@ func (s *Set) TakeOffer(v Verifier, o Offer) (changed bool, err error) {
 // that are known here (rule 13).
 func (s *Set) follows(c Certificate) error {
 	switch {
-	case guard13Parent.stops(c.Parent != s.Head()):
+	case guard13Parent.Stops(c.Parent != s.Head()):
 		return fmt.Errorf("%w: offer after another certificate", ErrGap)
-	case guard13Final.stops(s.state == nil || s.state.Epoch != s.Epoch() || s.state.Hash() != c.Final):
+	case guard13Final.Stops(s.state == nil || s.state.Epoch != s.Epoch() || s.state.Hash() != c.Final):
 		return fmt.Errorf("%w: offer after another state", ErrGap)
 	}
 	return nil

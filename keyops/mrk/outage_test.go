@@ -97,6 +97,27 @@ func TestCE4GhostReplicaIsAdopted(t *testing.T) {
 	w.converged(regionA, regionB, regionC)
 }
 
+// CE4 once more: the forgotten member was evicted and admitted again by a Region that had been
+// fenced without knowing it. It shows the request, since nobody believes its word.
+func TestCE4MemberThatAFencedPrimaryAdmittedAgain(t *testing.T) {
+	w := withReplicas(t)
+	w.must(w.force(regionC))
+	w.must(w.evict(regionA, regionB))
+	w.sync(regionA, regionB)
+	w.sync(regionB, regionA)
+	w.must(w.replicate(regionA, regionB))
+	w.sync(regionA, regionB)
+	if b := w.nodes[regionB]; b.state != "Creating" || b.set.Incarnation() != 2 {
+		t.Fatalf("B is %s in incarnation %d", b.state, b.set.Incarnation())
+	}
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB, regionC)
+	if e := w.nodes[regionC].set.Entry(regionB); e.Incarnation != 2 {
+		t.Errorf("C lists B as %+v", e)
+	}
+}
+
 // CE6b: A, alone with B, released what C does not know, and B is promoted on a roster in
 // which C is sound.
 func TestCE6bPromotionOnAnOlderRoster(t *testing.T) {
@@ -292,6 +313,34 @@ func TestLostTargetIsEndedByPromotion(t *testing.T) {
 	w.converged(regionA, regionB, regionC)
 	if got := w.nodes[regionB].set.Primary(); got != regionA {
 		t.Errorf("%s is primary", got)
+	}
+}
+
+// A Region was restored and found a material in its token that it may have encrypted with, and
+// another Region was promoted before it could list it. Nobody takes in what no state lists, so
+// the Region is not counted, and says what it lacks, until operators promote it.
+func TestUnlistedMaterialWaitsForAPromotion(t *testing.T) {
+	w := withReplicas(t)
+	a := w.nodes[regionA]
+	backup := a.set.Marshal()
+	w.must(w.rotate(regionA))
+	w.restore(regionA, backup)
+	w.takeBack(regionA)
+	w.must(w.force(regionC, regionA))
+	w.heal()
+	w.check()
+	if e := w.nodes[regionC].set.Entry(regionA); e.Status != mrk.Suspended {
+		t.Errorf("A, which may have used a material that C lacks, is %s", e.Status)
+	}
+	if err := w.nodes[regionC].set.WriteOff(ctx(), testSigner(regionC), testMaterial(1), w.contact(w.nodes[regionC])); err == nil {
+		t.Error("what is in a token is written off")
+	}
+	w.must(w.force(regionA))
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB, regionC)
+	if got := len(w.nodes[regionC].held()); got != 2 {
+		t.Errorf("C holds %d materials", got)
 	}
 }
 

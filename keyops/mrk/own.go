@@ -37,12 +37,12 @@ func (s *Set) Reissue(ctx context.Context, signer Signer, own OwnFacts) (changed
 	if s.state != nil {
 		m.Joined, m.Seq = s.state.Epoch, s.state.Seq
 	}
-	if own.Deleted || guardAlive.stops(s.destroying) {
+	if own.Deleted || guardAlive.Stops(s.destroying) {
 		m.Held = nil // nobody may count on what is being destroyed
 	}
 	m.Refused, m.RefusedFor = s.refused, s.refusedFor
 	counter := uint64(0)
-	if guard20Count.stops(true) {
+	if guard20Count.Stops(true) {
 		counter = s.floor
 	}
 	s.spend(own.Spent)

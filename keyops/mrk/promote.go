@@ -46,26 +46,26 @@ func (s *Set) Promote(ctx context.Context, signer Signer, a Approved, c Contact)
 	switch {
 	case len(s.chain) == 0 || s.state == nil || own == nil:
 		return nil, fmt.Errorf("%w: nothing is known of the key", ErrGap)
-	case s.told || s.destroying || guard17Enabled.stops(!s.enabled()):
+	case s.told || s.destroying || guard17Enabled.Stops(!s.enabled()):
 		return nil, ErrNotEnabled
-	case guard17Acting.stops(s.Acting() && s.frozen == nil):
+	case guard17Acting.Stops(s.Acting() && s.frozen == nil):
 		return nil, ErrActing
-	case guard17Current.stops(!s.holds().has(own.Current)):
+	case guard17Current.Stops(!s.holds().has(own.Current)):
 		return nil, ErrUnusable
 	case p.Target != s.self.Region || p.Instance != s.self.Instance || slices.Contains(p.Suspend, s.self.Region):
 		return nil, fmt.Errorf("%w: approved for %s %s", ErrForeign, p.Target, p.Instance)
-	case guard17Generation.stops(p.Generation < s.NextGeneration()):
+	case guard17Generation.Stops(p.Generation < s.NextGeneration()):
 		return nil, fmt.Errorf("%w: generation %d, known is %d", ErrStale, p.Generation, s.Epoch().Line.Generation)
 	}
 	if p.Suspend = p.dark(); len(p.Suspend) > maxSuspended {
 		return nil, fmt.Errorf("%w: %d Regions not waited for, at most %d", ErrFull, len(p.Suspend), maxSuspended)
 	}
 	f := &forced{promotion: p, proof: a.Proof}
-	if guard17Newest.stops(p.Keys != a.Proof.Count || !f.lists(ListedKey{s.key, s.Head()})) {
+	if guard17Newest.Stops(p.Keys != a.Proof.Count || !f.lists(ListedKey{s.key, s.Head()})) {
 		return nil, fmt.Errorf("%w: this key with its newest certificate is not on the approved list", ErrStale)
 	}
 	q := p.Request()
-	if err := a.Roster.Check(q, a.Now, a.Approvals); guard17Approved.stops(err != nil) {
+	if err := a.Roster.Check(q, a.Now, a.Approvals); guard17Approved.Stops(err != nil) {
 		return nil, err
 	}
 	f.approvals = a.Roster.Compact(q, a.Approvals)

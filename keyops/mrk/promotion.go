@@ -196,7 +196,7 @@ func (c Certificate) verifyForced(v Verifier, history bool) error {
 		return fmt.Errorf("%w: not the first of its line", ErrCertificate)
 	case f.promotion.Target != e.Region || f.promotion.Instance != c.Instance || f.promotion.Generation != e.Line.Generation:
 		return fmt.Errorf("%w: approvals of another promotion", ErrCertificate)
-	case guard17Listed.stops(!f.lists(ListedKey{c.Key, c.Parent})):
+	case guard17Listed.Stops(!f.lists(ListedKey{c.Key, c.Parent})):
 		return fmt.Errorf("%w: the key is not on the approved list", ErrCertificate)
 	}
 	if err := v.Verify(e.Region, c.Instance, c.signed); err != nil {
@@ -213,11 +213,11 @@ func (c Certificate) verifyForced(v Verifier, history bool) error {
 	if err != nil {
 		return err
 	}
-	if guard17Roster.stops(!history && f.promotion.Roster < newest) {
+	if guard17Roster.Stops(!history && f.promotion.Roster < newest) {
 		return fmt.Errorf("%w: approved by roster version %d, known is %d: approve again", ErrCertificate, f.promotion.Roster, newest)
 	}
 	q := f.promotion.Request()
-	if err := roster.Verify(q, q.Expand(f.approvals)); guard17Approved.stops(err != nil) {
+	if err := roster.Verify(q, q.Expand(f.approvals)); guard17Approved.Stops(err != nil) {
 		return fmt.Errorf("%w: %w", ErrCertificate, err)
 	}
 	return nil

@@ -34,7 +34,7 @@ func Recreate(self Self, v Verifier, f Facts) (set *Set, used []material.ID, err
 		return nil, nil, fmt.Errorf("%w: no state of the newest epoch", ErrGap)
 	}
 	e := s.Entry(self.Region)
-	if !e.Status.In() || e.Instance != self.Instance || guard3Recreated.stops(e.Incarnation != own.Incarnation) {
+	if !e.Status.In() || e.Instance != self.Instance || guard3Recreated.Stops(e.Incarnation != own.Incarnation) {
 		return nil, nil, fmt.Errorf("%w: incarnation %d is %s in the state, this Region had %d", ErrRequest, e.Incarnation, e.Status, own.Incarnation)
 	}
 	s.incarnation, s.floor = own.Incarnation, own.Counter

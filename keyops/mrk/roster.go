@@ -38,7 +38,7 @@ func (s *Set) Evict(ctx context.Context, signer Signer, r region.Name, retained 
 		return err
 	}
 	e := st.Entry(r)
-	if r == s.self.Region || guard25Member.stops(!e.Status.In()) {
+	if r == s.self.Region || guard25Member.Stops(!e.Status.In()) {
 		return fmt.Errorf("%w: %s", ErrNotMember, r)
 	}
 	e.Status = Evicted
@@ -58,14 +58,14 @@ func (s *Set) WriteOff(ctx context.Context, signer Signer, id material.ID, c Con
 		return err
 	}
 	switch {
-	case guardWriteOffAll.stops(!s.heardAll(c)):
+	case guardWriteOffAll.Stops(!s.heardAll(c)):
 		return ErrNotHeard
-	case guardWriteOffUse.stops(id == st.Current || id == st.Pending):
+	case guardWriteOffUse.Stops(id == st.Current || id == st.Pending):
 		return fmt.Errorf("%w: %s is in use", ErrMaterial, id)
 	}
 	mentioned := st.listed(id) != nil
 	for _, m := range s.sortedMembers() {
-		if guardWriteOffHeld.stops(!m.Deleted && m.Holds(id)) {
+		if guardWriteOffHeld.Stops(!m.Deleted && m.Holds(id)) {
 			return fmt.Errorf("%w: %s holds %s", ErrMaterial, m.Region, id)
 		}
 		mentioned = mentioned || idSet(m.Used).has(id)

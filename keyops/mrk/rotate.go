@@ -27,11 +27,11 @@ func (s *Set) rotate(ctx context.Context, signer Signer, m Listed, alone bool) e
 	switch {
 	case err != nil:
 		return err
-	case guard7Enabled.stops(!s.enabled()):
+	case guard7Enabled.Stops(!s.enabled()):
 		return ErrNotEnabled
-	case guard7Pending.stops(!st.Pending.IsZero()):
+	case guard7Pending.Stops(!st.Pending.IsZero()):
 		return fmt.Errorf("%w: %s", ErrPending, st.Pending)
-	case guard7Alone.stops(!alone && s.lonely(st)):
+	case guard7Alone.Stops(!alone && s.lonely(st)):
 		return ErrAlone
 	}
 	if err := s.list(st, m); err != nil {
@@ -129,11 +129,11 @@ func (s *Set) ReleaseImported(ctx context.Context, signer Signer, c Contact) (ho
 		return 0, err
 	case st.Pending.IsZero() || !s.external():
 		return 0, fmt.Errorf("%w: no import is pending", ErrNothing)
-	case guard8Heard.stops(!s.heardAll(c)):
+	case guard8Heard.Stops(!s.heardAll(c)):
 		return 0, ErrNotHeard
 	}
 	holding, awaited := s.barrier(st)
-	if guard8Holds.stops(len(awaited) > 0) {
+	if guard8Holds.Stops(len(awaited) > 0) {
 		return 0, fmt.Errorf("%w: %v", ErrAwaited, awaited)
 	}
 	s.releaseTo(st, c, len(holding))
@@ -174,7 +174,7 @@ func (s *Set) barrier(st *State) (holding, awaited []region.Name) {
 		case e.Region == st.Epoch.Region:
 			holding = append(holding, e.Region)
 		case !e.Status.Awaited() || s.gone(e):
-		case m == nil || guard8Joined.stops(!s.joined(st, e)) || guard8Holds.stops(!m.Holds(st.Pending)):
+		case m == nil || guard8Joined.Stops(!s.joined(st, e)) || guard8Holds.Stops(!m.Holds(st.Pending)):
 			awaited = append(awaited, e.Region)
 		default:
 			holding = append(holding, e.Region)

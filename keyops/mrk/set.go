@@ -123,7 +123,7 @@ func (s *Set) Primary() region.Name { return s.Epoch().Region }
 // Acting reports whether this Region may act as the primary Region: the newest certificate
 // names it, and it holds the permit for exactly that epoch.
 func (s *Set) Acting() bool {
-	if len(s.chain) == 0 || s.told || s.destroying || s.state == nil || guardSealed.stops(s.sealed != nil) {
+	if len(s.chain) == 0 || s.told || s.destroying || s.state == nil || guardSealed.Stops(s.sealed != nil) {
 		return false
 	}
 	return s.named() && s.permit != Nonce{} && s.permit == s.Epoch().Nonce && s.state.Epoch == s.Epoch()
@@ -245,10 +245,10 @@ func (s *Set) Ready(held []material.ID) bool {
 		return false
 	}
 	e := s.Entry(s.self.Region)
-	if guard6Active.stops(e.Status != Active) || e.Incarnation != s.incarnation {
+	if guard6Active.Stops(e.Status != Active) || e.Incarnation != s.incarnation {
 		return false
 	}
-	return s.external() || !guard6Holds.stops(len(s.lacking(newIDSet(held))) > 0)
+	return s.external() || !guard6Holds.Stops(len(s.lacking(newIDSet(held))) > 0)
 }
 
 // lacking returns the listed materials that are not among the held ones.
@@ -272,7 +272,7 @@ func (s *Set) external() bool { return s.state != nil && s.state.Origin == "EXTE
 // gone reports whether a Region has said that the incarnation of its entry is deleted.
 func (s *Set) gone(e Entry) bool {
 	m := s.members[e.Region]
-	return m != nil && m.Deleted && !guard23Newest.stops(m.Incarnation < e.Incarnation)
+	return m != nil && m.Deleted && !guard23Newest.Stops(m.Incarnation < e.Incarnation)
 }
 
 // Hash covers all facts, so that two Regions with the same hash have nothing to tell each
@@ -337,14 +337,14 @@ func (s *Set) Owes(to region.Name) []material.ID {
 // (rule 4).
 func (s *Set) Accepts(b Blob) (Listed, error) {
 	if b.Key != s.key || b.Destination != s.self.Region || b.ToInstance != s.self.Instance || s.incarnation == 0 ||
-		guard4Incarnation.stops(b.Incarnation != s.incarnation) || guard4Deleted.stops(s.told || s.destroying) {
+		guard4Incarnation.Stops(b.Incarnation != s.incarnation) || guard4Deleted.Stops(s.told || s.destroying) {
 		return Listed{}, fmt.Errorf("%w: blob for %s %s incarnation %d", ErrForeign, b.Destination, b.ToInstance, b.Incarnation)
 	}
-	if own := s.Own(); own != nil && guard4Deleted.stops(own.Deleted && own.Incarnation == s.incarnation) {
+	if own := s.Own(); own != nil && guard4Deleted.Stops(own.Deleted && own.Incarnation == s.incarnation) {
 		return Listed{}, fmt.Errorf("%w: the key is deleted here", ErrForeign)
 	}
 	m, ok := s.known[b.Material]
-	if guard4Listed.stops(!ok) {
+	if guard4Listed.Stops(!ok) {
 		return Listed{}, fmt.Errorf("%w: %s", ErrUnlisted, b.Material)
 	}
 	return m, nil

@@ -126,7 +126,7 @@ func (s *Set) goOn(ctx context.Context, signer Signer, st *State, c Contact) ([]
 			return nil, nil
 		}
 		event = Event{Kind: EventDeclined, Region: s.sealed.Epoch.Region, Reason: why}
-		if guard15Burn.stops(true) {
+		if guard15Burn.Stops(true) {
 			next = 2 // nobody can accept a number that is over
 		}
 	}
@@ -139,16 +139,16 @@ func (s *Set) goOn(ctx context.Context, signer Signer, st *State, c Contact) ([]
 // mayRenew is the guard of rule 18.
 func (s *Set) mayRenew(c Contact) bool {
 	e := s.Entry(s.self.Region)
-	if guard18Named.stops(!s.named()) || s.told || s.destroying || s.permit != (Nonce{}) {
+	if guard18Named.Stops(!s.named()) || s.told || s.destroying || s.permit != (Nonce{}) {
 		return false
 	}
 	if s.Own().Deleted || e.Status == Evicted || e.Status == Retained || len(s.chain) >= MaxCertificates {
 		return false
 	}
-	if !s.external() && guard18Current.stops(!s.holds().has(s.uses())) {
+	if !s.external() && guard18Current.Stops(!s.holds().has(s.uses())) {
 		return false
 	}
-	return !guard18Heard.stops(!s.heardAll(c))
+	return !guard18Heard.Stops(!s.heardAll(c))
 }
 
 // renew opens this Region's next epoch on the state that it knows, so many numbers further.
@@ -183,7 +183,7 @@ func (s *Set) open(st *State, e Epoch, c Contact) {
 		}
 	}
 	for i, m := range st.Members {
-		if m.Region != s.self.Region && guard13Prove.stops(m.Status == Active) {
+		if m.Region != s.self.Region && guard13Prove.Stops(m.Status == Active) {
 			st.Members[i].Status = Rejoining
 		}
 	}
@@ -244,13 +244,13 @@ func (s *Set) adopt(st *State, _ Contact) (events []Event) {
 	for _, m := range s.sortedMembers() {
 		e := st.Entry(m.Region)
 		unknown := m.Incarnation > e.Incarnation || m.Incarnation == e.Incarnation && e.Status == Removed
-		if e.Status == Evicted && m.Incarnation == e.Incarnation && !guard21Evicted.stops(true) {
+		if e.Status == Evicted && m.Incarnation == e.Incarnation && !guard21Evicted.Stops(true) {
 			unknown = true
 		}
 		if m.Region == s.self.Region || m.Deleted || !unknown || e.Incarnation == 0 && len(st.Members) >= MaxMembers {
 			continue
 		}
-		if guard21Admitted.stops(m.Incarnation > s.admitted[m.Region]) {
+		if guard21Admitted.Stops(m.Incarnation > s.admitted[m.Region]) {
 			continue
 		}
 		st.setEntry(Entry{m.Region, m.Instance, m.Incarnation, Joining})
@@ -271,7 +271,7 @@ func (s *Set) demote(st *State, _ Contact) (events []Event) {
 		if e.Region == s.self.Region || e.Status != Active || m == nil || m.Deleted {
 			continue
 		}
-		if guard11Held.stops(!need.within(m.Held)) || guard11Used.stops(!s.live(m.Used).within(held)) {
+		if guard11Held.Stops(!need.within(m.Held)) || guard11Used.Stops(!s.live(m.Used).within(held)) {
 			st.Members[i].Status = Rejoining
 			events = append(events, Event{Kind: EventDemoted, Region: e.Region})
 		}
@@ -300,7 +300,7 @@ func (s *Set) proven(st *State, e Entry) bool {
 		return st.Pending.IsZero() || m.Holds(st.Pending)
 	}
 	held, used := s.holds(), s.live(m.Used)
-	if guard5Holds.stops(!held.within(m.Held)) || guard5Used.stops(!used.within(held)) {
+	if guard5Holds.Stops(!held.within(m.Held)) || guard5Used.Stops(!used.within(held)) {
 		return false
 	}
 	// Demote, which came before, leaves no Active member that lacks what is held here. The
@@ -309,7 +309,7 @@ func (s *Set) proven(st *State, e Entry) bool {
 		if y.Status != Active || y.Region == e.Region || y.Region == s.self.Region || s.gone(y) {
 			continue
 		}
-		if its := s.members[y.Region]; guard5Others.stops(its == nil || !used.within(its.Held)) {
+		if its := s.members[y.Region]; guard5Others.Stops(its == nil || !used.within(its.Held)) {
 			return false
 		}
 	}
@@ -323,7 +323,7 @@ func (s *Set) joined(st *State, e Entry) bool {
 	m := s.members[e.Region]
 	switch {
 	case m == nil || m.Instance != e.Instance:
-	case guard5Deleted.stops(m.Deleted), guard5Incarnation.stops(m.Incarnation != e.Incarnation), guard5Joined.stops(m.Joined != st.Epoch):
+	case guard5Deleted.Stops(m.Deleted), guard5Incarnation.Stops(m.Incarnation != e.Incarnation), guard5Joined.Stops(m.Joined != st.Epoch):
 	default:
 		return true
 	}
@@ -341,11 +341,11 @@ func (s *Set) live(ids []material.ID) idSet {
 // release is rule 8: one transaction at one writer. Before it nobody encrypts with the
 // pending material, after it everybody awaited holds it.
 func (s *Set) release(st *State, c Contact) []Event {
-	if st.Pending.IsZero() || s.external() || guard8Heard.stops(!s.heardAll(c)) {
+	if st.Pending.IsZero() || s.external() || guard8Heard.Stops(!s.heardAll(c)) {
 		return nil
 	}
 	holding, awaited := s.barrier(st)
-	if len(awaited) > 0 || guard8Alone.stops(len(holding) == 1 && s.lonely(st) && s.alone != st.Pending) {
+	if len(awaited) > 0 || guard8Alone.Stops(len(holding) == 1 && s.lonely(st) && s.alone != st.Pending) {
 		return nil
 	}
 	return []Event{s.releaseTo(st, c, len(holding))}

@@ -284,6 +284,9 @@ func (w *world) deliver(m *message) []mrk.Refusal {
 		if res.Reborn {
 			n.state = "Creating"
 		}
+		if m.request != nil {
+			n.set.KeepAdmission(w.verifier(), *m.request)
+		}
 		if m.request != nil && n.state == "Gone" && n.set.Admit(w.verifier(), *m.request) == nil {
 			n.state, n.used, n.current = "Creating", map[material.ID]bool{}, material.ID{}
 		}

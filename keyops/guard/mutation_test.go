@@ -1,0 +1,118 @@
+//go:build mutation
+
+package guard_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var (
+	only   = flag.String("guard", "", "the one guard to switch off; all if empty")
+	search = flag.Int("search", 0, "so many random schedules to look for one that notices, where the table has none or its seed does not")
+)
+
+// TestMutations switches each guard off in turn, in runs of test binaries of this build, and
+// demands that the test that the table names fails, and the schedule.
+func TestMutations(t *testing.T) {
+	for _, pkg := range packages {
+		binary := filepath.Join(t.TempDir(), "tests")
+		if out, err := exec.Command("go", "test", "-c", "-tags", "mutation", "-o", binary, pkg).CombinedOutput(); err != nil {
+			t.Fatalf("building the tests of %s: %v\n%s", pkg, err, out)
+		}
+		names := guards(t, pkg)
+		// With every guard on, nothing fails: or the failures below would show nothing.
+		t.Run(filepath.Base(pkg), func(t *testing.T) {
+			r := runner{pkg, binary, ""}
+			var all []string
+			var seeds []uint64
+			for _, c := range caught {
+				if slices.Contains(names, c.guard) && (*only == "" || *only == c.guard) {
+					all = append(all, c.test)
+					if c.schedule != 0 && !slices.Contains(seeds, c.schedule) {
+						seeds = append(seeds, c.schedule)
+					}
+				}
+			}
+			if len(all) == 0 {
+				return
+			}
+			if what := r.fails("-test.run=^(" + strings.Join(all, "|") + ")$"); what != "" {
+				t.Fatalf("with every guard on: %s", what)
+			}
+			for _, seed := range seeds {
+				if what := r.schedule(seed, 1); what != "" {
+					t.Errorf("with every guard on: %s", what)
+				}
+			}
+		})
+		for _, c := range caught {
+			if !slices.Contains(names, c.guard) || *only != "" && *only != c.guard {
+				continue
+			}
+			t.Run(strings.ReplaceAll(c.guard, " ", "_"), func(t *testing.T) {
+				t.Parallel()
+				r := runner{pkg, binary, c.guard}
+				what := r.fails("-test.run=^" + c.test + "$")
+				if what == "" {
+					t.Errorf("%s does not notice that the guard is off", c.test)
+					if what = r.fails("-test.skip=^(TestAnyOrderConverges|TestFaultsHeal|TestEverySchedule|TestKilled.*)$"); what != "" {
+						t.Errorf("but %s", what)
+					}
+				}
+				t.Log(what)
+				if c.schedule != 0 {
+					switch why := r.schedule(c.schedule, 1); {
+					case why != "":
+						t.Log(why)
+						return
+					case *search == 0:
+						t.Errorf("schedule %d does not notice that the guard is off; -search=2000 looks for another", c.schedule)
+					}
+				}
+				if *search > 0 && r.rules() {
+					t.Log("found: " + r.schedule(1, *search))
+				}
+			})
+		}
+	}
+}
+
+// runner runs tests without one guard.
+type runner struct{ pkg, binary, guard string }
+
+// rules reports whether the package has random schedules of the rules.
+func (r runner) rules() bool { return strings.HasSuffix(r.pkg, "mrk") }
+
+// schedule runs so many random schedules, the first with this seed, and returns what failed.
+func (r runner) schedule(seed uint64, count int) string {
+	return r.fails("-test.run=^TestEverySchedule$", fmt.Sprintf("-rapid.seed=%d", seed), fmt.Sprintf("-rapid.checks=%d", count))
+}
+
+// fails returns the lines that say what failed, or nothing.
+func (r runner) fails(args ...string) string {
+	run := exec.Command(r.binary, append(args, "-test.failfast", "-test.timeout=10m")...)
+	if r.rules() {
+		run.Args = append(run.Args, "-rapid.shrinktime=1ms", "-rapid.nofailfile")
+	}
+	run.Dir = r.pkg
+	run.Env = append(os.Environ(), "KEYFERRY_GUARD_OFF="+r.guard)
+	out, err := run.CombinedOutput()
+	if err == nil {
+		return ""
+	}
+	lines := strings.Split(string(bytes.TrimSpace(out)), "\n")
+	for i, l := range lines {
+		if strings.HasPrefix(strings.TrimSpace(l), "--- FAIL") || strings.HasPrefix(l, "panic:") {
+			return strings.Join(lines[i:min(i+3, len(lines))], " ")
+		}
+	}
+	return string(out)
+}
