@@ -14,16 +14,23 @@ const (
 	checkBlocks = 32 // two AES blocks, see EncryptBlocks
 )
 
-// use runs fn with the object's handle on a session, after its role was checked. A handle
-// that the token no longer knows is looked up again, once.
+// use runs fn with the object's handle on a session, after its role was checked.
 func use[T any](ctx context.Context, t *Token, op string, id ID, u Use, fn func(s pkcs11.SessionHandle, e entry) (T, error)) (T, error) {
+	return reach(ctx, t, op, id, func(s pkcs11.SessionHandle, e entry) (v T, err error) {
+		if err := CheckUse(e.Spec, u); err != nil {
+			return v, err
+		}
+		return fn(s, e)
+	})
+}
+
+// reach runs fn with the object's handle on a session. A handle that the token no longer
+// knows is looked up again, once.
+func reach[T any](ctx context.Context, t *Token, op string, id ID, fn func(s pkcs11.SessionHandle, e entry) (T, error)) (T, error) {
 	return do(ctx, t, call{op: op}, func(c *connection, s pkcs11.SessionHandle) (v T, err error) {
 		for range 2 {
 			e, err := t.resolve(ctx, c, s, id)
 			if err != nil {
-				return v, err
-			}
-			if err := CheckUse(e.Spec, u); err != nil {
 				return v, err
 			}
 			v, err = fn(s, e)

@@ -118,6 +118,15 @@ func (t *Token) Lookup(ctx context.Context, id ID) (Object, error) {
 	})
 }
 
+// Present is Lookup that does not believe the index: another process may have destroyed the
+// object since, or put another one in its place.
+func (t *Token) Present(ctx context.Context, id ID) (Object, error) {
+	return reach(ctx, t, "Present", id, func(s pkcs11.SessionHandle, e entry) (Object, error) {
+		_, err := t.driver.Attributes(s, e.handle, []uint{pkcs11.CKA_PRIVATE})
+		return e.Object, err
+	})
+}
+
 // resolve finds an object in the index or, rarely, in the token.
 func (t *Token) resolve(ctx context.Context, c *connection, s pkcs11.SessionHandle, id ID) (entry, error) {
 	if e, ok := t.index.get(id); ok {

@@ -80,9 +80,10 @@ type Material struct {
 
 // watch is what the process remembers of a material between calls. Copies of a Key share it.
 type watch struct {
-	proven atomic.Bool // its identity was recomputed in the token since the start
-	count  atomic.Uint64
-	due    atomic.Bool // that rotation is due was logged
+	proven  atomic.Bool // its identity was recomputed in the token since the start
+	missing atomic.Bool // its object was gone when it was last needed, or another was in its place
+	count   atomic.Uint64
+	due     atomic.Bool // that rotation is due was logged
 }
 
 // Alias is another name of a key, unique in its account and Region.

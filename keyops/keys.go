@@ -20,6 +20,12 @@ func (s *Service) DescribeKey(ctx context.Context, caller Caller, in DescribeKey
 func (s *Service) describe(ctx context.Context, k *Key) KeyMetadata {
 	md := s.describeProperties(k)
 	md.Exportability = s.exportability(ctx, k)
+	if md.Enabled && s.deprived(ctx, k) {
+		md.KeyState, md.Enabled = string(keystate.Unavailable), false
+		if k.Origin == OriginExternal { // whose owner has the material
+			md.KeyState = string(keystate.PendingImport)
+		}
+	}
 	return md
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -60,7 +61,9 @@ func (s *Service) prove(ctx context.Context, k *Key, m *Material) error {
 	switch {
 	case err == nil:
 		m.watch.proven.Store(true)
+		m.watch.missing.Store(false)
 	case errors.Is(err, errNotOurs):
+		m.watch.missing.Store(true)
 		s.log.WithError(err).WithField("key", k.ID).WithField("object", m.Object).
 			Error("ALARM: the token holds another object in the place of a key's material")
 		return internal(err)
@@ -106,8 +109,36 @@ func (k *Key) expects(o hsm.Object, local bool) error {
 func (s *Service) tokenFailed(m *Material, err error) error {
 	if errors.Is(err, hsm.ErrNotFound) {
 		m.watch.proven.Store(false)
+		m.watch.missing.Store(true)
 	}
 	return err
+}
+
+// presenceTimeout bounds how long a description waits for the token.
+const presenceTimeout = time.Second
+
+// deprived reports whether what the key encrypts and signs with is no longer in the token, or
+// another object is in its place. A token that does not answer changes nothing of that.
+func (s *Service) deprived(ctx context.Context, k *Key) bool {
+	m := k.Material(k.Current)
+	if m == nil || m.Lost {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, presenceTimeout)
+	defer cancel()
+	o, err := s.token.Present(ctx, m.Object)
+	switch {
+	case errors.Is(err, hsm.ErrNotFound):
+		s.tokenFailed(m, err)
+		return true
+	case err != nil:
+		return m.watch.missing.Load()
+	case k.expects(o, m.Local) != nil:
+		return true
+	case m.watch.missing.Load():
+		return s.prove(ctx, k, m) != nil // what is there now has to prove itself
+	}
+	return false
 }
 
 // mayArrive reports whether a material that this Region has never heard of may be on its

@@ -16,6 +16,8 @@ type Token interface {
 	// and on a miss looks into the token itself, at a limited rate.
 	Objects() []hsm.Object
 	Lookup(ctx context.Context, id hsm.ID) (hsm.Object, error)
+	// Present asks the token itself whether the object is there, each time.
+	Present(ctx context.Context, id hsm.ID) (hsm.Object, error)
 	Generate(ctx context.Context, spec hsm.Spec, id hsm.ID) (spki []byte, err error)
 	// Destroy succeeds when the object is not there.
 	Destroy(ctx context.Context, id hsm.ID) error

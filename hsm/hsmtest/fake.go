@@ -196,6 +196,17 @@ func (f *Fake) Lookup(ctx context.Context, id hsm.ID) (hsm.Object, error) {
 	return hsm.Object{}, fmt.Errorf("object %s: %w", id, hsm.ErrNotFound)
 }
 
+// Present is Lookup that asks the token, and fails as faults say.
+func (f *Fake) Present(ctx context.Context, id hsm.ID) (hsm.Object, error) {
+	return call(ctx, f, "Present", "C_GetAttributeValue", id, func() (hsm.Object, error) {
+		o, err := f.find(id)
+		if err != nil {
+			return hsm.Object{}, err
+		}
+		return o.Object, nil
+	})
+}
+
 // Snapshot is the content of a token at one moment, as a backup holds it.
 type Snapshot struct {
 	objects   map[hsm.ID]*object

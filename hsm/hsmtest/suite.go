@@ -126,6 +126,9 @@ func suiteGenerate(t *testing.T, h Harness) {
 		}
 		shared := spec.Role == hsm.RoleSharedMaterial
 		want := hsm.Object{ID: id, Spec: spec, Local: true, AlwaysSensitive: true, Extractable: shared, WrapWithTrusted: shared}
+		if got, err := h.Source.Present(t.Context(), id); err != nil || got != want {
+			t.Errorf("%s: present is %+v, %v; want %+v", want.Spec, got, err, want)
+		}
 		if got, err := h.Source.Lookup(t.Context(), id); err != nil || got != want {
 			t.Errorf("got %+v, %v; want %+v", got, err, want)
 		}
@@ -177,6 +180,8 @@ func suiteDestroy(t *testing.T, h Harness) {
 	}
 	_, err := h.Source.Lookup(t.Context(), id)
 	wantError(t, "looking up a destroyed object", err, hsm.ErrNotFound)
+	_, err = h.Source.Present(t.Context(), id)
+	wantError(t, "asking for a destroyed object", err, hsm.ErrNotFound)
 	_, _, err = h.Source.EncryptGCM(t.Context(), id, aad, nil)
 	wantError(t, "encrypting with a destroyed object", err, hsm.ErrNotFound)
 }

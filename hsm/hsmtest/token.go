@@ -20,6 +20,7 @@ type Token interface {
 	Generate(ctx context.Context, spec hsm.Spec, id hsm.ID) (spki []byte, err error)
 	Destroy(ctx context.Context, id hsm.ID) error
 	Lookup(ctx context.Context, id hsm.ID) (hsm.Object, error)
+	Present(ctx context.Context, id hsm.ID) (hsm.Object, error)
 	Objects() []hsm.Object
 	Quarantined() []hsm.Quarantined
 	Rescan(ctx context.Context) error

@@ -10,6 +10,8 @@ const pageHead = `# Key states
 
 Which operation a key allows in which state, as AWS KMS has it. The table is generated from the code that decides (` + "`keyops/keystate`" + `), and a test compares the two; ` + "`keyferry reference states`" + ` prints it. The states of related keys are independent: a replica key works while the primary key is disabled, pending deletion or out of reach.
 
+The column Unavailable is AWS KMS's. Here no key is kept from anything by it: DescribeKey says Unavailable while the material that an enabled key encrypts or signs with is missing from the token; what needs that material then fails with KeyUnavailableException, and everything else goes on as for an enabled key.
+
 ✓ allowed; D = DisabledException; S = KMSInvalidStateException; U = UnsupportedOperationException. Two marks: for a key made here, then for one of origin EXTERNAL.
 
 `

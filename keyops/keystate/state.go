@@ -27,7 +27,7 @@ const (
 	PendingImport          State = "PendingImport"          // of origin EXTERNAL, with material missing
 	PendingDeletion        State = "PendingDeletion"        // to be deleted at its date
 	PendingReplicaDeletion State = "PendingReplicaDeletion" // a primary key to be deleted once its replica keys are
-	Unavailable            State = "Unavailable"            // made here, and its material is no longer in the token
+	Unavailable            State = "Unavailable"            // seen only: enabled, and what it encrypts with is not in the token
 	Updating               State = "Updating"               // handing over, or taking over, the role of primary key
 )
 

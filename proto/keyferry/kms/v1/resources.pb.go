@@ -401,7 +401,8 @@ type KeyMetadata struct {
 	// Fixed when the key is made.
 	KeyUsage string `protobuf:"bytes,7,opt,name=key_usage,json=keyUsage,proto3" json:"key_usage,omitempty"`
 	// State of this key in this Region: Creating, Enabled, Disabled, PendingDeletion,
-	// PendingImport, PendingReplicaDeletion, Unavailable or Updating.
+	// PendingImport, PendingReplicaDeletion, Unavailable (enabled, but what it encrypts or signs
+	// with is missing from the token) or Updating.
 	KeyState string `protobuf:"bytes,8,opt,name=key_state,json=keyState,proto3" json:"key_state,omitempty"`
 	// Where the key's material comes from: AWS_KMS (made in the token) or EXTERNAL (imported).
 	Origin string `protobuf:"bytes,9,opt,name=origin,proto3" json:"origin,omitempty"`
