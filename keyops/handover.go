@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/keystate"
@@ -124,6 +125,10 @@ func (s *Service) checkPrimary(k *Key, claim PrimaryClaim) error {
 	}
 	if err := s.allows(k, "UpdatePrimaryRegion", keystate.Facts{}); err != nil {
 		return err
+	}
+	if p := k.Set.Pending(); k.Origin == OriginExternal && !p.IsZero() && !slices.Contains(k.Held(), p) {
+		// Nothing can be imported while the key is Updating, so this does not pass by itself.
+		return refuse(ErrInvalidState, "Key material %s, which is pending rotation, is not imported into %s yet. Import it there first, or delete it from the primary key.", p, k.arn)
 	}
 	class := k.use().class()
 	for _, m := range k.Set.Members() {

@@ -104,14 +104,19 @@ func (k *Key) awaitsImport(now time.Time) bool {
 }
 
 // permanent lists the materials that an EXTERNAL key cannot do without: those that were ever
-// current, here or, as the primary key's Region says, in any Region.
+// current, here or, as the primary key's Region says, in any Region, but for those that
+// operators have written off.
 func (k *Key) permanent() []material.ID {
 	ids := slices.Clone(k.Used)
-	if k.Set != nil {
-		for _, l := range k.Set.Listed() {
-			if l.ID != k.Set.Pending() && !l.WrittenOff && !slices.Contains(ids, l.ID) {
-				ids = append(ids, l.ID)
-			}
+	if k.Set == nil {
+		return ids
+	}
+	for _, l := range k.Set.Listed() {
+		switch {
+		case l.WrittenOff:
+			ids = slices.DeleteFunc(ids, func(id material.ID) bool { return id == l.ID })
+		case l.ID != k.Set.Pending() && !slices.Contains(ids, l.ID):
+			ids = append(ids, l.ID)
 		}
 	}
 	return ids

@@ -1,6 +1,7 @@
 package keyops
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/keystate"
 	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/policy"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/seal"
 	"github.com/keyferry/keyferry/keyops/statement"
@@ -127,7 +129,11 @@ func (s *Service) checkReplica(claim ReplicaClaim) error {
 	if s.replicationDenied(&a, claim) {
 		return refuse(ErrAccessDenied, "User: %s is denied kms:ReplicateKey from Region %s to Region %s by an identity policy there.", p, claim.Source, s.self.Region)
 	}
-	if s.view.key(claim.Key) != nil || s.view.unreadable(claim.Key) != nil {
+	k := s.view.key(claim.Key)
+	if k != nil && k.Account == claim.Account && k.unlistedBy(claim.Source) {
+		return s.relistable(claim)
+	}
+	if k != nil || s.view.unreadable(claim.Key) != nil {
 		return refuse(ErrAlreadyExists, "Key %s exists in Region %s already.", claim.Key, s.self.Region)
 	}
 	if !claim.Key.MultiRegion() {
@@ -140,6 +146,25 @@ func (s *Service) checkReplica(claim ReplicaClaim) error {
 		return err
 	}
 	return s.underQuota(claim.Account, claim.Principal.String())
+}
+
+// relistable refuses what would seem to change a key that is here, and only be listed again.
+func (s *Service) relistable(claim ReplicaClaim) error {
+	if len(claim.Tags) > 0 || claim.Description != "" || len(claim.Policy) > 0 && !bytes.Equal(claim.Policy, policy.DefaultKeyPolicy(s.partition, string(claim.Account))) {
+		return refuse(ErrAlreadyExists, "Key %s is in Region %s, with a key policy, description and tags of its own: replicate it without them, and change them there.", claim.Key, s.self.Region)
+	}
+	return nil
+}
+
+// unlistedBy reports whether the key is here and a Region that says that it has the primary key
+// may not count it as a member: because it was evicted, or because restored backups have
+// forgotten it, and perhaps this Region has not heard of the promotion since. Then ReplicateKey
+// lists it again. What that Region signs decides, not what it says here.
+func (k *Key) unlistedBy(primary region.Name) bool {
+	if k.Set == nil || k.Set.Incarnation() == 0 || k.Set.Told() || k.Set.Destroying() {
+		return false
+	}
+	return k.Set.Primary() != primary || !k.Set.Entry(k.Set.Self().Region).Status.In()
 }
 
 // AdmitReplica makes the row of a replica key, in state Creating, with the facts that set

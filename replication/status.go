@@ -5,6 +5,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 )
@@ -88,6 +89,10 @@ func (r *Replicator) status(keys Keys, k *keyops.Key, m mrk.MemberView) RegionSt
 	if m.Region == r.self.region || p == nil {
 		return row
 	}
+	if id, ok := unlisted(k.Set, m); ok && m.Status != mrk.Active {
+		row.Status, row.Cause = StatusFailed, string(mrk.CauseMaterialMismatch)
+		row.Text = "has encrypted with key material " + id.String() + ", which a restored backup has made the others forget: promote the key of that Region, so that it is listed again"
+	}
 	p.describe(&row, k.ID)
 	now := r.cfg.Clock()
 	if marked {
@@ -160,6 +165,20 @@ func lacking(s *mrk.Set, m mrk.MemberView) int {
 		}
 	}
 	return n
+}
+
+// unlisted returns a material that a member has encrypted with and that no state lists which is
+// known here. Nobody takes it in on the member's word.
+func unlisted(s *mrk.Set, m mrk.MemberView) (material.ID, bool) {
+	if m.Fact == nil || m.Fact.Incarnation != m.Incarnation {
+		return material.ID{}, false
+	}
+	for _, id := range m.Fact.Used {
+		if _, known := s.Known(id); !known {
+			return id, true
+		}
+	}
+	return material.ID{}, false
 }
 
 // Peers returns a row for each peer, ordered by Region. It answers from memory.

@@ -102,7 +102,7 @@ func (p *peer) confirmed(ctx context.Context, keys Keys, id arn.KeyID, hash mrk.
 	if err != nil {
 		return false, err
 	}
-	if k.Set.Hash() != hash || len(p.owed(k.Set)) > 0 {
+	if k.Set.Hash() != hash || len(p.owed(k.Set)) > 0 || p.asked(k.Set) {
 		return false, nil
 	}
 	if decided, err := p.handOver(ctx, k); decided || err != nil {
@@ -158,15 +158,22 @@ func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, last factsB
 // request returns the create request that the peer has yet to act on, or nil. The
 // configuration may forbid today what it allowed when ReplicateKey was called.
 func (p *peer) request(k *keyops.Key) (*mrk.CreateRequest, error) {
-	req, ok := k.Set.Request(p.pin.Region)
-	if !ok || said(k.Set, req) {
+	if !p.asked(k.Set) {
 		return nil, nil
 	}
+	req, _ := k.Set.Request(p.pin.Region)
 	if !slices.Contains(p.authority.Send, k.Account) {
 		return nil, fmt.Errorf("%w: the configuration of Region %s does not let keys of account %s go to Region %s",
 			keyops.ErrAccessDenied, p.r.self.region, k.Account, p.pin.Region)
 	}
 	return &req, nil
+}
+
+// asked reports whether the peer has yet to act on a create request. It may know all facts
+// before that, from other Regions, if it had a replica that is deleted.
+func (p *peer) asked(s *mrk.Set) bool {
+	req, ok := s.Request(p.pin.Region)
+	return ok && !said(s, req)
 }
 
 // said reports whether the destination has already spoken as the incarnation that the

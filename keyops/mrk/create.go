@@ -145,7 +145,8 @@ const (
 
 // AddMember lists a Region as a new member with the next incarnation and keeps the request
 // by which the Region makes its replica (rule 2). A member that never spoke, and whose
-// request this Region has lost in a restore or a promotion, is asked for again. Of the
+// request this Region has lost in a restore or a promotion, is asked for again. One that has
+// the key and can show nobody's request any more begins another incarnation. Of the
 // request, the caller sets principal, correlation ID, description, policy and tags. That the
 // key is Enabled and that the destination allows it has been checked before.
 func (s *Set) AddMember(ctx context.Context, signer Signer, to region.Name, instance region.InstanceID, req CreateRequest) error {
@@ -155,7 +156,7 @@ func (s *Set) AddMember(ctx context.Context, signer Signer, to region.Name, inst
 	}
 	e, incarnation := st.Entry(to), uint64(0)
 	if m := s.members[to]; m != nil {
-		if m.Incarnation > e.Incarnation && !m.Deleted {
+		if m.Incarnation > e.Incarnation && m.Incarnation <= s.admitted[to] && !m.Deleted {
 			return fmt.Errorf("%w: %s says so", ErrMember, to) // adopted by the next Step
 		}
 		incarnation = m.Incarnation

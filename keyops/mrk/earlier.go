@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/wire"
 )
@@ -43,11 +44,15 @@ func (s *Set) leave(next []Certificate) {
 	s.earlier = s.earlier[:min(len(s.earlier), maxEarlier)]
 }
 
-// forget drops the earlier states of which the newest one lists everything.
+// forget drops the earlier states of which the newest one lists everything, but for the one
+// that shows who admitted this Region, until the newest one lists this Region, too.
 func (s *Set) forget() {
 	s.earlier = slices.DeleteFunc(slices.Clone(s.earlier), func(e Earlier) bool {
 		if e.State.Epoch.Compare(s.state.Epoch) >= 0 {
 			return e.State.Epoch == s.state.Epoch
+		}
+		if s.admission != nil && s.Entry(s.self.Region).Incarnation < s.incarnation && names(e.Branch, s.admission.Source, s.admission.Instance) {
+			return false
 		}
 		return !slices.ContainsFunc(e.State.Materials, func(m Listed) bool { return s.state.listed(m.ID) == nil })
 	})
@@ -62,10 +67,19 @@ func (s *Set) mergeEarlier(v Verifier, e Earlier, res *Result) error {
 	if s.state != nil && !e.State.sameProperties(s.state) {
 		return ErrProperties
 	}
+	if _, err := s.verifyEarlier(v, e); err != nil {
+		return err
+	}
+	res.Changed = s.know(e.State) || res.Changed
+	return nil
+}
+
+// verifyEarlier returns the chain that ends with the certificate of an earlier state.
+func (s *Set) verifyEarlier(v Verifier, e Earlier) ([]Certificate, error) {
 	chain := s.chain
 	for i, c := range e.Branch {
 		if i > 0 && c.Parent != e.Branch[i-1].Hash() {
-			return fmt.Errorf("%w: branch of an earlier epoch", ErrCertificate)
+			return nil, fmt.Errorf("%w: branch of an earlier epoch", ErrCertificate)
 		}
 		if at := indexOf(s.chain, c.Hash()); at >= 0 {
 			chain = s.chain[:at+1] // forgotten where the branch comes from, and not here
@@ -73,22 +87,33 @@ func (s *Set) mergeEarlier(v Verifier, e Earlier, res *Result) error {
 		}
 		base, err := s.base(v, c, chain)
 		if errors.Is(err, ErrGap) {
-			return fmt.Errorf("%w: branch of certificates that are not known here", ErrCertificate)
+			return nil, fmt.Errorf("%w: branch of certificates that are not known here", ErrCertificate)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		chain = append(slices.Clip(base), c)
 	}
 	at := slices.IndexFunc(chain, func(c Certificate) bool { return c.Epoch == e.State.Epoch })
 	if at < 0 {
-		return fmt.Errorf("%w: earlier state without its certificate", ErrCertificate)
+		return nil, fmt.Errorf("%w: earlier state without its certificate", ErrCertificate)
 	}
-	if err := v.Verify(chain[at].Epoch.Region, chain[at].Instance, e.State.signed); err != nil {
-		return err
-	}
-	res.Changed = s.know(e.State) || res.Changed
-	return nil
+	return chain[:at+1], v.Verify(chain[at].Epoch.Region, chain[at].Instance, e.State.signed)
+}
+
+// outranked reports whether the instance was the primary Region in a line that operators
+// opened and that another promotion, made at the same time, has outranked: whom it admitted
+// meanwhile is a member like any other. Of a branch that no operator has approved nothing is
+// believed: a former primary Region could have written it.
+func (s *Set) outranked(v Verifier, earlier []Earlier, r region.Name, instance region.InstanceID) bool {
+	return slices.ContainsFunc(earlier, func(e Earlier) bool {
+		i := slices.IndexFunc(e.Branch, func(c Certificate) bool { return indexOf(s.chain, c.Hash()) < 0 })
+		if i < 0 || e.Branch[i].forced == nil || !names(e.Branch[i:], r, instance) {
+			return false
+		}
+		chain, err := s.verifyEarlier(v, e)
+		return err == nil && names(chain, r, instance)
+	})
 }
 
 func (e Earlier) encode(w *wire.Writer) {

@@ -90,7 +90,7 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 		}
 	}
 	if f.Admission != nil {
-		if err := s.mergeAdmission(v, *f.Admission, &res); err != nil {
+		if err := s.mergeAdmission(v, *f.Admission, f.Earlier, &res); err != nil {
 			res.refuse(f.Admission.Destination, fmt.Errorf("merging admission of %s: %w", f.Admission.Destination, err))
 		}
 	}
@@ -213,7 +213,7 @@ func (s *Set) mergeState(v Verifier, st *State, res *Result) error {
 
 // mergeAdmission believes that a Region is a member if a Region that was primary has signed
 // so, whatever the states say that are known here.
-func (s *Set) mergeAdmission(v Verifier, req CreateRequest, res *Result) error {
+func (s *Set) mergeAdmission(v Verifier, req CreateRequest, earlier []Earlier, res *Result) error {
 	if req.Incarnation <= s.admitted[req.Destination] {
 		return nil
 	}
@@ -222,7 +222,7 @@ func (s *Set) mergeAdmission(v Verifier, req CreateRequest, res *Result) error {
 		// come back after its eviction.
 		return fmt.Errorf("%w: %s asks for itself", ErrRequest, req.Source)
 	}
-	if !s.wasPrimary(req.Source, req.Instance) {
+	if !s.wasPrimary(req.Source, req.Instance) && !s.outranked(v, earlier, req.Source, req.Instance) {
 		return fmt.Errorf("%w: %s was never the primary Region", ErrRequest, req.Source)
 	}
 	if err := v.Verify(req.Source, req.Instance, req.signed); err != nil {

@@ -3,6 +3,7 @@ package mrk
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/keyferry/keyferry/keyops/region"
@@ -151,12 +152,11 @@ func (s *Set) verifyCarried(v Verifier, r CreateRequest) error {
 
 // wasPrimary reports whether a certificate names the instance.
 func (s *Set) wasPrimary(r region.Name, instance region.InstanceID) bool {
-	for _, c := range s.chain {
-		if c.Epoch.Region == r && c.Instance == instance {
-			return true
-		}
-	}
-	return false
+	return names(s.chain, r, instance)
+}
+
+func names(chain []Certificate, r region.Name, instance region.InstanceID) bool {
+	return slices.ContainsFunc(chain, func(c Certificate) bool { return c.Epoch.Region == r && c.Instance == instance })
 }
 
 func (s *Set) usedNonce(n Nonce) bool {

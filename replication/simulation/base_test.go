@@ -64,7 +64,7 @@ func makePlants(ctx context.Context, dir string) (map[region.Name]plant, error) 
 		if err := os.Mkdir(d, 0o700); err != nil {
 			return nil, err
 		}
-		r, err := keyopstest.Make(ctx, d, noTest{}, keyopstest.Options{Name: name})
+		r, err := keyopstest.Make(ctx, d, noTest{}, keyopstest.Options{Name: name, Operators: 3})
 		if err != nil {
 			return nil, err
 		}
@@ -82,6 +82,9 @@ func makePlants(ctx context.Context, dir string) (map[region.Name]plant, error) 
 			}
 		}
 	}
+	if err := warm(ctx); err != nil {
+		return nil, err
+	}
 	all := map[region.Name]plant{}
 	for _, r := range regions {
 		set, err := transport.Load(r.Dir)
@@ -94,6 +97,20 @@ func makePlants(ctx context.Context, dir string) (map[region.Name]plant, error) 
 		}
 	}
 	return all, nil
+}
+
+// warm makes the RSA keys that every fake token uses, so that no schedule makes them.
+func warm(ctx context.Context) error {
+	f := hsmtest.NewFake(noTest{}, hsmtest.Options{})
+	spec := hsm.Spec{Role: hsm.RoleImportWrapping, Algorithm: hsm.RSA2048, Import: hsm.ImportFor{
+		Scheme: hsm.OAEPSHA256Import, Role: hsm.RoleMaterial, Algorithm: hsm.AES256,
+	}}
+	for range 2 {
+		if _, err := f.GenerateImportKey(ctx, spec, hsm.NewID()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // A signature costs a hundred times what everything else in a step does. Here a Region's

@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keyferry/keyferry/keyops"
@@ -11,6 +12,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
@@ -19,12 +21,62 @@ import (
 
 const day = 24 * time.Hour
 
-// operatorsDecide runs what operators have approved at the Region that acts.
-func (w *world) operatorsDecide(n *node, id arn.KeyID, what string, fn func(*mrk.Set) error) bool {
+// approved makes a call that takes approvals: it asks what is to be approved, has operators
+// approve that, and calls again. Meanwhile the world goes on.
+func (n *node) approved(r *run, call func(keyops.Approvals) ([]byte, error)) error {
+	request, err := call(keyops.Approvals{Request: true})
+	if err != nil {
+		return err
+	}
+	var q approval.Request
+	if err := statement.UnmarshalJSON(request, &q); err != nil {
+		return err
+	}
+	files := n.approvals(q)
+	n.w.meanwhile(20)
+	if r.dead {
+		return errDied
+	}
+	_, err = call(keyops.Approvals{Files: files})
+	return err
+}
+
+// approvals are those of enough operators of the Region, and sometimes of all.
+func (n *node) approvals(q approval.Request) [][]byte {
+	d := n.plant.descriptor.Operators
+	many := d.Threshold
+	if n.w.chance(20) {
+		many = len(d.Operators)
+	}
+	var files [][]byte
+	for _, i := range n.w.rng.Perm(len(d.Operators))[:many] {
+		f, err := approval.Sign(context.Background(), n.plant.operators[i], q)
+		n.w.must(err)
+		b, err := statement.MarshalJSON(f)
+		n.w.must(err)
+		files = append(files, b)
+	}
+	return files
+}
+
+// suspend does what operators do with a Region that is dark for long.
+func (w *world) suspend() {
+	id := w.anyKey()
+	n, k := w.acting(id)
+	if n == nil {
+		return
+	}
+	if to := pick(w, w.nodes); to != n && k.Set.Entry(to.name).Status.In() {
+		w.suspendOne(n, id, to)
+	}
+}
+
+func (w *world) suspendOne(n *node, id arn.KeyID, to *node) bool {
 	r := n.run
-	err := r.svc.UpdateShared(context.Background(), id, keyops.Cause{Event: "Decision"}, func(k *keyops.Key) error { return fn(k.Set) })
-	w.note("%s: %s: %v", n.name, what, err)
-	return err == nil && !r.dead
+	return w.answered(n, r, fmt.Sprintf("suspend %s", to.name), n.approved(r, func(a keyops.Approvals) ([]byte, error) {
+		out, err := r.svc.SuspendReplica(context.Background(), caller(), keyops.SuspendReplicaInput{KeyID: string(id), ReplicaRegion: string(to.name), Approvals: a})
+		return out.ApprovalRequest, err
+	}))
 }
 
 // evict ends a membership (rule 25).
@@ -40,6 +92,14 @@ func (w *world) evict() {
 }
 
 func (w *world) evictOne(n *node, id arn.KeyID, to *node) bool {
+	r := n.run
+	done := w.answered(n, r, fmt.Sprintf("evict %s", to.name), n.approved(r, func(a keyops.Approvals) ([]byte, error) {
+		out, err := r.svc.EvictReplica(context.Background(), caller(), keyops.EvictReplicaInput{KeyID: string(id), ReplicaRegion: string(to.name), Approvals: a})
+		return out.ApprovalRequest, err
+	}))
+	if !done && !r.dead {
+		return false
+	}
 	// What only the evicted Region holds the others need not have.
 	for i, l := range w.letters {
 		if l.key == id && l.from == to.name {
@@ -47,9 +107,7 @@ func (w *world) evictOne(n *node, id arn.KeyID, to *node) bool {
 		}
 	}
 	w.ledger.evicted[membership{id, to.name}] = true
-	return w.operatorsDecide(n, id, fmt.Sprintf("evict %s", to.name), func(s *mrk.Set) error {
-		return s.Evict(context.Background(), n.run.svc.Signer(), to.name, false)
-	})
+	return done
 }
 
 // writeOff gives up a material. It is refused for what anybody is known to hold.
@@ -63,21 +121,24 @@ func (w *world) writeOff() {
 }
 
 func (w *world) writeOffOne(n *node, id arn.KeyID, m material.ID) bool {
-	done := w.operatorsDecide(n, id, fmt.Sprintf("write %.8s off", m), func(s *mrk.Set) error {
-		return s.WriteOff(context.Background(), n.run.svc.Signer(), m, n.run.repl.Contact(id))
-	})
-	if done || n.run.dead {
+	r := n.run
+	done := w.answered(n, r, fmt.Sprintf("write %.8s off", m), n.approved(r, func(a keyops.Approvals) ([]byte, error) {
+		out, err := r.svc.WriteOffKeyMaterial(context.Background(), caller(), keyops.WriteOffKeyMaterialInput{KeyID: string(id), KeyMaterialID: m.String(), Approvals: a})
+		return out.ApprovalRequest, err
+	}))
+	if done || r.dead {
 		w.ledger.writtenOff[m.String()] = true
 	}
 	return done
 }
 
-// promote makes a Region primary without the consent of the one that is (rule 17). Operators
-// believe that some Regions are dark, rightly or wrongly.
+// promote makes a Region primary without the consent of the one that is (rule 17), for one
+// key, or for all in one approval. Operators believe that some Regions are dark, rightly or
+// wrongly.
 func (w *world) promote() {
 	n, _ := w.anyUp()
 	id := w.anyKey()
-	if n == nil || id == "" || n.key(id) == nil {
+	if n == nil || id == "" || n.key(id) == nil || n.key(id).Set.Acting() && w.chance(95) {
 		return
 	}
 	var dark []region.Name
@@ -86,28 +147,60 @@ func (w *world) promote() {
 			dark = append(dark, o.name)
 		}
 	}
-	w.promoteOne(n, id, dark...)
+	ids := []arn.KeyID{id}
+	if w.chance(30) {
+		ids = slices.DeleteFunc(slices.Clone(w.keys), func(id arn.KeyID) bool { return n.key(id) == nil })
+	}
+	w.promoteAll(n, ids, dark)
 }
 
 func (w *world) promoteOne(n *node, id arn.KeyID, dark ...region.Name) bool {
-	k := n.key(id)
-	// Who approves remembers what was approved, and goes no lower. Operators of two Regions
-	// that cannot talk to each other may choose the same number.
-	w.generation = max(w.generation+uint64(w.rng.IntN(2)), k.Set.NextGeneration())
-	list, err := mrk.NewKeyList([]mrk.ListedKey{{Key: id, Head: k.Set.Head()}})
-	w.must(err)
-	proof, _ := list.Prove(id)
-	p := mrk.Promotion{
-		Target: n.name, Instance: n.plant.descriptor.Instance, Generation: w.generation, Suspend: dark, Keys: 1, Root: list.Root(),
-		Serial: approval.NewSerial(), Expires: n.clock().Add(time.Hour).Truncate(time.Second).UTC(),
+	return w.promoteAll(n, []arn.KeyID{id}, dark)
+}
+
+// promoteAll lets operators approve one list of keys, and promotes each.
+func (w *world) promoteAll(n *node, ids []arn.KeyID, dark []region.Name) bool {
+	r := n.run
+	var keys []mrk.ListedKey
+	for _, id := range ids {
+		k := n.key(id)
+		// Who approves remembers what was approved, and goes no lower. Operators of two Regions
+		// that cannot talk to each other may choose the same number.
+		w.generation = max(w.generation+uint64(w.rng.IntN(2)), k.Set.NextGeneration())
+		keys = append(keys, mrk.ListedKey{Key: id, Head: k.Set.Head()})
 	}
-	files, err := n.plant.approve(context.Background(), p.Request())
+	list, err := mrk.NewKeyList(keys)
 	w.must(err)
-	a := mrk.Approved{Promotion: p, Proof: proof, Approvals: files, Roster: n.plant.descriptor.Operators, Now: n.clock()}
-	return w.operatorsDecide(n, id, fmt.Sprintf("promote, without %v", dark), func(s *mrk.Set) error {
-		_, err := s.Promote(context.Background(), n.run.svc.Signer(), a, n.run.repl.Contact(id))
-		return err
-	})
+	p := mrk.Promotion{
+		Target: n.name, Instance: n.plant.descriptor.Instance, Generation: w.generation, Suspend: dark, Keys: uint64(len(list)), Root: list.Root(),
+		Roster: n.plant.descriptor.Operators.Version, Serial: approval.NewSerial(), Expires: n.clock().Add(time.Hour).Truncate(time.Second).UTC(),
+	}
+	files := n.approvals(p.Request())
+	all := true
+	for _, id := range ids {
+		w.meanwhile(20)
+		if r.dead {
+			return false
+		}
+		in := promotion(list, id)
+		in.Approvals = files
+		for _, name := range dark {
+			in.SuspendRegions = append(in.SuspendRegions, string(name))
+		}
+		_, err := r.svc.PromoteKey(context.Background(), caller(), in)
+		all = w.answered(n, r, fmt.Sprintf("promote, without %v", dark), err) && all
+	}
+	return all
+}
+
+// promotion names one key of an approved list.
+func promotion(list mrk.KeyList, id arn.KeyID) keyops.PromoteKeyInput {
+	proof, _ := list.Prove(id)
+	in := keyops.PromoteKeyInput{KeyID: string(id), KeyCount: proof.Count, KeyIndex: proof.Index}
+	for _, h := range proof.Path {
+		in.Path = append(in.Path, h[:])
+	}
+	return in
 }
 
 // scheduleDeletion switches a replica key or a whole set off.
@@ -121,7 +214,15 @@ func (w *world) scheduleDeletion() {
 }
 
 func (n *node) scheduleDeletion(id arn.KeyID) error {
-	_, err := n.run.svc.ScheduleKeyDeletion(context.Background(), caller(), keyops.ScheduleKeyDeletionInput{KeyID: string(id), PendingWindowInDays: 7})
+	r := n.run
+	call := func(a keyops.Approvals) ([]byte, error) {
+		out, err := r.svc.ScheduleKeyDeletion(context.Background(), caller(), keyops.ScheduleKeyDeletionInput{KeyID: string(id), PendingWindowInDays: 7, Approvals: a})
+		return out.ApprovalRequest, err
+	}
+	if n.key(id).Set.Primary() == n.name {
+		return n.approved(r, call)
+	}
+	_, err := call(keyops.Approvals{})
 	return err
 }
 

@@ -1,11 +1,15 @@
 package simulation
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"time"
 
+	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 )
 
@@ -15,11 +19,16 @@ import (
 // scene is a deployment of three Regions to which nothing happens but what a test does.
 func scene(t *testing.T) *world {
 	t.Helper()
+	return sceneOf(t, 3)
+}
+
+func sceneOf(t *testing.T, regions int) *world {
+	t.Helper()
 	dir, err := os.MkdirTemp(shm, "keyferry-simulation-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t, dir, 1, settings{regions: 3})
+	w := newWorld(t, dir, 1, settings{regions: regions})
 	w.faults = false
 	t.Cleanup(func() {
 		w.end()
@@ -166,5 +175,98 @@ func TestHeldAcknowledgement(t *testing.T) {
 	w.heal()
 	if a.key(id).Current == old {
 		t.Error("the rotation did not end")
+	}
+}
+
+// A replica is deleted and asked for again. The Region learns of that from a third one first, so
+// that it knows all there is to know before the request is sent: it is sent all the same.
+func TestAskedAgainByAThird(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	id := w.withReplicas()
+	w.must(c.scheduleDeletion(id))
+	for range 4 {
+		w.now = w.now.Add(4 * day)
+		w.settle()
+		w.must(c.run.svc.Work(t.Context()))
+	}
+	w.settle()
+	w.net.cut[[2]region.Name{a.name, c.name}] = true
+	w.net.cut[[2]region.Name{c.name, a.name}] = true
+	w.must(a.replicateTo(id, c))
+	w.settle()
+	if k := c.key(id); !k.Gone() || k.Set.Hash() != b.key(id).Set.Hash() {
+		t.Fatalf("the Region that is asked is %s, and knows of it: %t", k.State, k.Set.Hash() == b.key(id).Set.Hash())
+	}
+	w.heal()
+	if k := c.key(id); k.Gone() || k.State != keystate.Enabled {
+		t.Errorf("asked for again, the replica is %s", k.State)
+	}
+}
+
+// Two Regions are promoted at once. The one that is outranked has made a replica meanwhile,
+// of which the other one has never heard, nor of the promotion that allowed it. The replica is
+// a member all the same.
+func TestAdmittedByTheOutranked(t *testing.T) {
+	for _, rotates := range []bool{false, true} {
+		w := sceneOf(t, 4)
+		a, b, c, d := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
+		id := w.key(a)
+		w.must(a.replicateTo(id, b))
+		w.must(a.replicateTo(id, c))
+		w.settle()
+		w.isolate(b)
+		if !w.promoteOne(b, id, a.name, c.name) {
+			t.Fatal("not promoted")
+		}
+		w.isolate(c)
+		w.net.join(a, c)
+		if !w.promoteOne(c, id, a.name, b.name) {
+			t.Fatal("not promoted")
+		}
+		low, high := c, b // of one generation, the later name outranks
+		w.net.join(low, d)
+		w.must(low.replicateTo(id, d))
+		w.settle()
+		if k := d.key(id); k == nil || k.State != keystate.Enabled {
+			t.Fatal("the Region that is outranked makes no replica")
+		}
+		if rotates {
+			_, err := low.run.svc.RotateKeyOnDemand(t.Context(), caller(), keyops.RotateKeyOnDemandInput{KeyID: string(id)})
+			w.must(err)
+			w.settle()
+		}
+		w.heal()
+		if p, k := w.acting(id); p != high || k.Set.Entry(d.name).Status != mrk.Active {
+			t.Errorf("rotated %t: %s acts, and the replica that %s made is %s", rotates, p.name, low.name, k.Set.Entry(d.name).Status)
+		}
+	}
+}
+
+// A replica of a key whose material is imported is made while new material waits to be
+// imported everywhere. The replica takes imports all the same, and the release waits for it.
+func TestReplicaDuringAnImport(t *testing.T) {
+	w := scene(t)
+	a, b := w.nodes[0], w.nodes[1]
+	id, first := w.imported(a)
+	second := w.invent(id)
+	w.must(a.importMaterial(id, second, importing{as: keyops.NewKeyMaterial}))
+	w.must(a.replicateTo(id, b))
+	w.settle()
+	release := func() error {
+		_, err := a.run.svc.RotateKeyOnDemand(t.Context(), caller(), keyops.RotateKeyOnDemandInput{KeyID: string(id)})
+		return err
+	}
+	w.must(b.importMaterial(id, first, importing{}))
+	w.settle()
+	if err := release(); !errors.Is(err, keyops.ErrInvalidState) {
+		t.Errorf("released before the replica has the material: %v", err)
+	}
+	w.must(b.importMaterial(id, second, importing{}))
+	w.settle()
+	w.must(release())
+	w.heal()
+	if k := b.key(id); k.Current != second || k.State != keystate.Enabled {
+		t.Errorf("the replica is %s and encrypts with %.8s", k.State, k.Current)
 	}
 }

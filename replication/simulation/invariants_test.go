@@ -128,6 +128,9 @@ func (w *world) proven(id arn.KeyID) {
 				w.break_("%s counts %s active, which has not joined epoch %s of %s", n.name, e.Region, st.Epoch, id)
 				return
 			}
+			if w.external[id] {
+				continue // imported material comes and goes: it proves nothing
+			}
 			for _, m := range held {
 				if m != st.Pending && !f.Holds(m) {
 					w.break_("%s counts %s active, which lacks %.8s of %s", n.name, e.Region, m, id)
@@ -177,6 +180,9 @@ func (w *world) active(top *mrk.State, n *node, id arn.KeyID) bool {
 	if k == nil || top == nil || k.State != keystate.Enabled && k.State != keystate.Updating {
 		return false
 	}
+	if w.external[id] && (slices.ContainsFunc(k.Materials, n.expired) || k.Set.State() == nil || k.Set.State().Hash() != top.Hash()) {
+		return false // waits for an import, or will once it has heard
+	}
 	e := top.Entry(n.name)
 	return e.Status == mrk.Active && e.Incarnation == k.Set.Incarnation()
 }
@@ -185,7 +191,7 @@ func (w *world) active(top *mrk.State, n *node, id arn.KeyID) bool {
 func (w *world) nothingLost(id arn.KeyID) {
 	seen := map[string]bool{}
 	for _, l := range w.letters {
-		if l.key != id || seen[l.material] || w.ledger.over[id] || w.ledger.writtenOff[l.material] {
+		if l.key != id || w.external[id] || seen[l.material] || w.ledger.over[id] || w.ledger.writtenOff[l.material] {
 			continue
 		}
 		seen[l.material] = true

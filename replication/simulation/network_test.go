@@ -26,6 +26,12 @@ func newNetwork() network { return network{cut: map[[2]region.Name]bool{}} }
 
 func (n *network) heal() { clear(n.cut) }
 
+// join lets two Regions reach each other again.
+func (n *network) join(a, b *node) {
+	delete(n.cut, [2]region.Name{a.name, b.name})
+	delete(n.cut, [2]region.Name{b.name, a.name})
+}
+
 // link is the way from one Region to another, in one run of the first one's daemon.
 type link struct {
 	w    *world
@@ -55,9 +61,7 @@ func (l link) Exchange(ctx context.Context, message []byte) ([]byte, error) {
 		*w.tap = append(*w.tap, parcel{from, l.to, message})
 	}
 	w.check() // what is true must be true between any two messages
-	if w.faults && w.depth < maxDepth && w.chance(6) {
-		w.do(choose(w, meanwhile, meanwhileWeight))
-	}
+	w.meanwhile(6)
 	if l.from.dead || w.net.cut[[2]region.Name{from, l.to}] {
 		return nil, errLost
 	}

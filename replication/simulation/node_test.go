@@ -140,7 +140,7 @@ func (r *run) start(ctx context.Context) (err error) {
 	r.svc, err = keyops.New(ctx, keyops.Config{
 		Self: n.plant.descriptor, Accounts: []arn.Account{keyopstest.Account}, Token: n.token(), Boundary: hsm.BoundaryAPIOnly,
 		Signing: n.plant.signing, Seal: n.plant.seal, Transport: &n.plant.transport, Store: r.store, Audit: r.log,
-		Identities: func() *policy.Identities { return admin }, Quorum: unguarded, Peers: repl, Clock: n.clock, Log: r.logger(),
+		Identities: func() *policy.Identities { return admin }, Quorum: guarded, Peers: repl, Clock: n.clock, Log: r.logger(),
 		Elapsed: func() time.Duration { return n.w.now.Sub(start) },
 	})
 	if err != nil {
@@ -409,10 +409,9 @@ func (w *world) newest(id arn.KeyID) *mrk.State {
 	return top
 }
 
-// unguarded asks no operators: what they approve is tested elsewhere, and here they would only
-// keep operations from happening.
-var unguarded = func() approval.Quorum {
-	q, err := approval.NewQuorum(nil)
+// guarded asks operators for everything that a configuration can have them approve.
+var guarded = func() approval.Quorum {
+	q, err := approval.NewQuorum(approval.Optional())
 	if err != nil {
 		panic(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
+	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/store/storetest"
 )
@@ -26,6 +27,9 @@ type operation struct {
 // operations is everything that may happen between two messages.
 var operations = []operation{
 	{"create", 3, (*world).create},
+	{"create to import", 1, (*world).createExternal},
+	{"import", 10, (*world).importSome},
+	{"delete import", 1, (*world).deleteImported},
 	{"replicate", 8, (*world).replicate},
 	{"encrypt", 12, (*world).encrypt},
 	{"decrypt", 6, (*world).decrypt},
@@ -33,7 +37,7 @@ var operations = []operation{
 	{"suspend", 2, (*world).suspend},
 	{"rotate", 6, (*world).rotate},
 	{"hand over", 4, (*world).handOver},
-	{"promote", 1, (*world).promote},
+	{"promote", 2, (*world).promote},
 	{"evict", 1, (*world).evict},
 	{"write off", 1, (*world).writeOff},
 	{"schedule deletion", 3, (*world).scheduleDeletion},
@@ -42,6 +46,7 @@ var operations = []operation{
 	{"days", 2, (*world).days},
 	{"work", 4, (*world).work},
 	{"round", 50, (*world).round},
+	{"rounds", 5, (*world).everybody},
 	{"step", 4, (*world).step},
 	{"checkpoint", 4, (*world).checkpoint},
 	{"time", 8, (*world).pass},
@@ -58,11 +63,8 @@ var operations = []operation{
 	{"clock", 1, (*world).jump},
 }
 
-// meanwhile is what may happen while a message is on its way.
-var (
-	meanwhile       []operation
-	meanwhileWeight int
-)
+// between is what may happen while a message is on its way, or operators approve.
+var between []operation
 
 // maxDepth bounds how much happens within one exchange.
 const maxDepth = 3
@@ -70,11 +72,17 @@ const maxDepth = 3
 func init() {
 	for _, op := range operations {
 		switch op.name {
-		case "stop", "start", "restore", "back up", "lose token", "clock", "days":
+		case "stop", "start", "restore", "back up", "lose token", "clock", "days", "rounds":
 			continue // between two messages only
 		}
-		meanwhile = append(meanwhile, op)
-		meanwhileWeight += op.weight
+		between = append(between, op)
+	}
+}
+
+// meanwhile lets something else happen so often of 100, within what is happening.
+func (w *world) meanwhile(percent int) {
+	if w.faults && w.depth < maxDepth && w.chance(percent) {
+		w.do(w.choose(between))
 	}
 }
 
@@ -186,6 +194,9 @@ func (w *world) decrypt() {
 		return
 	}
 	l := pick(w, w.letters)
+	if n.key(l.key) == nil && w.chance(90) {
+		return
+	}
 	must := w.reads(n, l)
 	plaintext, err := w.open(r, l)
 	if !w.answered(n, r, "decrypt", err) {
@@ -220,25 +231,6 @@ func (w *world) toggle() {
 	w.answered(n, r, "enable", err)
 }
 
-// suspend does what operators do with a Region that is dark for long.
-func (w *world) suspend() {
-	id := w.anyKey()
-	n, k := w.acting(id)
-	if n == nil {
-		return
-	}
-	to := pick(w, w.nodes)
-	if e := k.Set.Entry(to.name); to == n || !e.Status.In() {
-		return
-	}
-	r := n.run
-	ctx := context.Background()
-	err := r.svc.UpdateShared(ctx, id, keyops.Cause{Event: "SuspendRegion"}, func(k *keyops.Key) error {
-		return k.Set.Suspend(ctx, r.svc.Signer(), to.name)
-	})
-	w.note("%s: suspend %s: %v", n.name, to.name, err)
-}
-
 func (w *world) rotate() {
 	id := w.anyKey()
 	n, _ := w.acting(id)
@@ -246,18 +238,24 @@ func (w *world) rotate() {
 		return
 	}
 	r := n.run
-	_, err := r.svc.RotateKeyOnDemand(context.Background(), caller(), keyops.RotateKeyOnDemandInput{KeyID: string(id)})
+	_, err := r.svc.RotateKeyOnDemand(context.Background(), caller(), keyops.RotateKeyOnDemandInput{KeyID: string(id), AcceptAlone: w.chance(70)})
 	w.answered(n, r, "rotate", err)
 }
 
 // handOver asks for another primary Region.
 func (w *world) handOver() {
 	id := w.anyKey()
-	n, _ := w.acting(id)
+	n, k := w.acting(id)
 	if n == nil {
 		return
 	}
 	to, r := pick(w, w.nodes), n.run
+	for range 3 { // mostly to one that can have it
+		if k.Set.Entry(to.name).Status == mrk.Active && to != n {
+			break
+		}
+		to = pick(w, w.nodes)
+	}
 	_, err := r.svc.UpdatePrimaryRegion(context.Background(), caller(), keyops.UpdatePrimaryRegionInput{KeyID: string(id), PrimaryRegion: string(to.name)})
 	w.answered(n, r, fmt.Sprintf("hand over to %s", to.name), err)
 }
@@ -288,6 +286,18 @@ func (w *world) round() {
 	if wait := next.Sub(n.clock()); !r.dead && wait > 0 && wait < time.Hour && w.chance(50) {
 		w.now = w.now.Add(wait)
 	}
+}
+
+// everybody lets each Region that is up do what is due with each other one.
+func (w *world) everybody() {
+	for _, n := range w.up() {
+		for _, peer := range w.nodes {
+			if r := n.run; r != nil && !r.dead && peer != n {
+				r.repl.Round(context.Background(), peer.name)
+			}
+		}
+	}
+	w.now = w.now.Add(30 * time.Second)
 }
 
 func (w *world) step() {
@@ -326,9 +336,7 @@ func (w *world) mend() {
 		w.net.heal()
 		return
 	}
-	a, b := pick(w, w.nodes), pick(w, w.nodes)
-	delete(w.net.cut, [2]region.Name{a.name, b.name})
-	delete(w.net.cut, [2]region.Name{b.name, a.name})
+	w.net.join(pick(w, w.nodes), pick(w, w.nodes))
 }
 
 func (w *world) lightFuse() {
@@ -361,6 +369,8 @@ func (w *world) startOne() {
 	}
 }
 
+const maxBackups = 6
+
 // backup is what a backup of one Region holds.
 type backup struct {
 	of    *node
@@ -370,13 +380,15 @@ type backup struct {
 
 func (w *world) backUp() {
 	n := pick(w, w.nodes)
-	if len(w.backups) >= len(w.nodes)+8 {
-		return
-	}
 	file, err := n.file.Backup(n.clock())
 	w.must(err)
 	w.note("%s: backed up", n.name)
-	w.backups = append(w.backups, backup{n, file, n.fake.Snapshot()})
+	b := backup{n, file, n.fake.Snapshot()}
+	if kept := w.backups[len(w.nodes):]; len(kept) >= maxBackups {
+		kept[w.rng.IntN(len(kept))] = b
+		return
+	}
+	w.backups = append(w.backups, b)
 }
 
 // restore puts a backup back: the store, the token, or both.
@@ -385,6 +397,9 @@ func (w *world) restore() {
 		return
 	}
 	b := pick(w, w.backups)
+	if newer := w.backups[len(w.nodes):]; len(newer) > 0 && w.chance(80) {
+		b = pick(w, newer)
+	}
 	n := b.of
 	store, token := w.chance(70), w.chance(50)
 	if token && !w.spared(n, b.token) {

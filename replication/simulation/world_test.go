@@ -16,6 +16,8 @@ import (
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
 	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 )
 
@@ -30,14 +32,18 @@ type world struct {
 	tap   *[]parcel // if not nil, a copy of every message goes there
 	depth int       // operations in progress, one within the other
 
-	keys    []arn.KeyID
-	letters []letter // everything that was encrypted
-	backups []backup
-	ledger  ledger
-	rounds  map[[2]region.Name]bool // in progress
-	shapes  []uint64                // of the states that were visited
+	keys     []arn.KeyID
+	external map[arn.KeyID]bool     // keys whose material is imported
+	secrets  map[material.ID][]byte // what their owners have
+	letters  []letter               // everything that was encrypted
+	backups  []backup
+	ledger   ledger
+	rounds   map[[2]region.Name]bool // in progress
+	shapes   []uint64                // of the states that were visited
 
 	generation uint64 // of the newest forced promotion that operators have approved
+
+	weights map[string]int // how often each operation happens in this schedule
 
 	faults bool     // whether things go wrong
 	log    []string // what happened
@@ -65,7 +71,7 @@ func newWorld(t *testing.T, dir string, seed uint64, s settings) *world {
 	cryptotest.SetGlobalRandom(t, seed)
 	w := &world{
 		t: t, dir: dir, rng: rand.New(rand.NewPCG(seed, 0x6b657966)), now: start, faults: true,
-		ledger: newLedger(), rounds: map[[2]region.Name]bool{},
+		external: map[arn.KeyID]bool{}, secrets: map[material.ID][]byte{}, ledger: newLedger(), rounds: map[[2]region.Name]bool{},
 	}
 	if s.regions == 0 {
 		s.regions = 3 + w.rng.IntN(len(names)-2)
@@ -148,27 +154,64 @@ func (w *world) do(op operation) {
 }
 
 // run does so many steps, or fewer if an invariant breaks.
-func (w *world) run(steps int, ops []operation) {
-	total := 0
-	for _, op := range ops {
-		total += op.weight
-	}
+func (w *world) run(steps int) {
 	for range steps {
 		if w.failed != "" {
 			return
 		}
-		w.do(choose(w, ops, total))
+		w.do(w.choose(operations))
 	}
 }
 
-func choose(w *world, ops []operation, total int) operation {
+// swarm makes each schedule do some things often and others never: where everything happens
+// all the time, nothing gets far.
+func (w *world) swarm() {
+	w.weights = map[string]int{}
+	for _, op := range operations {
+		w.weights[op.name] = 4 * op.weight
+		if op.name == "create" || op.name == "round" || op.name == "start" || op.name == "mend" {
+			continue
+		}
+		w.weights[op.name] = pick(w, []int{0, 1, 2, 4, 4, 8, 12}) * op.weight
+	}
+}
+
+// choose picks an operation by its weight in this schedule.
+func (w *world) choose(ops []operation) operation {
+	total := 0
+	for _, op := range ops {
+		total += w.weights[op.name]
+	}
 	n := w.rng.IntN(total)
 	for _, op := range ops {
-		if n -= op.weight; n < 0 {
+		if n -= w.weights[op.name]; n < 0 {
 			return op
 		}
 	}
 	panic("weights do not add up")
+}
+
+// furnish makes a key and replicas of it, as schedules begin mostly.
+func (w *world) furnish() {
+	w.faults = false
+	if w.chance(20) {
+		w.do(operation{"create to import", 0, (*world).createExternal})
+	} else {
+		w.do(operation{"create", 0, (*world).create})
+	}
+	for range w.rng.IntN(4) {
+		w.do(operation{"replicate", 0, (*world).replicate})
+	}
+	if w.chance(75) {
+		for range 2 {
+			w.do(operation{"rounds", 0, (*world).everybody})
+			for _, n := range w.nodes {
+				n.importAll()
+			}
+		}
+		w.do(operation{"encrypt", 0, (*world).encrypt})
+	}
+	w.faults = true
 }
 
 // heal ends all faults and lets every Region do what it would do by itself, until nothing
@@ -192,6 +235,8 @@ func (w *world) heal() {
 			for _, n := range w.nodes {
 				n.enableAll()
 				n.askAgain()
+				n.readmit()
+				n.importAll()
 				for _, peer := range w.nodes {
 					if n != peer {
 						n.run.repl.Round(context.Background(), peer.name)
@@ -207,6 +252,7 @@ func (w *world) heal() {
 				break
 			}
 			waited = true
+			w.rescue()
 			w.burials()
 		}
 		if round == 40 {
@@ -215,6 +261,48 @@ func (w *world) heal() {
 	}
 	if w.failed == "" {
 		w.converged()
+	}
+}
+
+// rescue does what operators do of whom a member has encrypted with a material that restored
+// backups have made everybody else forget: they promote it.
+func (w *world) rescue() {
+	for _, id := range w.keys {
+		p, k := w.acting(id)
+		if p == nil {
+			continue
+		}
+		for _, m := range k.Set.Members() {
+			if m.Fact == nil || m.Status == mrk.Active || !m.Status.In() || w.external[id] {
+				continue
+			}
+			forgotten := func(m material.ID) bool { _, known := k.Set.Known(m); return !known }
+			if slices.ContainsFunc(m.Fact.Used, forgotten) {
+				w.promoteOne(w.node(m.Region), id)
+				break
+			}
+		}
+	}
+}
+
+// readmit replicates to Regions that have the key and that restored backups have made the
+// primary Region forget.
+func (n *node) readmit() {
+	for _, id := range n.w.keys {
+		p, k := n.w.acting(id)
+		if p != n || k.State != keystate.Enabled {
+			continue
+		}
+		for _, o := range n.w.nodes {
+			its := o.key(id)
+			if o == n || its == nil || its.Gone() || its.Set.Told() || its.Set.Shut() || its.Set.Primary() != n.name {
+				continue
+			}
+			if e := k.Set.Entry(o.name); !e.Status.In() && e.Status != mrk.Evicted && its.Set.Entry(o.name) == e {
+				r := n.run
+				n.w.answered(n, r, fmt.Sprintf("replicate to %s, which has it", o.name), n.replicateTo(id, o))
+			}
+		}
 	}
 }
 
@@ -315,4 +403,29 @@ func (w *world) shape() uint64 {
 		}
 	}
 	return binary.BigEndian.Uint64(h.Sum(nil))
+}
+
+// views says what each Region knows of each key, for the log of a schedule that failed.
+func (w *world) views() {
+	for _, id := range w.keys {
+		for _, n := range w.nodes {
+			k := n.key(id)
+			if k == nil || k.Set.State() == nil {
+				w.note("%s knows nothing of %s", n.name, id)
+				continue
+			}
+			st := k.Set.State()
+			w.note("%s on %s: %s, incarnation %d, acting %t, frozen %v; state %d of %s, current %.8s, pending %.8s", n.name, id, k.State,
+				k.Set.Incarnation(), k.Set.Acting(), k.Set.Frozen() != nil, st.Seq, st.Epoch, st.Current, st.Pending)
+			for _, l := range st.Materials {
+				w.note("  lists %.8s, written off %t", l.ID, l.WrittenOff)
+			}
+			for _, e := range st.Members {
+				w.note("  %s is %s, incarnation %d", e.Region, e.Status, e.Incarnation)
+				if f := k.Set.Fact(e.Region); f != nil {
+					w.note("    says: incarnation %d, counter %d, joined %s, holds %.8s, used %.8s, %s, deleted %t", f.Incarnation, f.Counter, f.Joined, f.Held, f.Used, f.KeyState, f.Deleted)
+				}
+			}
+		}
+	}
 }

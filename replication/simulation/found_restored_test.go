@@ -1,0 +1,134 @@
+package simulation
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/replication"
+)
+
+// What schedules have found about Regions that backups made forget something.
+
+// kept is a backup of one Region's store as it is now.
+func (w *world) kept(n *node) backup {
+	w.t.Helper()
+	file, err := n.file.Backup(n.clock())
+	w.must(err)
+	return backup{of: n, file: file}
+}
+
+// A Region rotates alone, encrypts, and is restored from a backup of before. Another one is
+// promoted, which has never heard of that material, and takes it in on nobody's word. The
+// status says what is wrong, and to promote the Region that has the material mends it.
+func TestEncryptedWithWhatNobodyLists(t *testing.T) {
+	w := scene(t)
+	a, b := w.nodes[0], w.nodes[1]
+	id := w.key(a)
+	w.must(a.replicateTo(id, b))
+	w.settle()
+	old := w.kept(a)
+	w.isolate(a)
+	if !w.suspendOne(a, id, b) {
+		t.Fatal("not suspended")
+	}
+	_, err := a.run.svc.RotateKeyOnDemand(t.Context(), caller(), keyops.RotateKeyOnDemandInput{KeyID: string(id), AcceptAlone: true})
+	w.must(err)
+	a.run.repl.Step(t.Context())
+	if before := b.key(id).Current; a.key(id).Current == before || !w.encryptAt(a, a.run, id) {
+		t.Fatal("the Region that is alone does not rotate")
+	}
+	w.restoreTo(old)
+	if !w.promoteOne(b, id) {
+		t.Fatal("not promoted")
+	}
+	w.net.heal()
+	w.settle()
+	row := b.status(id, a.name)
+	if row.Status != replication.StatusFailed || row.Cause != string(mrk.CauseMaterialMismatch) {
+		t.Errorf("the status is %+v", row)
+	}
+	w.heal() // promotes it
+	if p, _ := w.acting(id); p != a {
+		t.Errorf("%s acts", p.name)
+	}
+}
+
+func (n *node) status(id arn.KeyID, of region.Name) replication.RegionStatus {
+	rows := n.run.repl.Status(id)
+	i := slices.IndexFunc(rows, func(r replication.RegionStatus) bool { return r.Region == of })
+	if i < 0 {
+		return replication.RegionStatus{}
+	}
+	return rows[i]
+}
+
+// Every Region was restored, and together they have forgotten that one of them has the key,
+// and who admitted it. ReplicateKey to it lists it again.
+func TestForgottenByEverybody(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	id := w.key(a)
+	w.must(a.replicateTo(id, b))
+	w.settle()
+	old := w.kept(b)
+	w.must(a.replicateTo(id, c))
+	w.settle()
+	w.restoreTo(w.backups[2])
+	w.settle()
+	if k := c.key(id); k == nil || !k.PolicyLost() || k.Set.Admission() != nil {
+		t.Fatalf("the Region that was restored has %+v", k)
+	}
+	w.isolate(c)
+	w.isolate(a)
+	w.restoreTo(old)
+	if !w.promoteOne(b, id, a.name) {
+		t.Fatal("not promoted")
+	}
+	w.restoreTo(w.backups[0])
+	w.net.heal()
+	w.settle()
+	if b.key(id).Set.Entry(c.name).Status.In() {
+		t.Fatal("the replica is not forgotten")
+	}
+	tagged := keyops.ReplicateKeyInput{KeyID: string(id), ReplicaRegion: string(c.name), Description: "another"}
+	if _, err := b.run.svc.ReplicateKey(t.Context(), caller(), tagged); !errors.Is(err, keyops.ErrAlreadyExists) {
+		t.Errorf("to replicate it with another description is %v", err)
+	}
+	w.must(b.replicateTo(id, c))
+	w.heal()
+	if e := b.key(id).Set.Entry(c.name); e.Status != mrk.Active {
+		t.Errorf("listed again, the replica is %s", e.Status)
+	}
+}
+
+// A key whose new material waits to be imported is not handed over to a Region that has not
+// imported it, and could not while both keys are Updating.
+func TestHandOverDuringAnImport(t *testing.T) {
+	w := scene(t)
+	a, b := w.nodes[0], w.nodes[1]
+	id, first := w.imported(a)
+	w.must(a.replicateTo(id, b))
+	w.settle()
+	w.must(b.importMaterial(id, first, importing{}))
+	w.must(a.importMaterial(id, w.invent(id), importing{as: keyops.NewKeyMaterial}))
+	w.settle()
+	handOver := func() error {
+		_, err := a.run.svc.UpdatePrimaryRegion(t.Context(), caller(), keyops.UpdatePrimaryRegionInput{KeyID: string(id), PrimaryRegion: string(b.name)})
+		return err
+	}
+	if err := handOver(); !errors.Is(err, keyops.ErrInvalidState) || a.key(id).State != keystate.Enabled {
+		t.Errorf("the hand-over is %v, and the key %s", err, a.key(id).State)
+	}
+	w.heal() // imports it
+	w.must(handOver())
+	w.heal()
+	if p, _ := w.acting(id); p != b {
+		t.Errorf("%s acts after the hand-over", p.name)
+	}
+}
