@@ -42,7 +42,7 @@ race: deps ## the packages in which goroutines share memory, under the race dete
 	$(GO) run ./ci/testsummary -race -timeout 20m $(RACE)
 
 simulate: ## SCHEDULES=100000 schedules of three to five Regions under every fault; hours
-	$(GO) test -timeout 12h -count 1 -v -run 'TestSimulation$$' ./replication/simulation -schedules $(or $(SCHEDULES),100000) -seed $(or $(SEED),1)
+	GOGC=400 $(GO) test -timeout 24h -count 1 -v -run 'TestSimulation$$' ./replication/simulation -schedules $(or $(SCHEDULES),100000) -seed $(or $(SEED),1) -at-most $(or $(TIME),0)
 
 mutations: ## switch each guard of the replication rules off in turn, and demand that tests notice
 	$(GO) test -timeout 2h -count 1 -tags mutation -run 'TestMutations$$' ./keyops/guard ./replication/simulation

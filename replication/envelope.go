@@ -62,7 +62,7 @@ type party struct {
 }
 
 func (e envelope) payload() []byte {
-	var w wire.Writer
+	w := wire.NewWriter(2048 + len(e.body))
 	w.Uint(envelopeVersion)
 	w.String(e.kind)
 	w.Bool(e.answer)

@@ -132,7 +132,7 @@ func bucketID(i uint8) string { return hex.EncodeToString([]byte{i}) }
 // encodeHead returns the body of the head's row. The head's version is inside, because it
 // may have to jump over versions that a witness has seen.
 func encodeHead(version uint64, hashes *[buckets]hash) []byte {
-	var w wire.Writer
+	w := wire.NewWriter(24 + buckets*(4+len(hash{})))
 	w.Uint(headForm)
 	w.Uint(version)
 	for i := range hashes {

@@ -41,7 +41,7 @@ func NewSealer(m MACer, instance region.InstanceID) Sealer {
 
 // message returns the bytes that are sealed.
 func (s Sealer) message(row store.Row) []byte {
-	var w wire.Writer
+	w := wire.NewWriter(256 + len(row.ID) + len(row.Body))
 	w.String(rowLabel)
 	w.String(string(s.instance))
 	w.String(string(row.Kind))

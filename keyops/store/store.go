@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
+	"strings"
 	"time"
 )
 
@@ -62,10 +62,10 @@ const MaxBody = 16 << 20
 // maxSeal bounds a seal: an HMAC by any hash has at most 64 bytes.
 const maxSeal = 64
 
-var (
-	kindPattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
-	// Printable ASCII sorts in one way in every database.
-	idPattern = regexp.MustCompile(`^[!-~]{1,512}$`)
+// Bounds of names. Printable ASCII sorts in one way in every database.
+const (
+	maxKind = 32
+	maxID   = 512
 )
 
 // Row is one stored value.
@@ -79,13 +79,22 @@ type Row struct {
 
 // CheckName refuses a kind or an ID outside its pattern.
 func CheckName(kind Kind, id string) error {
-	if !kindPattern.MatchString(string(kind)) {
+	if !kind.valid() {
 		return fmt.Errorf("%w: kind %.40q", ErrInvalid, kind)
 	}
-	if !idPattern.MatchString(id) {
+	if len(id) == 0 || len(id) > maxID || strings.ContainsFunc(id, func(c rune) bool { return c < '!' || c > '~' }) {
 		return fmt.Errorf("%w: ID %.40q of kind %s", ErrInvalid, id, kind)
 	}
 	return nil
+}
+
+func (k Kind) valid() bool {
+	for i, c := range []byte(k) {
+		if (c < 'a' || c > 'z') && (i == 0 || c != '-' && (c < '0' || c > '9')) {
+			return false
+		}
+	}
+	return len(k) > 0 && len(k) <= maxKind
 }
 
 // Check refuses a row outside its bounds. Stores call it before every Put.

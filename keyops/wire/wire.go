@@ -19,6 +19,9 @@ var ErrMalformed = errors.New("malformed encoding")
 // Writer appends fields. The zero value is ready to use.
 type Writer struct{ b []byte }
 
+// NewWriter returns a Writer with room for so many bytes.
+func NewWriter(room int) *Writer { return &Writer{make([]byte, 0, room)} }
+
 // Bytes appends one field.
 func (w *Writer) Bytes(p []byte) {
 	w.b = binary.BigEndian.AppendUint32(w.b, uint32(len(p)))

@@ -2,6 +2,8 @@ package simulation
 
 import (
 	"flag"
+	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -14,6 +16,8 @@ import (
 var (
 	schedules = flag.Int("schedules", 200, "how many schedules to run")
 	firstSeed = flag.Uint64("seed", 1, "the first schedule's seed")
+	atMost    = flag.Duration("at-most", 0, "begin no schedule after so long; 0 = run all")
+	states    = flag.String("states", "", "where to write the distinct states that were visited, for a count over several processes")
 )
 
 // play runs one schedule and returns what broke, if anything did.
@@ -66,7 +70,7 @@ func TestSimulation(t *testing.T) {
 	began := time.Now()
 	shapes := map[uint64]bool{}
 	count, steps, failed := 0, 0, 0
-	for seed := *firstSeed; count < *schedules; seed++ {
+	for seed := *firstSeed; count < *schedules && (*atMost == 0 || time.Since(began) < *atMost); seed++ {
 		w := play(t, seed, settings{})
 		count++
 		steps += w.steps
@@ -81,7 +85,16 @@ func TestSimulation(t *testing.T) {
 				seed, w.steps, w.failed, strings.Join(w.log, "\n"), seed)
 		}
 	}
-	t.Logf("%d schedules, %d steps, %d distinct states, in %s", count, steps, len(shapes), time.Since(began).Round(time.Second))
+	if *states != "" {
+		var list []byte
+		for _, s := range slices.Sorted(maps.Keys(shapes)) {
+			list = fmt.Appendf(list, "%016x\n", s)
+		}
+		if err := os.WriteFile(*states, list, 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Logf("seeds from %d: %d schedules, %d steps, %d distinct states, in %s", *firstSeed, count, steps, len(shapes), time.Since(began).Round(time.Second))
 }
 
 // Any seed replays exactly: the same happens, and everybody ends with the same facts. What a

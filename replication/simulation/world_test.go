@@ -228,39 +228,43 @@ func (w *world) heal() {
 	for _, n := range w.nodes {
 		n.undecide()
 	}
-	waited := false
-	for round := 0; w.failed == ""; round++ {
+	for round, quiet := 0, 0; w.failed == "" && quiet < 3; round++ {
 		before := w.summary()
-		for range 2 { // one round may find out that the peer has started again
-			for _, n := range w.nodes {
-				n.enableAll()
-				n.askAgain()
-				n.readmit()
-				n.importAll()
-				for _, peer := range w.nodes {
-					if n != peer {
-						n.run.repl.Round(context.Background(), peer.name)
-					}
-				}
-				n.run.repl.Step(context.Background())
-				w.now = w.now.Add(time.Minute)
-			}
-		}
+		w.calm()
 		w.check()
-		if w.summary() == before {
-			if waited {
-				break
-			}
-			waited = true
+		if w.summary() != before {
+			quiet = 0
+		} else if quiet++; quiet == 1 {
 			w.rescue()
 			w.burials()
+		} else {
+			w.now = w.now.Add(10 * time.Minute) // for what is tried again later
 		}
-		if round == 40 {
+		if round == 60 {
 			w.break_("still changing after %d rounds of healing", round)
 		}
 	}
 	if w.failed == "" {
 		w.converged()
+	}
+}
+
+// calm lets every Region do what is due, with each other one.
+func (w *world) calm() {
+	for _, n := range w.nodes {
+		n.enableAll()
+		n.askAgain()
+		n.readmit()
+		n.importAll()
+		for _, peer := range w.nodes {
+			for range 3 { // one round may find out that the peer has started again
+				if n == peer || n.run.repl.Round(context.Background(), peer.name).After(n.clock()) {
+					break
+				}
+			}
+		}
+		n.run.repl.Step(context.Background())
+		w.now = w.now.Add(10 * time.Second)
 	}
 }
 
