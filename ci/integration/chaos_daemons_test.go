@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -19,6 +20,7 @@ import (
 type chaos struct {
 	links   []*link
 	daemons map[string]*exec.Cmd
+	address map[string]string
 	crypto  map[string]kmsv1.CryptoServiceClient
 	manage  map[string]kmsv1.KeyServiceClient
 	keys    []*chaosKey
@@ -36,7 +38,7 @@ func newChaos(t *testing.T) *chaos {
 	t.Helper()
 	c := &chaos{
 		daemons: map[string]*exec.Cmd{}, crypto: map[string]kmsv1.CryptoServiceClient{}, manage: map[string]kmsv1.KeyServiceClient{},
-		dir: t.TempDir(), tallies: map[string]tally{},
+		address: map[string]string{}, dir: t.TempDir(), tallies: map[string]tally{},
 	}
 	status := shared.status(t)
 	shared.mustDev(t, "down")
@@ -68,9 +70,10 @@ func newChaos(t *testing.T) *chaos {
 		t.Cleanup(func() { os.Remove(name) })
 	}
 	for _, r := range regions {
+		c.address[r] = status[r].GRPC
 		t.Cleanup(func() { c.end(r) })
 		c.start(t, r)
-		conn := shared.connect(t, status[r].GRPC)
+		conn := shared.connect(t, c.address[r])
 		c.crypto[r], c.manage[r] = kmsv1.NewCryptoServiceClient(conn), kmsv1.NewKeyServiceClient(conn)
 	}
 	return c
@@ -109,7 +112,11 @@ func (c *chaos) start(t *testing.T, region string) {
 	}
 	c.daemons[region] = cmd
 	eventually(t, patience, func() (string, bool) {
-		_, err := shared.keyferry(nil, "whoami", "--region", region)
+		conn, err := net.DialTimeout("tcp", c.address[region], patience) // costs less than a command
+		if err == nil {
+			conn.Close()
+			_, err = shared.keyferry(nil, "whoami", "--region", region)
+		}
 		if err != nil && !alive(cmd) {
 			data, _ := os.ReadFile(shared.in(region, "keyferryd.log"))
 			lines := strings.Split(strings.TrimSpace(string(data)), "\n")

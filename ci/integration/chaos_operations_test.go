@@ -55,6 +55,7 @@ func (c *chaos) run(args ...string) error {
 // answered reports whether an operation was answered. Without an answer nothing is concluded;
 // a refusal is counted as well, since the Regions may be out of touch.
 func answered(t *testing.T, a *act, what string, err error) bool {
+	t.Helper()
 	if err != nil {
 		t.Logf("%d: %s: %v", a.number, what, err)
 	}
