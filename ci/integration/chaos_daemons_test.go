@@ -21,6 +21,7 @@ type chaos struct {
 	links   []*link
 	daemons map[string]*exec.Cmd
 	address map[string]string
+	logged  map[string]int64 // how long the daemons' logs were
 	crypto  map[string]kmsv1.CryptoServiceClient
 	manage  map[string]kmsv1.KeyServiceClient
 	keys    []*chaosKey
@@ -38,7 +39,7 @@ func newChaos(t *testing.T) *chaos {
 	t.Helper()
 	c := &chaos{
 		daemons: map[string]*exec.Cmd{}, crypto: map[string]kmsv1.CryptoServiceClient{}, manage: map[string]kmsv1.KeyServiceClient{},
-		address: map[string]string{}, dir: t.TempDir(), tallies: map[string]tally{},
+		address: map[string]string{}, logged: map[string]int64{}, dir: t.TempDir(), tallies: map[string]tally{},
 	}
 	status := shared.status(t)
 	shared.mustDev(t, "down")
@@ -70,7 +71,11 @@ func newChaos(t *testing.T) *chaos {
 		t.Cleanup(func() { os.Remove(name) })
 	}
 	for _, r := range regions {
-		c.address[r] = status[r].GRPC
+		log, err := os.Stat(shared.in(r, "keyferryd.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.address[r], c.logged[r] = status[r].GRPC, log.Size()
 		t.Cleanup(func() { c.end(r) })
 		c.start(t, r)
 		conn := shared.connect(t, c.address[r])
