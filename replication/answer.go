@@ -92,6 +92,7 @@ func (p *peer) answered() {
 func (p *peer) comesIn() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.cameIn = p.r.cfg.Clock()
 	if p.failures > 0 {
 		p.retryAt = p.r.cfg.Clock()
 		p.poke()
@@ -147,6 +148,9 @@ func (r *Replicator) answerFacts(ctx context.Context, keys Keys, p *peer, m enve
 		// Of this key alone: an exchange that fails stands for a Region that does not answer.
 		reply.trouble = tell(err)
 	default:
+		if err := p.knows(ctx, keys, k, f.hash); err != nil {
+			return nil, err
+		}
 		reply.facts, reply.head, reply.hash = k.Set.Facts(f.head), k.Set.Head(), k.Set.Hash()
 		reply.epochs = keys.UnwrapEpochs(f.key, p.pin)
 		reply.epochs = reply.epochs[:min(len(reply.epochs), maxEpochs)]

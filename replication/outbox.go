@@ -84,17 +84,44 @@ func (p *peer) drain(ctx context.Context, keys Keys) (time.Time, error) {
 	next := now.Add(p.r.cfg.DigestInterval)
 	var due []arn.KeyID
 	for _, m := range keys.Marks() {
-		switch {
-		case m.Peer != p.pin.Region:
-		case ahead(now, m.NextTry, 2*p.r.cfg.RetryMax):
-			if m.NextTry.Before(next) {
-				next = m.NextTry
-			}
-		default:
+		if m.Peer != p.pin.Region {
+			continue
+		}
+		at := m.NextTry
+		if at.IsZero() && p.passedOn(keys, m.Key) {
+			at = m.Since.Add(passOn)
+		}
+		if !ahead(now, at, 2*p.r.cfg.RetryMax) {
 			due = append(due, m.Key)
+		} else if at.Before(next) {
+			next = at
 		}
 	}
 	return next, p.settleAll(ctx, keys, due)
+}
+
+// passOn is how long a Region that is not the key's primary Region waits before it tells
+// others what they are about to know without it: what the primary Region tells everybody, and
+// what it has itself just answered the primary Region. A rotation among n members then takes
+// messages in the number of members, and not of pairs.
+const passOn = 100 * time.Millisecond
+
+// passedOn reports whether the peer is likely to know soon what is known here.
+func (p *peer) passedOn(keys Keys, id arn.KeyID) bool {
+	k, err := keys.SharedKey(id)
+	if err != nil {
+		return false
+	}
+	switch primary := k.Set.Primary(); primary {
+	case p.r.self.region:
+		return false
+	case p.pin.Region:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return ahead(p.r.cfg.Clock(), p.cameIn.Add(passOn), passOn)
+	default:
+		return !p.r.silent(primary)
+	}
 }
 
 // settleAll settles keys, a few at once, until the peer does not answer.

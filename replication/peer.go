@@ -40,6 +40,7 @@ type peer struct {
 	connected    time.Time // zero while exchanges fail
 	lastExchange time.Time // begun by either end
 	lastAnswer   time.Time // by the peer
+	cameIn       time.Time // when the peer last spoke by itself
 	lastError    string
 	lastCause    mrk.Cause // of lastError
 	failures     uint64    // exchanges that failed since the last one that did not
@@ -53,6 +54,8 @@ type peer struct {
 	witness      *keyops.Witness         // newest that the peer has shown
 	witnessRun   mrk.Nonce               // the run of the peer that showed it
 	witnessKept  time.Time               // when it was last made durable
+	checkpoint   statement.Signed        // of the peer, verified last
+	epochs       map[string][]uint64     // of transport keys under which the peer takes materials of a kind, as it said last
 	clock        Clock                   // the peer's, against this Region's
 	unsupported  map[string]int          // kinds of messages from the peer that this version does not know
 }
@@ -71,7 +74,7 @@ func newPeer(r *Replicator, p Peer) *peer {
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, peerConcurrency),
 		limit: rate.NewLimiter(peerRate, peerBurst), pause: r.cfg.pause(),
 		unsettled: map[arn.KeyID]failure{}, busy: map[arn.KeyID]bool{}, settled: map[arn.KeyID]time.Time{},
-		unsupported: map[string]int{},
+		unsupported: map[string]int{}, epochs: map[string][]uint64{},
 	}
 }
 

@@ -32,6 +32,7 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 		if err != nil {
 			return err
 		}
+		unasked := last.hash == (mrk.Hash{}) && len(body.blobs) > 0
 		correlation := ""
 		if body.request != nil {
 			correlation = body.request.CorrelationID
@@ -81,7 +82,7 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 			}
 			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
 		}
-		if last.trouble.cause != "" {
+		if last.trouble.cause != "" && !unasked {
 			return troubleError(last.trouble)
 		}
 		done, err := p.confirmed(ctx, keys, id, last.hash)
@@ -117,6 +118,24 @@ func (p *peer) confirmed(ctx context.Context, keys Keys, id arn.KeyID, hash mrk.
 	return true, nil
 }
 
+// knows clears the mark if the peer, in a message of its own, has shown the hash of the newest
+// facts, and is owed nothing: then there is nothing to tell it.
+func (p *peer) knows(ctx context.Context, keys Keys, k *keyops.Key, hash mrk.Hash) error {
+	if k.Set.Hash() != hash || len(p.owed(k.Set)) > 0 || p.offered(k.Set) {
+		return nil
+	}
+	if _, marked := keys.Mark(k.ID, p.pin.Region); !marked {
+		return nil
+	}
+	if err := keys.ClearMark(ctx, k.ID, p.pin.Region, hash); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.settled[k.ID] = p.r.cfg.Clock()
+	p.mu.Unlock()
+	return nil
+}
+
 // compose makes the next message about a key, after the peer's last answer in this
 // exchange: what follows the certificates that the peer is known to have, and materials
 // once the peer has said what it lacks and what it can unwrap. A request or a material that
@@ -137,14 +156,22 @@ func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, last factsB
 		return body, unsent, nil
 	}
 	owed := p.owed(k.Set)
-	if last.hash == (mrk.Hash{}) || len(owed) == 0 {
+	if len(owed) == 0 {
 		return body, nil, nil
 	}
-	if len(last.epochs) == 0 {
+	epochs := p.unwraps(k.Set, last)
+	if last.hash == (mrk.Hash{}) {
+		// A first try need not ask what the peer can unwrap, if that is known: a rotation then
+		// takes one round trip less. After a failure, and if the peer has changed, it is asked.
+		if m, marked := keys.Mark(id, p.pin.Region); len(epochs) == 0 || !marked || m.Attempts > 0 {
+			return body, nil, nil
+		}
+	}
+	if len(epochs) == 0 {
 		return body, fmt.Errorf("sending materials to %s: %w", p.pin.Region, keyops.ErrNoTransportKey), nil
 	}
 	for _, m := range owed {
-		b, err := keys.WrapMaterial(ctx, id, m, p.pin, last.epochs...)
+		b, err := keys.WrapMaterial(ctx, id, m, p.pin, epochs...)
 		if err != nil {
 			return body, fmt.Errorf("wrapping for %s: %w", p.pin.Region, err), nil
 		}
@@ -153,6 +180,22 @@ func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, last factsB
 		}
 	}
 	return body, nil, nil
+}
+
+// unwraps returns the epochs of the transport keys under which the peer takes materials of the
+// key: as it has just said, or as it said last of a key of this kind.
+func (p *peer) unwraps(s *mrk.Set, last factsBody) []uint64 {
+	st := s.State()
+	if st == nil {
+		return last.epochs
+	}
+	kind := st.Spec + "/" + st.Usage
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if last.hash != (mrk.Hash{}) {
+		p.epochs[kind] = last.epochs
+	}
+	return p.epochs[kind]
 }
 
 // request returns the create request that the peer has yet to act on, or nil. The
