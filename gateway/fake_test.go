@@ -326,6 +326,10 @@ func (f *fakeKeys) AssociateReplicaInstance(ctx context.Context, c keyops.Caller
 	return reply(ctx, f, "AssociateReplicaInstance", c, in, keyops.AssociateReplicaInstanceOutput{})
 }
 
+func (f *fakeKeys) DisassociateReplicaInstance(ctx context.Context, c keyops.Caller, in keyops.DisassociateReplicaInstanceInput) (keyops.DisassociateReplicaInstanceOutput, error) {
+	return reply(ctx, f, "DisassociateReplicaInstance", c, in, keyops.DisassociateReplicaInstanceOutput{})
+}
+
 func (f *fakeKeys) UpdateSynchronization(ctx context.Context, c keyops.Caller, in keyops.UpdateSynchronizationInput) (keyops.UpdateSynchronizationOutput, error) {
 	return reply(ctx, f, "UpdateSynchronization", c, in, keyops.UpdateSynchronizationOutput{})
 }

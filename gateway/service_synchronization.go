@@ -53,6 +53,21 @@ func (s *synchronizationService) AssociateReplicaInstance(ctx context.Context, r
 	return &kmsv1.AssociateReplicaInstanceResponse{Synchronization: toSynchronization(out.Synchronization)}, nil
 }
 
+func (s *synchronizationService) DisassociateReplicaInstance(ctx context.Context, r *kmsv1.DisassociateReplicaInstanceRequest) (*kmsv1.DisassociateReplicaInstanceResponse, error) {
+	approvals, err := fromApprovals(r)
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.keys.DisassociateReplicaInstance(ctx, callerOf(ctx), keyops.DisassociateReplicaInstanceInput{
+		SynchronizationID: r.GetSynchronizationId(), ReplicaInstance: r.GetReplicaInstance(),
+		ConfirmInstanceID: r.GetConfirmInstanceId(), Approvals: approvals,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsv1.DisassociateReplicaInstanceResponse{Synchronization: toSynchronization(out.Synchronization), ApprovalRequest: out.ApprovalRequest}, nil
+}
+
 func (s *synchronizationService) UpdateSynchronization(ctx context.Context, r *kmsv1.UpdateSynchronizationRequest) (*kmsv1.UpdateSynchronizationResponse, error) {
 	out, err := s.keys.UpdateSynchronization(ctx, callerOf(ctx), keyops.UpdateSynchronizationInput{
 		SynchronizationID: r.GetSynchronizationId(), ReplicaInstance: r.GetReplicaInstance(),

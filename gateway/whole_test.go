@@ -227,6 +227,7 @@ func useSynchronization(t *testing.T, rest func(operation, verb, path, body stri
 		t.Errorf("listed %v", got)
 	}
 	rest("AssociateReplicaInstance", "POST", at+"/replicas", `{"replicaInstance":"us-east-1","synchronizationType":"ALL_RESOURCES"}`, 400)
+	rest("DisassociateReplicaInstance", "POST", at+"/replicas/us-east-1:disassociate", `{"confirmInstanceId":"kfi-000000000000"}`, 404)
 	rest("UpdateSynchronization", "PATCH", at+"/replicas/us-east-1", `{"removeResources":["x"]}`, 400)
 	rest("ListReplicaResources", "GET", at+"/replicas/us-east-1/resources", "", 404)
 	rest("ListSynchronizedResources", "GET", at+"/resources?status=FAILED", "", 200)

@@ -92,7 +92,7 @@ func (s *Service) aliasHolder(c *call, name string) (*Key, error) {
 		if d := s.decide(&c.asker, c.action(), k.arn, k); !d.Allowed {
 			return nil, s.denied(c, c.action(), s.aliasARN(account, name), d)
 		}
-		return k, nil
+		return k, s.melts(c, k)
 	}
 	return nil, s.missing(c, c.action(), resolved{account: account, named: s.aliasARN(account, name), alias: name})
 }

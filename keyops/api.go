@@ -82,6 +82,7 @@ type Operations interface {
 
 	CreateSynchronization(context.Context, Caller, CreateSynchronizationInput) (CreateSynchronizationOutput, error)
 	AssociateReplicaInstance(context.Context, Caller, AssociateReplicaInstanceInput) (AssociateReplicaInstanceOutput, error)
+	DisassociateReplicaInstance(context.Context, Caller, DisassociateReplicaInstanceInput) (DisassociateReplicaInstanceOutput, error)
 	UpdateSynchronization(context.Context, Caller, UpdateSynchronizationInput) (UpdateSynchronizationOutput, error)
 	GetSynchronization(context.Context, Caller, GetSynchronizationInput) (GetSynchronizationOutput, error)
 	ListSynchronizations(context.Context, Caller, ListSynchronizationsInput) (ListSynchronizationsOutput, error)

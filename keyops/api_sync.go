@@ -61,6 +61,20 @@ type UpdateSynchronizationInput struct {
 // UpdateSynchronizationOutput is the synchronization as it is now.
 type UpdateSynchronizationOutput struct{ Synchronization Synchronization }
 
+// DisassociateReplicaInstanceInput ends an association, which cannot be undone.
+type DisassociateReplicaInstanceInput struct {
+	SynchronizationID string
+	ReplicaInstance   string    // an instance ID, or a Region
+	ConfirmInstanceID string    // the replica instance's ID, once more
+	Approvals         Approvals // of the replica instance's operators
+}
+
+// DisassociateReplicaInstanceOutput is the synchronization as it is now.
+type DisassociateReplicaInstanceOutput struct {
+	Synchronization Synchronization
+	ApprovalRequest []byte // what operators are to approve, if that was asked for
+}
+
 // GetSynchronizationInput names a synchronization.
 type GetSynchronizationInput struct{ SynchronizationID string }
 

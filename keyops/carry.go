@@ -28,7 +28,7 @@ func (s *Service) UseTransport(set transport.Set) { s.transport.Store(&set) }
 // here, for the materials of one key, newest first: under these it may send them.
 func (s *Service) UnwrapEpochs(id arn.KeyID, from region.Descriptor) []uint64 {
 	k, err := s.SharedKey(id)
-	if err != nil {
+	if err != nil || s.severedFrom(from.Region, from.Instance) {
 		return nil
 	}
 	return s.transport.Load().Epochs(transport.EndOf(from), transport.EndOf(s.self), k.use().class())
@@ -92,6 +92,9 @@ func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to re
 // given.
 func (s *Service) wrapsFor(to region.Descriptor, class hsm.Class, epochs []uint64) (transport.Key, bool) {
 	name := transport.Name{Source: transport.EndOf(s.self), Destination: transport.EndOf(to)}
+	if s.severedFrom(to.Region, to.Instance) {
+		return transport.Key{}, false
+	}
 	if len(epochs) == 0 {
 		return s.transport.Load().Newest(name.Source, name.Destination, class)
 	}
@@ -177,7 +180,7 @@ func (s *Service) unwrapsWith(blob mrk.Blob, class hsm.Class) (transport.Key, er
 	switch {
 	case blob.Class != string(class) || blob.Algorithm != wrapAlgorithm:
 		return key, fmt.Errorf("unwrapping a blob of class %q and algorithm %q: %w", clip(blob.Class), clip(blob.Algorithm), ErrMaterialMismatch)
-	case !ok || key.Role != hsm.RoleTransportDestination:
+	case !ok || key.Role != hsm.RoleTransportDestination || s.severedFrom(blob.Source, blob.Instance):
 		return key, fmt.Errorf("unwrapping %s material with %s: %w", class, name, ErrNoTransportKey)
 	}
 	return key, nil

@@ -154,6 +154,11 @@ func (s *Service) commit(ctx context.Context, extra func(*seal.Tx) error, pairs 
 	defer s.commits.Unlock()
 	var marks []Mark
 	for _, p := range pairs {
+		if p.old == nil || p.old.Gone() && !p.now.Gone() {
+			if err := s.thawed(); err != nil { // an instance is frozen under the same lock
+				return err
+			}
+		}
 		marks = append(marks, s.marks.due(p.old, p.now, s.clock())...)
 	}
 	err := s.update(ctx, func(tx *seal.Tx) error {

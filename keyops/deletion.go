@@ -152,7 +152,7 @@ func (k *Key) deletionDue() time.Time {
 // what the token refuses is tried again.
 func (s *Service) deleteDue(ctx context.Context, id arn.KeyID) error {
 	k := s.view.key(id)
-	if k == nil || k.deletionDue().IsZero() {
+	if k == nil || k.deletionDue().IsZero() || s.kept(k) {
 		return nil
 	}
 	if k.Set != nil {

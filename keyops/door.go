@@ -89,6 +89,9 @@ func (s *Service) admit(ctx context.Context, caller Caller, name string, t targe
 		if err := s.authorise(c, "*"); err != nil {
 			return c, err
 		}
+		if err := s.melts(c, nil); err != nil {
+			return c, err
+		}
 	case onKey:
 		admit := s.admitKey
 		if t.from != nil {
@@ -169,6 +172,9 @@ func (s *Service) ready(c *call, granted []arn.KeyID, keys ...*Key) error {
 		}
 	}
 	for _, k := range keys {
+		if err := s.melts(c, k); err != nil {
+			return err
+		}
 		if err := s.allows(k, c.name, keystate.Facts{}); err != nil {
 			return err
 		}
@@ -181,6 +187,9 @@ func (s *Service) ready(c *call, granted []arn.KeyID, keys ...*Key) error {
 func (s *Service) still(c *call, k *Key) error {
 	if d := s.decide(&c.asker, c.action(), k.arn, k); !d.Allowed {
 		return s.denied(c, c.action(), k.arn, d)
+	}
+	if err := s.melts(c, k); err != nil {
+		return err
 	}
 	return s.allows(k, c.name, keystate.Facts{})
 }

@@ -222,7 +222,7 @@ const noSync = "sync-000000000000"
 const byAlias = "DescribeKey Encrypt Decrypt ReEncrypt GenerateDataKey GenerateDataKeyWithoutPlaintext GenerateDataKeyPair GenerateDataKeyPairWithoutPlaintext GenerateMac VerifyMac Sign Verify GetPublicKey DeriveSharedSecret"
 
 // changes are the operations that change something.
-const changes = "GetParametersForImport ImportKeyMaterial DeleteImportedKeyMaterial CreateKey ScheduleKeyDeletion CancelKeyDeletion EnableKeyRotation DisableKeyRotation RotateKeyOnDemand EnableKey DisableKey ReplicateKey UpdatePrimaryRegion PromoteKey SuspendReplica EvictReplica WriteOffKeyMaterial CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription CreateSynchronization AssociateReplicaInstance UpdateSynchronization"
+const changes = "GetParametersForImport ImportKeyMaterial DeleteImportedKeyMaterial CreateKey ScheduleKeyDeletion CancelKeyDeletion EnableKeyRotation DisableKeyRotation RotateKeyOnDemand EnableKey DisableKey ReplicateKey UpdatePrimaryRegion PromoteKey SuspendReplica EvictReplica WriteOffKeyMaterial CreateAlias UpdateAlias DeleteAlias PutKeyPolicy CreateGrant RetireGrant RevokeGrant TagResource UntagResource UpdateKeyDescription CreateSynchronization AssociateReplicaInstance DisassociateReplicaInstance UpdateSynchronization"
 
 func among(names, name string) bool { return slices.Contains(strings.Fields(names), name) }
 
@@ -259,6 +259,9 @@ var onNoKey = []attempt{
 	}},
 	{"AssociateReplicaInstance", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
 		return second(r.AssociateReplicaInstance(ctx, c, keyops.AssociateReplicaInstanceInput{SynchronizationID: noSync, ReplicaInstance: "us-east-1"}))
+	}},
+	{"DisassociateReplicaInstance", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
+		return second(r.DisassociateReplicaInstance(ctx, c, keyops.DisassociateReplicaInstanceInput{SynchronizationID: noSync, ReplicaInstance: "us-east-1"}))
 	}},
 	{"UpdateSynchronization", func(ctx context.Context, r *keyopstest.Region, c keyops.Caller, _ string) error {
 		return second(r.UpdateSynchronization(ctx, c, keyops.UpdateSynchronizationInput{SynchronizationID: noSync, ReplicaInstance: "us-east-1"}))

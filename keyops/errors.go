@@ -125,6 +125,8 @@ var (
 	ErrNoTransportKey = errors.New("no transport key")
 	// ErrTokenFull means that this Region's token has no room for the material.
 	ErrTokenFull = errors.New("token full")
+	// ErrReplicaFrozen means that an instance was disassociated, and changes nothing any more.
+	ErrReplicaFrozen = errors.New("replica instance frozen")
 	// ErrPeerUnreachable means that the other Region did not answer.
 	ErrPeerUnreachable = errors.New("peer unreachable")
 )

@@ -68,7 +68,7 @@ func (s *Service) deleteShared(ctx context.Context, k *Key) error {
 	e.install.Lock() // no material arrives that the row does not list
 	defer e.install.Unlock()
 	now, err := s.change(ctx, k.ID, func(k *Key) error {
-		if due := k.deletionDue(); due.IsZero() || s.now().Before(due) {
+		if due := k.deletionDue(); due.IsZero() || s.now().Before(due) || s.kept(k) {
 			return ErrUnchanged // cancelled meanwhile
 		}
 		if err := begin(k.Set); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/policy"
 	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/seal"
 	"github.com/keyferry/keyferry/keyops/transport"
 )
 
@@ -123,6 +124,9 @@ func (s *Service) checkPrimary(k *Key, claim PrimaryClaim) error {
 	if d := s.decide(&a, "kms:UpdatePrimaryRegion", k.arn, k); !d.Allowed {
 		return refuse(ErrAccessDenied, "User: %s is not authorized to perform: kms:UpdatePrimaryRegion on resource: %s: %s.", p, k.arn, d.Missing)
 	}
+	if err := s.thawed(); err != nil {
+		return err
+	}
 	if err := s.allows(k, "UpdatePrimaryRegion", keystate.Facts{}); err != nil {
 		return err
 	}
@@ -149,7 +153,7 @@ func (s *Service) checkPrimary(k *Key, claim PrimaryClaim) error {
 func (s *Service) DecideOffer(ctx context.Context, source region.Name, o mrk.Offer, v mrk.Verifier, contact mrk.Contact) error {
 	id := o.Certificate.Key
 	var later, refused error
-	decided := false
+	decided, accepted := false, false
 	_, err := s.change(ctx, id, func(k *Key) error {
 		if k.Set == nil {
 			return fmt.Errorf("offer of key %s: %w", id, mrk.ErrForeign)
@@ -168,10 +172,15 @@ func (s *Service) DecideOffer(ctx context.Context, source region.Name, o mrk.Off
 		case later != nil && !taken:
 			return ErrUnchanged
 		case later == nil:
-			decided = true
+			decided, accepted = true, true
 		}
 		return nil
-	}, nil)
+	}, func(*seal.Tx) error {
+		if accepted {
+			return s.thawed() // asked again where nobody can come between
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,12 @@ func (s *Service) PromoteKey(ctx context.Context, caller Caller, in PromoteKeyIn
 			asked = a.Promotion.Request()
 			c.approvedBy(a.Roster, asked, p.files)
 			return nil
-		}, func(tx *seal.Tx) error { return s.use(tx, c, asked) })
+		}, func(tx *seal.Tx) error {
+			if err := s.thawed(); err != nil {
+				return err
+			}
+			return s.use(tx, c, asked)
+		})
 		if err != nil {
 			return PromoteKeyOutput{}, s.unmanaged(c.key, err)
 		}

@@ -40,10 +40,7 @@ func EncodeChange(w *wire.Writer, c approval.Change) {
 	w.Bytes(c.Roster)
 	w.Count(len(c.Approvals))
 	for _, f := range c.Approvals {
-		w.String(f.Type)
-		w.Bytes(f.Payload)
-		w.Bytes(f.Signature)
-		w.String(f.Key)
+		f.Encode(w)
 	}
 }
 
@@ -51,9 +48,7 @@ func EncodeChange(w *wire.Writer, c approval.Change) {
 func DecodeChange(r *wire.Reader) approval.Change {
 	c := approval.Change{Roster: r.Bytes(maxRoster)}
 	for range r.Count(2 * approval.MaxOperators) {
-		c.Approvals = append(c.Approvals, statement.File{
-			Type: r.String(statement.MaxPurpose), Payload: r.Bytes(maxRoster), Signature: r.Bytes(statement.MaxSignature), Key: r.String(128),
-		})
+		c.Approvals = append(c.Approvals, statement.DecodeFile(r))
 	}
 	return c
 }

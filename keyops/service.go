@@ -20,6 +20,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/policy"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
 	"github.com/keyferry/keyferry/keyops/store"
 	"github.com/keyferry/keyferry/keyops/transport"
@@ -79,6 +80,13 @@ type Peers interface {
 	// Associate asks another Region now whether its instance would be this one's replica
 	// instance, or to write down that it is, with errors as CheckReplica's.
 	Associate(ctx context.Context, to region.Name, claim AssociationClaim) error
+	// Disassociate asks another Region now whether its instance would be severed from this one
+	// and frozen, or to be, with errors as CheckReplica's. It returns that Region's signature, if
+	// the claim was to be carried out.
+	Disassociate(ctx context.Context, to region.Name, claim DisassociationClaim) (statement.Signed, error)
+	// RefreshRoster asks another Region now for the changes of its operators' roster that are not
+	// known here, if it can be reached.
+	RefreshRoster(ctx context.Context, to region.Name)
 	// Confirm asks another Region now what it is to a key and what it holds of it, and what
 	// time it is there. The error wraps ErrPeerUnreachable if there is no answer.
 	Confirm(ctx context.Context, to region.Name, q mrk.Question) (mrk.Confirmation, time.Time, error)

@@ -129,6 +129,9 @@ func (s *Service) checkReplica(claim ReplicaClaim) error {
 	if s.replicationDenied(&a, claim) {
 		return refuse(ErrAccessDenied, "User: %s is denied kms:ReplicateKey from Region %s to Region %s by an identity policy there.", p, claim.Source, s.self.Region)
 	}
+	if err := s.thawed(); err != nil {
+		return err
+	}
 	k := s.view.key(claim.Key)
 	if k != nil && k.Account == claim.Account && k.unlistedBy(claim.Source) {
 		return s.relistable(claim)

@@ -30,6 +30,9 @@ type synchronizations struct {
 	role atomic.Pointer[synchronization.Role]            // nil: replica instance of none
 	bad  error                                           // a row that does not hold, set at the start
 
+	severed atomic.Pointer[[]severedPair]           // pairs of instances that were disassociated, anywhere
+	frozen  atomic.Pointer[synchronization.Severed] // nil: this instance is not frozen
+
 	wake  chan struct{} // work for the worker
 	mu    sync.Mutex
 	tries map[syncPair]syncTry
@@ -47,22 +50,30 @@ func (y *synchronizations) poke() {
 }
 
 // openSynchronizations reads the rows. One that does not hold decides nothing: neither can
-// this instance become part of another synchronization, nor does anything replicate by itself.
+// this instance become part of another synchronization, nor does anything replicate by itself,
+// nor is anything changed that an instance which was disassociated must not change.
 func (s *Service) openSynchronizations(ctx context.Context) error {
+	read := map[store.Kind]func(store.Row) error{kindSynchronization: s.syncs.read, kindSevered: s.readSevered}
 	err := s.book.View(ctx, func(tx *seal.Tx) error {
-		return tx.Scan(kindSynchronization, func(row store.Row, bad *seal.Finding) error {
-			var err error
-			if bad != nil {
-				err = bad
-			} else {
-				err = s.syncs.read(row)
-			}
+		for _, kind := range []store.Kind{kindSynchronization, kindSevered} {
+			err := tx.Scan(kind, func(row store.Row, bad *seal.Finding) error {
+				var err error
+				if bad != nil {
+					err = bad
+				} else {
+					err = read[kind](row)
+				}
+				if err != nil {
+					s.refuseRow(kind, row.ID, err)
+					s.syncs.bad = err
+				}
+				return nil
+			})
 			if err != nil {
-				s.refuseRow(kindSynchronization, row.ID, err)
-				s.syncs.bad = err
+				return err
 			}
-			return nil
-		})
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("reading synchronizations: %w", err)
@@ -203,7 +214,7 @@ func (s *Service) describeSynchronization(y *synchronization.Synchronization) Sy
 		ID: y.ID, AccountID: y.Account, CreationDate: y.Created, Role: Primary,
 		PrimaryRegion: s.self.Region, PrimaryInstance: s.self.Instance, Replicas: []ReplicaInstance{},
 	}
-	for _, a := range y.Associations {
+	for _, a := range s.associations(y) {
 		out.Replicas = append(out.Replicas, ReplicaInstance{
 			Region: a.Region, Instance: a.Instance, SynchronizationType: a.Type, Resources: a.Selected,
 			Stage: a.Stage, Principal: a.Principal, CreationDate: a.Created,
@@ -213,11 +224,15 @@ func (s *Service) describeSynchronization(y *synchronization.Synchronization) Sy
 }
 
 func (s *Service) describeRole(o synchronization.Role) Synchronization {
+	stage := synchronization.Associated
+	if p, apart := s.syncs.apart(synchronization.End{Region: o.PrimaryRegion, Instance: o.PrimaryInstance}, s.end()); apart {
+		stage = p.stage()
+	}
 	return Synchronization{
 		ID: o.ID, AccountID: o.Account, CreationDate: o.Since, Role: Replica,
 		PrimaryRegion: o.PrimaryRegion, PrimaryInstance: o.PrimaryInstance,
 		Replicas: []ReplicaInstance{{
-			Region: s.self.Region, Instance: s.self.Instance, Stage: synchronization.Associated,
+			Region: s.self.Region, Instance: s.self.Instance, Stage: stage,
 			Principal: o.Principal, CreationDate: o.Since,
 		}},
 	}

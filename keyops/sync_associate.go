@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/audit"
@@ -52,6 +53,9 @@ func (s *Service) AssociateReplicaInstance(ctx context.Context, caller Caller, i
 			return none, refusedBy(a.Region, err)
 		}
 		now, err := s.changeOwn(ctx, func(y *synchronization.Synchronization) (*synchronization.Synchronization, error) {
+			if err := s.syncs.forbidden(s.end(), synchronization.End{Region: a.Region, Instance: a.Instance}); err != nil {
+				return nil, err
+			}
 			return y, fromRules(y.Associate(a), a.Instance)
 		})
 		if err != nil {
@@ -81,6 +85,9 @@ func (s *Service) newAssociation(c *call, own *synchronization.Synchronization, 
 	}
 	if to.Partition != s.partition {
 		return none, refuse(ErrInvalidArn, "Region %s is in partition %s, and this one in %s.", to.Region, to.Partition, s.partition)
+	}
+	if err := s.syncs.forbidden(s.end(), synchronization.EndOf(to)); err != nil {
+		return none, err
 	}
 	selected, err := s.selected(c, in.Resources)
 	if err != nil {
@@ -157,7 +164,7 @@ func (s *Service) confirmAssociation(ctx context.Context, own *synchronization.S
 func (s *Service) Associate(ctx context.Context, claim AssociationClaim) error {
 	err := s.associate(ctx, claim)
 	if claim.Commit {
-		err = s.auditInstance(ctx, claim, err)
+		err = s.auditInstance(ctx, "AssociateReplicaInstance", instanceClaim{claim.Source, claim.Instance, claim.Synchronization, claim.Account, claim.Principal, claim.CorrelationID}, nil, err)
 	}
 	if err != nil {
 		return answer(err)
@@ -173,6 +180,12 @@ func (s *Service) associate(ctx context.Context, claim AssociationClaim) error {
 	// writing down.
 	s.commits.Lock()
 	defer s.commits.Unlock()
+	if err := s.thawed(); err != nil {
+		return err
+	}
+	if err := s.syncs.forbidden(synchronization.End{Region: claim.Source, Instance: claim.Instance}, s.end()); err != nil {
+		return err
+	}
 	role := s.syncs.role.Load()
 	if role == nil || role.PrimaryInstance != claim.Instance {
 		if err := s.associable(claim, role); err != nil {
@@ -196,6 +209,16 @@ func (s *Service) associate(ctx context.Context, claim AssociationClaim) error {
 	return nil
 }
 
+// instanceClaim is what all claims about this instance as a whole say.
+type instanceClaim struct {
+	source          region.Name
+	instance        region.InstanceID
+	synchronization synchronization.ID
+	account         arn.Account
+	principal       arn.Principal
+	correlation     string
+}
+
 // mayAssociate bounds a claim, as acceptable does of one for a replica.
 func (s *Service) mayAssociate(claim AssociationClaim) error {
 	if s.syncs.bad != nil {
@@ -204,11 +227,15 @@ func (s *Service) mayAssociate(claim AssociationClaim) error {
 	if err := s.acceptable(ReplicaClaim{Source: claim.Source, Account: claim.Account, Principal: claim.Principal}); err != nil {
 		return err
 	}
-	p := claim.Principal
+	return s.mayClaim("kms:AssociateReplicaInstance", claim.Account, claim.Principal)
+}
+
+// mayClaim asks whether this Region's policies allow what a peer says that a principal wants.
+func (s *Service) mayClaim(action string, account arn.Account, p arn.Principal) error {
 	a := askerFor(p)
-	d := s.decide(&a, "kms:AssociateReplicaInstance", "*", nil)
-	if p.Account != claim.Account || p.Partition != s.partition || !d.Allowed {
-		return refuse(ErrAccessDenied, "User: %s is not authorized to perform: kms:AssociateReplicaInstance in Region %s: %s.", p, s.self.Region, d.Missing)
+	d := s.decide(&a, action, "*", nil)
+	if p.Account != account || p.Partition != s.partition || !d.Allowed {
+		return refuse(ErrAccessDenied, "User: %s is not authorized to perform: %s in Region %s: %s.", p, action, s.self.Region, d.Missing)
 	}
 	return nil
 }
@@ -236,19 +263,20 @@ func (v *view) anyRefused() bool {
 }
 
 // auditInstance records what became of a claim about this instance as a whole.
-func (s *Service) auditInstance(ctx context.Context, claim AssociationClaim, err error) error {
+func (s *Service) auditInstance(ctx context.Context, event string, claim instanceClaim, more map[string]string, err error) error {
 	r := audit.Record{
-		Type: audit.ServiceEvent, Event: "AssociateReplicaInstance", CorrelationID: claim.CorrelationID, Account: string(claim.Account),
+		Type: audit.ServiceEvent, Event: event, CorrelationID: claim.correlation, Account: string(claim.account),
 		Details: map[string]string{
-			"peer": string(claim.Source), "primaryInstance": string(claim.Instance),
-			"synchronization": string(claim.Synchronization), "claimedPrincipal": claim.Principal.String(),
+			"peer": string(claim.source), "primaryInstance": string(claim.instance),
+			"synchronization": string(claim.synchronization), "claimedPrincipal": claim.principal.String(),
 		},
 	}
+	maps.Copy(r.Details, more)
 	r.Outcome, r.Error = outcome(answer(err))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTimeout)
 	defer cancel()
 	if unrecorded := s.audit.Append(ctx, r); unrecorded != nil && err == nil {
-		return fmt.Errorf("recording AssociateReplicaInstance: %w", unrecorded)
+		return fmt.Errorf("recording %s: %w", event, unrecorded)
 	}
 	return err
 }

@@ -68,6 +68,8 @@ func (r syncedKeys) status(a synchronization.Association, id string) (syncStatus
 		return syncStatus{status: syncFailed, cause: mrk.CauseTokenUnavailable, text: "the stored row of this key fails its seal"}, true
 	case k == nil:
 		return syncStatus{}, false
+	case a.Stage == synchronization.Ending || a.Stage == synchronization.Ended:
+		return r.ended(a, k)
 	case k.Set == nil:
 		return syncStatus{status: syncFailed, cause: mrk.CauseSingleRegionKey, text: "the material of a single-Region key cannot leave its token; make a multi-Region key"}, true
 	}

@@ -20,7 +20,7 @@ func (s *Service) ListSynchronizedResources(ctx context.Context, caller Caller, 
 		if err != nil {
 			return ListSynchronizedResourcesOutput{}, err
 		}
-		rows, next, err := s.syncRows(c, own, own.Associations, in.Filter, in.Limit, in.Marker)
+		rows, next, err := s.syncRows(c, own, s.associations(own), in.Filter, in.Limit, in.Marker)
 		return ListSynchronizedResourcesOutput{rows, next, next != ""}, err
 	})
 }
@@ -33,7 +33,7 @@ func (s *Service) ListReplicaResources(ctx context.Context, caller Caller, in Li
 		if err != nil {
 			return ListReplicaResourcesOutput{}, err
 		}
-		a, err := associationNamed(own, in.ReplicaInstance)
+		a, err := s.associationNamed(own, in.ReplicaInstance)
 		if err != nil {
 			return ListReplicaResourcesOutput{}, err
 		}
@@ -43,9 +43,9 @@ func (s *Service) ListReplicaResources(ctx context.Context, caller Caller, in Li
 }
 
 // associationNamed finds the association that a call names by instance or Region, whether
-// this Region is still configured with it or not.
-func associationNamed(own *synchronization.Synchronization, name string) (synchronization.Association, error) {
-	for _, a := range own.Associations {
+// this Region is still configured with it or not, and whether it was ended or not.
+func (s *Service) associationNamed(own *synchronization.Synchronization, name string) (synchronization.Association, error) {
+	for _, a := range s.associations(own) {
 		if string(a.Instance) == name || string(a.Region) == name {
 			return a, nil
 		}

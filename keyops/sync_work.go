@@ -38,13 +38,19 @@ type syncTry struct {
 // yet. What is to be done follows from the associations and the keys, so a death in between
 // loses nothing.
 func (s *Service) synchronize(ctx context.Context) error {
-	own := s.syncs.own.Load()
-	if own == nil || s.syncs.bad != nil || s.peers == nil {
+	if s.syncs.bad != nil || s.peers == nil {
 		return nil
 	}
-	var errs []error
+	errs := []error{s.endPairs(ctx)}
+	own := s.syncs.own.Load()
+	if own == nil {
+		return errors.Join(errs...)
+	}
 	left := syncBatch
 	for _, a := range own.Associations {
+		if s.severedFrom(a.Region, a.Instance) {
+			continue
+		}
 		if a.Stage == synchronization.Asking {
 			errs = append(errs, s.askAgain(ctx, own, a))
 			continue // with what was answered in the next run
@@ -140,6 +146,7 @@ var syncCauses = []struct {
 	cause mrk.Cause
 }{
 	{ErrPeerUnreachable, mrk.CausePeerUnreachable},
+	{ErrReplicaFrozen, mrk.CauseReplicaFrozen},
 	{ErrAccessDenied, mrk.CauseAccessDenied},
 	{ErrMalformedPolicyDocument, mrk.CauseAccessDenied},
 	{ErrLimitExceeded, mrk.CauseQuotaExceeded},

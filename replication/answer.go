@@ -55,7 +55,9 @@ func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope)
 		reply.body, err = r.answerCheckPrimary(ctx, keys, p, m.body)
 	case m.kind == kindRosters:
 		reply.body, err = r.answerRosters(ctx, keys, p, m.body)
-	case m.kind != kindFacts && m.kind != kindConfirm && m.kind != kindOffer && m.kind != kindAssociate:
+	case m.kind == kindSevered:
+		reply.body, err = r.answerSevered(ctx, keys, p, m.body)
+	case m.kind != kindFacts && m.kind != kindConfirm && m.kind != kindOffer && m.kind != kindAssociate && m.kind != kindDisassociate:
 		reply.kind = kindUnsupported
 		p.unknown(m.kind)
 	case guardSession.Stops(m.peerSession != r.session):
@@ -66,6 +68,8 @@ func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope)
 		reply.body, err = r.answerFacts(ctx, keys, p, m)
 	case m.kind == kindAssociate:
 		reply.body, err = r.answerAssociate(ctx, keys, p, m.body)
+	case m.kind == kindDisassociate:
+		reply.body, err = r.answerDisassociate(ctx, keys, p, m.body)
 	case m.kind == kindOffer:
 		reply.body, err = r.answerOffer(ctx, keys, p, m.body)
 	default:
@@ -232,12 +236,20 @@ func (r *Replicator) answerCheck(ctx context.Context, keys Keys, p *peer, body [
 
 // decision makes an answer of yes, or of a refusal that the other Region may pass on.
 func decision(err error) ([]byte, error) {
+	a, err := decide(err)
+	if err != nil {
+		return nil, err
+	}
+	return a.marshal(), nil
+}
+
+func decide(err error) (checkAnswer, error) {
 	var refused *keyops.Error
 	switch {
 	case err == nil:
-		return checkAnswer{}.marshal(), nil
+		return checkAnswer{}, nil
 	case errors.As(err, &refused):
-		return checkAnswer{refused.Reason, clip(refused.Message, 4096)}.marshal(), nil
+		return checkAnswer{refused.Reason, clip(refused.Message, 4096)}, nil
 	}
-	return nil, err
+	return checkAnswer{}, err
 }

@@ -23,6 +23,7 @@ var causes = []struct {
 	is    error
 	cause mrk.Cause
 }{
+	{keyops.ErrReplicaFrozen, mrk.CauseReplicaFrozen},
 	{keyops.ErrPeerUnreachable, mrk.CausePeerUnreachable},
 	{errStale, mrk.CausePeerUnreachable},
 	{keyops.ErrNoTransportKey, mrk.CauseTransportKeyMissing},

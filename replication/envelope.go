@@ -17,6 +17,8 @@ const (
 	kindCheck        = "check-replica" // would this Region take a replica?
 	kindCheckPrimary = "check-primary" // would this Region take a primary key over?
 	kindAssociate    = "associate"     // would this instance be the sender's replica instance? or: it is
+	kindDisassociate = "disassociate"  // would this instance be severed from the sender's? or: it is
+	kindSevered      = "severed"       // pairs of instances that are severed, as far as the sender knows
 	kindOffer        = "offer-primary" // a primary key, to be taken over or refused
 	kindConfirm      = "confirm-held"  // does this Region, acting, hold these materials now?
 	kindRosters      = "rosters"       // changes of a Region's roster of operators, or a question for them

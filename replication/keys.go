@@ -10,7 +10,9 @@ import (
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/seal"
+	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
+	"github.com/keyferry/keyferry/keyops/synchronization"
 )
 
 // Keys is what this package needs of the Region's keys. *keyops.Service is one.
@@ -35,6 +37,13 @@ type Keys interface {
 	// Associate decides whether this instance becomes a peer's replica instance, and writes it
 	// down if the claim says so, with errors as CheckReplica's.
 	Associate(context.Context, keyops.AssociationClaim) error
+	// Disassociate decides whether this instance is severed from a peer's and frozen, and carries
+	// it out if the claim is signed, with errors as CheckReplica's.
+	Disassociate(context.Context, keyops.DisassociationClaim) (statement.Signed, error)
+	// Severed returns the pairs of instances that are known here to be severed, ordered;
+	// KeepSevered keeps those that a peer shows and that can be believed, durably.
+	Severed() []synchronization.Severed
+	KeepSevered(context.Context, []synchronization.Severed) error
 	// DecideOffer accepts or refuses the primary key that a peer offers, durably. An error
 	// means that it is not decided.
 	DecideOffer(ctx context.Context, source region.Name, o mrk.Offer, v mrk.Verifier, contact mrk.Contact) error

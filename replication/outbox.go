@@ -39,6 +39,9 @@ func (p *peer) round(ctx context.Context) time.Time {
 			return p.giveUp(ctx, keys, err)
 		}
 	}
+	if err := p.shareSevered(ctx, keys); err != nil {
+		return p.giveUp(ctx, keys, err)
+	}
 	next, err := p.drain(ctx, keys)
 	if err != nil {
 		return p.giveUp(ctx, keys, err)

@@ -57,7 +57,8 @@ type peer struct {
 	checkpoint   statement.Signed        // of the peer, verified last
 	epochs       map[string][]uint64     // of transport keys under which the peer takes materials of a kind, as it said last
 	clock        Clock                   // the peer's, against this Region's
-	unsupported  map[string]int          // kinds of messages from the peer that this version does not know
+	severed      severedSeen
+	unsupported  map[string]int // kinds of messages from the peer that this version does not know
 }
 
 // failure is why a key could not be settled with a peer.

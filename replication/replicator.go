@@ -150,13 +150,18 @@ func (r *Replicator) ask(ctx context.Context, to region.Name, kind, correlation 
 	if err != nil {
 		return fmt.Errorf("%w: Region %s: %w", keyops.ErrPeerUnreachable, to, err)
 	}
-	if a.reason == "" {
+	return a.refusal()
+}
+
+// refusal returns what another Region refuses something with, or nil.
+func (c checkAnswer) refusal() error {
+	if c.reason == "" {
 		return nil
 	}
-	if !slices.Contains(keyops.Reasons, a.reason) {
-		a.reason = keyops.ErrInternal
+	if !slices.Contains(keyops.Reasons, c.reason) {
+		c.reason = keyops.ErrInternal
 	}
-	return &keyops.Error{Reason: a.reason, Message: a.message}
+	return &keyops.Error{Reason: c.reason, Message: c.message}
 }
 
 // names returns the other Regions.

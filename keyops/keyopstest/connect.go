@@ -221,6 +221,18 @@ func (n *Network) Associate(ctx context.Context, to region.Name, claim keyops.As
 	return r.Associate(ctx, claim)
 }
 
+// Disassociate asks the Region's service.
+func (n *Network) Disassociate(ctx context.Context, to region.Name, claim keyops.DisassociationClaim) (statement.Signed, error) {
+	r, dark := n.find(to)
+	if r == nil || dark || r.Service == nil {
+		return statement.Signed{}, fmt.Errorf("Region %s: %w", to, keyops.ErrPeerUnreachable)
+	}
+	return r.Disassociate(ctx, claim)
+}
+
+// RefreshRoster does nothing: a Network's Regions keep their first operators.
+func (n *Network) RefreshRoster(context.Context, region.Name) {}
+
 // Confirm asks the Region's service.
 func (n *Network) Confirm(_ context.Context, to region.Name, q mrk.Question) (mrk.Confirmation, time.Time, error) {
 	r, dark := n.find(to)

@@ -39,6 +39,7 @@ var actions = []action{
 	{"DescribeRegion", onNothing, false, false},
 	{"DisableKey", onKey, false, false},
 	{"DisableKeyRotation", onKey, false, false},
+	{"DisassociateReplicaInstance", onNothing, false, false},
 	{"EnableKey", onKey, false, false},
 	{"EnableKeyRotation", onKey, false, false},
 	{"Encrypt", onKey, true, true},

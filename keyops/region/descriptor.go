@@ -153,7 +153,7 @@ func (d Descriptor) Verify(s statement.Signed) error {
 // earlier key can make none that counts.
 var lasting = map[statement.Purpose]bool{
 	statement.Transcript: true, statement.Certificate: true, statement.State: true, statement.Member: true,
-	statement.CreateReplica: true, statement.Checkpoint: true,
+	statement.CreateReplica: true, statement.Checkpoint: true, statement.Severed: true, statement.Frozen: true,
 }
 
 func (d Descriptor) payload() []byte {

@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/keyferry/keyferry/keyops/wire"
 )
 
 // MaxFile bounds what is read of a statement file: base64 adds a third to the payload.
@@ -48,6 +50,25 @@ func (f File) Signed(want Purpose) (Signed, error) {
 		return Signed{}, fmt.Errorf("statement of type %q, want %q", s.Purpose, want)
 	}
 	return s, nil
+}
+
+// Bounds of a file that is decoded, beside those of a statement.
+const (
+	maxFileKey     = 128
+	maxFilePayload = 512 << 10 // a request of as many and as long details as it can have
+)
+
+// Encode writes the file in the form in which it is stored and sent.
+func (f File) Encode(w *wire.Writer) {
+	w.String(f.Type)
+	w.Bytes(f.Payload)
+	w.Bytes(f.Signature)
+	w.String(f.Key)
+}
+
+// DecodeFile reads what Encode wrote of an approval. It verifies nothing.
+func DecodeFile(r *wire.Reader) File {
+	return File{Type: r.String(MaxPurpose), Payload: r.Bytes(maxFilePayload), Signature: r.Bytes(MaxSignature), Key: r.String(maxFileKey)}
 }
 
 // ReadJSON reads the file at path into v, which must have been written by WriteJSON: the

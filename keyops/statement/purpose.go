@@ -22,12 +22,15 @@ const (
 	PeerTLS         Purpose = "peer-tls"         // a Region certifies its TLS key of the day
 	Succession      Purpose = "succession"       // a Region, by its old signing key, names the descriptor with the new one
 	Backup          Purpose = "backup"           // a Region about the files of a backup of itself
+	Severed         Purpose = "severed"          // a primary instance: this replica instance is disassociated, for good
+	Frozen          Purpose = "frozen"           // a replica instance: it is, and changes nothing any more
 )
 
 var purposes = map[Purpose]bool{
 	Descriptor: true, CeremonyOffer: true, CeremonyPackage: true, Transcript: true, Approval: true,
 	Certificate: true, State: true, Member: true, CreateReplica: true, ConfirmHeld: true,
 	Exchange: true, Checkpoint: true, PeerTLS: true, Succession: true, Backup: true,
+	Severed: true, Frozen: true,
 }
 
 // Known reports whether this version knows the purpose.

@@ -74,6 +74,10 @@ type Stage string
 const (
 	Asking     Stage = "ASSOCIATING" // written down here; the replica instance has not confirmed it
 	Associated Stage = "ASSOCIATED"
+
+	// Those of an association that was ended follow from its severance, and are not stored.
+	Ending Stage = "DISASSOCIATING" // the replica instance has not accepted it, or keys are left that are its members
+	Ended  Stage = "DISASSOCIATED"  // the replica instance is frozen
 )
 
 // Association is one replica instance of a synchronization.

@@ -65,7 +65,7 @@ func (a *app) writeRequest(ctx context.Context, cl *client, path string, q appro
 		return err
 	}
 	needed := "the"
-	if r, err := cl.info.DescribeRegion(ctx, &kmsv1.DescribeRegionRequest{}); err == nil {
+	if r, err := cl.info.DescribeRegion(ctx, &kmsv1.DescribeRegionRequest{}); err == nil && r.GetRegion() == q.Region {
 		needed = fmt.Sprintf("%d of %d", r.GetApprovalsNeeded(), r.GetOperators())
 	}
 	a.say("nothing has changed; %s operators of %s approve with keyferry approve %s, until %s", needed, q.Region, path, q.Expires.Format(time.RFC3339))

@@ -16,7 +16,7 @@ import (
 func (a *app) syncCommands() *cobra.Command {
 	sync := &cobra.Command{Use: "sync", Short: "Keep other instances supplied with this one's keys", Args: cobra.NoArgs, RunE: needsCommand}
 	sync.AddCommand(a.syncCreate("create"), a.syncList("list"), a.syncShow("show SYNC"), a.syncAssociate("associate SYNC --replica INSTANCE"),
-		a.syncUpdate("update SYNC --replica INSTANCE"), a.syncResources("resources SYNC"))
+		a.syncUpdate("update SYNC --replica INSTANCE"), a.syncResources("resources SYNC"), a.syncDisassociate("disassociate SYNC --replica INSTANCE --confirm INSTANCE-ID"))
 	return sync
 }
 

@@ -12,6 +12,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -138,7 +139,8 @@ type ReplicaInstance struct {
 	// IDs of the selected resources, in order; empty if all.
 	Resources []string `protobuf:"bytes,4,rep,name=resources,proto3" json:"resources,omitempty"`
 	// ASSOCIATING: the replica instance has not confirmed yet that it is associated, and is asked
-	// again. ASSOCIATED: it has.
+	// again. ASSOCIATED: it has. DISASSOCIATING: it has not confirmed yet that it is disassociated,
+	// or keys are left that have to let it go. DISASSOCIATED: it is frozen.
 	Stage string `protobuf:"bytes,5,opt,name=stage,proto3" json:"stage,omitempty"`
 	// ARN of the principal that made the association, under whose authority it acts.
 	PrincipalArn string `protobuf:"bytes,6,opt,name=principal_arn,json=principalArn,proto3" json:"principal_arn,omitempty"`
@@ -734,6 +736,154 @@ func (x *UpdateSynchronizationResponse) GetSynchronization() *Synchronization {
 	return nil
 }
 
+// DisassociateReplicaInstanceRequest names the instance to disassociate, twice.
+type DisassociateReplicaInstanceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ID of the synchronization. Required.
+	SynchronizationId string `protobuf:"bytes,1,opt,name=synchronization_id,json=synchronizationId,proto3" json:"synchronization_id,omitempty"`
+	// Instance ID or Region of the replica instance. Required.
+	ReplicaInstance string `protobuf:"bytes,2,opt,name=replica_instance,json=replicaInstance,proto3" json:"replica_instance,omitempty"`
+	// Instance ID of the replica instance, once more, as a sign that this is meant. Required.
+	ConfirmInstanceId string `protobuf:"bytes,3,opt,name=confirm_instance_id,json=confirmInstanceId,proto3" json:"confirm_instance_id,omitempty"`
+	// Approvals of the replica instance's operators, as files that `keyferry approve` writes. At
+	// most 32.
+	Approvals [][]byte `protobuf:"bytes,4,rep,name=approvals,proto3" json:"approvals,omitempty"`
+	// Change nothing, and return what operators are to approve. Default: false.
+	RequestApprovals bool `protobuf:"varint,5,opt,name=request_approvals,json=requestApprovals,proto3" json:"request_approvals,omitempty"`
+	// How long the request may be carried out, in whole seconds, 1 second to 7 days. Default: 24
+	// hours.
+	ApprovalLife  *durationpb.Duration `protobuf:"bytes,6,opt,name=approval_life,json=approvalLife,proto3" json:"approval_life,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DisassociateReplicaInstanceRequest) Reset() {
+	*x = DisassociateReplicaInstanceRequest{}
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DisassociateReplicaInstanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DisassociateReplicaInstanceRequest) ProtoMessage() {}
+
+func (x *DisassociateReplicaInstanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DisassociateReplicaInstanceRequest.ProtoReflect.Descriptor instead.
+func (*DisassociateReplicaInstanceRequest) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DisassociateReplicaInstanceRequest) GetSynchronizationId() string {
+	if x != nil {
+		return x.SynchronizationId
+	}
+	return ""
+}
+
+func (x *DisassociateReplicaInstanceRequest) GetReplicaInstance() string {
+	if x != nil {
+		return x.ReplicaInstance
+	}
+	return ""
+}
+
+func (x *DisassociateReplicaInstanceRequest) GetConfirmInstanceId() string {
+	if x != nil {
+		return x.ConfirmInstanceId
+	}
+	return ""
+}
+
+func (x *DisassociateReplicaInstanceRequest) GetApprovals() [][]byte {
+	if x != nil {
+		return x.Approvals
+	}
+	return nil
+}
+
+func (x *DisassociateReplicaInstanceRequest) GetRequestApprovals() bool {
+	if x != nil {
+		return x.RequestApprovals
+	}
+	return false
+}
+
+func (x *DisassociateReplicaInstanceRequest) GetApprovalLife() *durationpb.Duration {
+	if x != nil {
+		return x.ApprovalLife
+	}
+	return nil
+}
+
+// DisassociateReplicaInstanceResponse is the synchronization as it is now.
+type DisassociateReplicaInstanceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The synchronization.
+	Synchronization *Synchronization `protobuf:"bytes,1,opt,name=synchronization,proto3" json:"synchronization,omitempty"`
+	// What operators are to approve, if that was asked for.
+	ApprovalRequest []byte `protobuf:"bytes,2,opt,name=approval_request,json=approvalRequest,proto3" json:"approval_request,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *DisassociateReplicaInstanceResponse) Reset() {
+	*x = DisassociateReplicaInstanceResponse{}
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DisassociateReplicaInstanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DisassociateReplicaInstanceResponse) ProtoMessage() {}
+
+func (x *DisassociateReplicaInstanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DisassociateReplicaInstanceResponse.ProtoReflect.Descriptor instead.
+func (*DisassociateReplicaInstanceResponse) Descriptor() ([]byte, []int) {
+	return file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DisassociateReplicaInstanceResponse) GetSynchronization() *Synchronization {
+	if x != nil {
+		return x.Synchronization
+	}
+	return nil
+}
+
+func (x *DisassociateReplicaInstanceResponse) GetApprovalRequest() []byte {
+	if x != nil {
+		return x.ApprovalRequest
+	}
+	return nil
+}
+
 // ListReplicaResourcesRequest asks for one page of the view of a replica instance.
 type ListReplicaResourcesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -757,7 +907,7 @@ type ListReplicaResourcesRequest struct {
 
 func (x *ListReplicaResourcesRequest) Reset() {
 	*x = ListReplicaResourcesRequest{}
-	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[12]
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +919,7 @@ func (x *ListReplicaResourcesRequest) String() string {
 func (*ListReplicaResourcesRequest) ProtoMessage() {}
 
 func (x *ListReplicaResourcesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[12]
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +932,7 @@ func (x *ListReplicaResourcesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicaResourcesRequest.ProtoReflect.Descriptor instead.
 func (*ListReplicaResourcesRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP(), []int{12}
+	return file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListReplicaResourcesRequest) GetSynchronizationId() string {
@@ -849,7 +999,7 @@ type ListReplicaResourcesResponse struct {
 
 func (x *ListReplicaResourcesResponse) Reset() {
 	*x = ListReplicaResourcesResponse{}
-	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[13]
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +1011,7 @@ func (x *ListReplicaResourcesResponse) String() string {
 func (*ListReplicaResourcesResponse) ProtoMessage() {}
 
 func (x *ListReplicaResourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[13]
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +1024,7 @@ func (x *ListReplicaResourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReplicaResourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListReplicaResourcesResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP(), []int{13}
+	return file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListReplicaResourcesResponse) GetResources() []*SynchronizedResource {
@@ -919,7 +1069,7 @@ type ListSynchronizedResourcesRequest struct {
 
 func (x *ListSynchronizedResourcesRequest) Reset() {
 	*x = ListSynchronizedResourcesRequest{}
-	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[14]
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1081,7 @@ func (x *ListSynchronizedResourcesRequest) String() string {
 func (*ListSynchronizedResourcesRequest) ProtoMessage() {}
 
 func (x *ListSynchronizedResourcesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[14]
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1094,7 @@ func (x *ListSynchronizedResourcesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSynchronizedResourcesRequest.ProtoReflect.Descriptor instead.
 func (*ListSynchronizedResourcesRequest) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP(), []int{14}
+	return file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListSynchronizedResourcesRequest) GetSynchronizationId() string {
@@ -1004,7 +1154,7 @@ type ListSynchronizedResourcesResponse struct {
 
 func (x *ListSynchronizedResourcesResponse) Reset() {
 	*x = ListSynchronizedResourcesResponse{}
-	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[15]
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1166,7 @@ func (x *ListSynchronizedResourcesResponse) String() string {
 func (*ListSynchronizedResourcesResponse) ProtoMessage() {}
 
 func (x *ListSynchronizedResourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[15]
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1179,7 @@ func (x *ListSynchronizedResourcesResponse) ProtoReflect() protoreflect.Message 
 
 // Deprecated: Use ListSynchronizedResourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSynchronizedResourcesResponse) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP(), []int{15}
+	return file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListSynchronizedResourcesResponse) GetResources() []*SynchronizedResource {
@@ -1076,7 +1226,7 @@ type SynchronizedResource struct {
 
 func (x *SynchronizedResource) Reset() {
 	*x = SynchronizedResource{}
-	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[16]
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1238,7 @@ func (x *SynchronizedResource) String() string {
 func (*SynchronizedResource) ProtoMessage() {}
 
 func (x *SynchronizedResource) ProtoReflect() protoreflect.Message {
-	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[16]
+	mi := &file_keyferry_kms_v1_synchronization_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1251,7 @@ func (x *SynchronizedResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SynchronizedResource.ProtoReflect.Descriptor instead.
 func (*SynchronizedResource) Descriptor() ([]byte, []int) {
-	return file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP(), []int{16}
+	return file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SynchronizedResource) GetResourceId() string {
@@ -1157,7 +1307,7 @@ var File_keyferry_kms_v1_synchronization_service_proto protoreflect.FileDescript
 
 const file_keyferry_kms_v1_synchronization_service_proto_rawDesc = "" +
 	"\n" +
-	"-keyferry/kms/v1/synchronization_service.proto\x12\x0fkeyferry.kms.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkeyferry/kms/v1/resources.proto\"\xc9\x02\n" +
+	"-keyferry/kms/v1/synchronization_service.proto\x12\x0fkeyferry.kms.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkeyferry/kms/v1/resources.proto\"\xc9\x02\n" +
 	"\x0fSynchronization\x12-\n" +
 	"\x12synchronization_id\x18\x01 \x01(\tR\x11synchronizationId\x12\x1d\n" +
 	"\n" +
@@ -1200,7 +1350,17 @@ const file_keyferry_kms_v1_synchronization_service_proto_rawDesc = "" +
 	"\radd_resources\x18\x04 \x03(\tR\faddResources\x12)\n" +
 	"\x10remove_resources\x18\x05 \x03(\tR\x0fremoveResources\"k\n" +
 	"\x1dUpdateSynchronizationResponse\x12J\n" +
-	"\x0fsynchronization\x18\x01 \x01(\v2 .keyferry.kms.v1.SynchronizationR\x0fsynchronization\"\x83\x02\n" +
+	"\x0fsynchronization\x18\x01 \x01(\v2 .keyferry.kms.v1.SynchronizationR\x0fsynchronization\"\xb9\x02\n" +
+	"\"DisassociateReplicaInstanceRequest\x12-\n" +
+	"\x12synchronization_id\x18\x01 \x01(\tR\x11synchronizationId\x12)\n" +
+	"\x10replica_instance\x18\x02 \x01(\tR\x0freplicaInstance\x12.\n" +
+	"\x13confirm_instance_id\x18\x03 \x01(\tR\x11confirmInstanceId\x12\x1c\n" +
+	"\tapprovals\x18\x04 \x03(\fR\tapprovals\x12+\n" +
+	"\x11request_approvals\x18\x05 \x01(\bR\x10requestApprovals\x12>\n" +
+	"\rapproval_life\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fapprovalLife\"\x9c\x01\n" +
+	"#DisassociateReplicaInstanceResponse\x12J\n" +
+	"\x0fsynchronization\x18\x01 \x01(\v2 .keyferry.kms.v1.SynchronizationR\x0fsynchronization\x12)\n" +
+	"\x10approval_request\x18\x02 \x01(\fR\x0fapprovalRequest\"\x83\x02\n" +
 	"\x1bListReplicaResourcesRequest\x12-\n" +
 	"\x12synchronization_id\x18\x01 \x01(\tR\x11synchronizationId\x12)\n" +
 	"\x10replica_instance\x18\x02 \x01(\tR\x0freplicaInstance\x12\x16\n" +
@@ -1236,14 +1396,14 @@ const file_keyferry_kms_v1_synchronization_service_proto_rawDesc = "" +
 	"\x13replica_instance_id\x18\x04 \x01(\tR\x11replicaInstanceId\x12:\n" +
 	"\x06status\x18\x05 \x01(\x0e2\".keyferry.kms.v1.ReplicationStatusR\x06status\x12B\n" +
 	"\rfailure_cause\x18\x06 \x01(\x0e2\x1d.keyferry.kms.v1.FailureCauseR\ffailureCause\x12!\n" +
-	"\ffailure_text\x18\a \x01(\tR\vfailureText2\x86\n" +
-	"\n" +
+	"\ffailure_text\x18\a \x01(\tR\vfailureText2\xf0\v\n" +
 	"\x16SynchronizationService\x12\x97\x01\n" +
 	"\x15CreateSynchronization\x12-.keyferry.kms.v1.CreateSynchronizationRequest\x1a..keyferry.kms.v1.CreateSynchronizationResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/synchronizations\x12\x91\x01\n" +
 	"\x14ListSynchronizations\x12,.keyferry.kms.v1.ListSynchronizationsRequest\x1a-.keyferry.kms.v1.ListSynchronizationsResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/synchronizations\x12\xa0\x01\n" +
 	"\x12GetSynchronization\x12*.keyferry.kms.v1.GetSynchronizationRequest\x1a+.keyferry.kms.v1.GetSynchronizationResponse\"1\x82\xd3\xe4\x93\x02+\x12)/v1/synchronizations/{synchronization_id}\x12\xbe\x01\n" +
 	"\x18AssociateReplicaInstance\x120.keyferry.kms.v1.AssociateReplicaInstanceRequest\x1a1.keyferry.kms.v1.AssociateReplicaInstanceResponse\"=\x82\xd3\xe4\x93\x027:\x01*\"2/v1/synchronizations/{synchronization_id}/replicas\x12\xc8\x01\n" +
-	"\x15UpdateSynchronization\x12-.keyferry.kms.v1.UpdateSynchronizationRequest\x1a..keyferry.kms.v1.UpdateSynchronizationResponse\"P\x82\xd3\xe4\x93\x02J:\x01*2E/v1/synchronizations/{synchronization_id}/replicas/{replica_instance}\x12\xcc\x01\n" +
+	"\x15UpdateSynchronization\x12-.keyferry.kms.v1.UpdateSynchronizationRequest\x1a..keyferry.kms.v1.UpdateSynchronizationResponse\"P\x82\xd3\xe4\x93\x02J:\x01*2E/v1/synchronizations/{synchronization_id}/replicas/{replica_instance}\x12\xe7\x01\n" +
+	"\x1bDisassociateReplicaInstance\x123.keyferry.kms.v1.DisassociateReplicaInstanceRequest\x1a4.keyferry.kms.v1.DisassociateReplicaInstanceResponse\"]\x82\xd3\xe4\x93\x02W:\x01*\"R/v1/synchronizations/{synchronization_id}/replicas/{replica_instance}:disassociate\x12\xcc\x01\n" +
 	"\x14ListReplicaResources\x12,.keyferry.kms.v1.ListReplicaResourcesRequest\x1a-.keyferry.kms.v1.ListReplicaResourcesResponse\"W\x82\xd3\xe4\x93\x02Q\x12O/v1/synchronizations/{synchronization_id}/replicas/{replica_instance}/resources\x12\xbf\x01\n" +
 	"\x19ListSynchronizedResources\x121.keyferry.kms.v1.ListSynchronizedResourcesRequest\x1a2.keyferry.kms.v1.ListSynchronizedResourcesResponse\";\x82\xd3\xe4\x93\x025\x123/v1/synchronizations/{synchronization_id}/resourcesB:Z8github.com/keyferry/keyferry/proto/keyferry/kms/v1;kmsv1b\x06proto3"
 
@@ -1259,61 +1419,68 @@ func file_keyferry_kms_v1_synchronization_service_proto_rawDescGZIP() []byte {
 	return file_keyferry_kms_v1_synchronization_service_proto_rawDescData
 }
 
-var file_keyferry_kms_v1_synchronization_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_keyferry_kms_v1_synchronization_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_keyferry_kms_v1_synchronization_service_proto_goTypes = []any{
-	(*Synchronization)(nil),                   // 0: keyferry.kms.v1.Synchronization
-	(*ReplicaInstance)(nil),                   // 1: keyferry.kms.v1.ReplicaInstance
-	(*CreateSynchronizationRequest)(nil),      // 2: keyferry.kms.v1.CreateSynchronizationRequest
-	(*CreateSynchronizationResponse)(nil),     // 3: keyferry.kms.v1.CreateSynchronizationResponse
-	(*ListSynchronizationsRequest)(nil),       // 4: keyferry.kms.v1.ListSynchronizationsRequest
-	(*ListSynchronizationsResponse)(nil),      // 5: keyferry.kms.v1.ListSynchronizationsResponse
-	(*GetSynchronizationRequest)(nil),         // 6: keyferry.kms.v1.GetSynchronizationRequest
-	(*GetSynchronizationResponse)(nil),        // 7: keyferry.kms.v1.GetSynchronizationResponse
-	(*AssociateReplicaInstanceRequest)(nil),   // 8: keyferry.kms.v1.AssociateReplicaInstanceRequest
-	(*AssociateReplicaInstanceResponse)(nil),  // 9: keyferry.kms.v1.AssociateReplicaInstanceResponse
-	(*UpdateSynchronizationRequest)(nil),      // 10: keyferry.kms.v1.UpdateSynchronizationRequest
-	(*UpdateSynchronizationResponse)(nil),     // 11: keyferry.kms.v1.UpdateSynchronizationResponse
-	(*ListReplicaResourcesRequest)(nil),       // 12: keyferry.kms.v1.ListReplicaResourcesRequest
-	(*ListReplicaResourcesResponse)(nil),      // 13: keyferry.kms.v1.ListReplicaResourcesResponse
-	(*ListSynchronizedResourcesRequest)(nil),  // 14: keyferry.kms.v1.ListSynchronizedResourcesRequest
-	(*ListSynchronizedResourcesResponse)(nil), // 15: keyferry.kms.v1.ListSynchronizedResourcesResponse
-	(*SynchronizedResource)(nil),              // 16: keyferry.kms.v1.SynchronizedResource
-	(*timestamppb.Timestamp)(nil),             // 17: google.protobuf.Timestamp
-	(ReplicationStatus)(0),                    // 18: keyferry.kms.v1.ReplicationStatus
-	(FailureCause)(0),                         // 19: keyferry.kms.v1.FailureCause
+	(*Synchronization)(nil),                     // 0: keyferry.kms.v1.Synchronization
+	(*ReplicaInstance)(nil),                     // 1: keyferry.kms.v1.ReplicaInstance
+	(*CreateSynchronizationRequest)(nil),        // 2: keyferry.kms.v1.CreateSynchronizationRequest
+	(*CreateSynchronizationResponse)(nil),       // 3: keyferry.kms.v1.CreateSynchronizationResponse
+	(*ListSynchronizationsRequest)(nil),         // 4: keyferry.kms.v1.ListSynchronizationsRequest
+	(*ListSynchronizationsResponse)(nil),        // 5: keyferry.kms.v1.ListSynchronizationsResponse
+	(*GetSynchronizationRequest)(nil),           // 6: keyferry.kms.v1.GetSynchronizationRequest
+	(*GetSynchronizationResponse)(nil),          // 7: keyferry.kms.v1.GetSynchronizationResponse
+	(*AssociateReplicaInstanceRequest)(nil),     // 8: keyferry.kms.v1.AssociateReplicaInstanceRequest
+	(*AssociateReplicaInstanceResponse)(nil),    // 9: keyferry.kms.v1.AssociateReplicaInstanceResponse
+	(*UpdateSynchronizationRequest)(nil),        // 10: keyferry.kms.v1.UpdateSynchronizationRequest
+	(*UpdateSynchronizationResponse)(nil),       // 11: keyferry.kms.v1.UpdateSynchronizationResponse
+	(*DisassociateReplicaInstanceRequest)(nil),  // 12: keyferry.kms.v1.DisassociateReplicaInstanceRequest
+	(*DisassociateReplicaInstanceResponse)(nil), // 13: keyferry.kms.v1.DisassociateReplicaInstanceResponse
+	(*ListReplicaResourcesRequest)(nil),         // 14: keyferry.kms.v1.ListReplicaResourcesRequest
+	(*ListReplicaResourcesResponse)(nil),        // 15: keyferry.kms.v1.ListReplicaResourcesResponse
+	(*ListSynchronizedResourcesRequest)(nil),    // 16: keyferry.kms.v1.ListSynchronizedResourcesRequest
+	(*ListSynchronizedResourcesResponse)(nil),   // 17: keyferry.kms.v1.ListSynchronizedResourcesResponse
+	(*SynchronizedResource)(nil),                // 18: keyferry.kms.v1.SynchronizedResource
+	(*timestamppb.Timestamp)(nil),               // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                 // 20: google.protobuf.Duration
+	(ReplicationStatus)(0),                      // 21: keyferry.kms.v1.ReplicationStatus
+	(FailureCause)(0),                           // 22: keyferry.kms.v1.FailureCause
 }
 var file_keyferry_kms_v1_synchronization_service_proto_depIdxs = []int32{
-	17, // 0: keyferry.kms.v1.Synchronization.creation_date:type_name -> google.protobuf.Timestamp
+	19, // 0: keyferry.kms.v1.Synchronization.creation_date:type_name -> google.protobuf.Timestamp
 	1,  // 1: keyferry.kms.v1.Synchronization.replicas:type_name -> keyferry.kms.v1.ReplicaInstance
-	17, // 2: keyferry.kms.v1.ReplicaInstance.creation_date:type_name -> google.protobuf.Timestamp
+	19, // 2: keyferry.kms.v1.ReplicaInstance.creation_date:type_name -> google.protobuf.Timestamp
 	0,  // 3: keyferry.kms.v1.CreateSynchronizationResponse.synchronization:type_name -> keyferry.kms.v1.Synchronization
 	0,  // 4: keyferry.kms.v1.ListSynchronizationsResponse.synchronizations:type_name -> keyferry.kms.v1.Synchronization
 	0,  // 5: keyferry.kms.v1.GetSynchronizationResponse.synchronization:type_name -> keyferry.kms.v1.Synchronization
 	0,  // 6: keyferry.kms.v1.AssociateReplicaInstanceResponse.synchronization:type_name -> keyferry.kms.v1.Synchronization
 	0,  // 7: keyferry.kms.v1.UpdateSynchronizationResponse.synchronization:type_name -> keyferry.kms.v1.Synchronization
-	16, // 8: keyferry.kms.v1.ListReplicaResourcesResponse.resources:type_name -> keyferry.kms.v1.SynchronizedResource
-	16, // 9: keyferry.kms.v1.ListSynchronizedResourcesResponse.resources:type_name -> keyferry.kms.v1.SynchronizedResource
-	18, // 10: keyferry.kms.v1.SynchronizedResource.status:type_name -> keyferry.kms.v1.ReplicationStatus
-	19, // 11: keyferry.kms.v1.SynchronizedResource.failure_cause:type_name -> keyferry.kms.v1.FailureCause
-	2,  // 12: keyferry.kms.v1.SynchronizationService.CreateSynchronization:input_type -> keyferry.kms.v1.CreateSynchronizationRequest
-	4,  // 13: keyferry.kms.v1.SynchronizationService.ListSynchronizations:input_type -> keyferry.kms.v1.ListSynchronizationsRequest
-	6,  // 14: keyferry.kms.v1.SynchronizationService.GetSynchronization:input_type -> keyferry.kms.v1.GetSynchronizationRequest
-	8,  // 15: keyferry.kms.v1.SynchronizationService.AssociateReplicaInstance:input_type -> keyferry.kms.v1.AssociateReplicaInstanceRequest
-	10, // 16: keyferry.kms.v1.SynchronizationService.UpdateSynchronization:input_type -> keyferry.kms.v1.UpdateSynchronizationRequest
-	12, // 17: keyferry.kms.v1.SynchronizationService.ListReplicaResources:input_type -> keyferry.kms.v1.ListReplicaResourcesRequest
-	14, // 18: keyferry.kms.v1.SynchronizationService.ListSynchronizedResources:input_type -> keyferry.kms.v1.ListSynchronizedResourcesRequest
-	3,  // 19: keyferry.kms.v1.SynchronizationService.CreateSynchronization:output_type -> keyferry.kms.v1.CreateSynchronizationResponse
-	5,  // 20: keyferry.kms.v1.SynchronizationService.ListSynchronizations:output_type -> keyferry.kms.v1.ListSynchronizationsResponse
-	7,  // 21: keyferry.kms.v1.SynchronizationService.GetSynchronization:output_type -> keyferry.kms.v1.GetSynchronizationResponse
-	9,  // 22: keyferry.kms.v1.SynchronizationService.AssociateReplicaInstance:output_type -> keyferry.kms.v1.AssociateReplicaInstanceResponse
-	11, // 23: keyferry.kms.v1.SynchronizationService.UpdateSynchronization:output_type -> keyferry.kms.v1.UpdateSynchronizationResponse
-	13, // 24: keyferry.kms.v1.SynchronizationService.ListReplicaResources:output_type -> keyferry.kms.v1.ListReplicaResourcesResponse
-	15, // 25: keyferry.kms.v1.SynchronizationService.ListSynchronizedResources:output_type -> keyferry.kms.v1.ListSynchronizedResourcesResponse
-	19, // [19:26] is the sub-list for method output_type
-	12, // [12:19] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	20, // 8: keyferry.kms.v1.DisassociateReplicaInstanceRequest.approval_life:type_name -> google.protobuf.Duration
+	0,  // 9: keyferry.kms.v1.DisassociateReplicaInstanceResponse.synchronization:type_name -> keyferry.kms.v1.Synchronization
+	18, // 10: keyferry.kms.v1.ListReplicaResourcesResponse.resources:type_name -> keyferry.kms.v1.SynchronizedResource
+	18, // 11: keyferry.kms.v1.ListSynchronizedResourcesResponse.resources:type_name -> keyferry.kms.v1.SynchronizedResource
+	21, // 12: keyferry.kms.v1.SynchronizedResource.status:type_name -> keyferry.kms.v1.ReplicationStatus
+	22, // 13: keyferry.kms.v1.SynchronizedResource.failure_cause:type_name -> keyferry.kms.v1.FailureCause
+	2,  // 14: keyferry.kms.v1.SynchronizationService.CreateSynchronization:input_type -> keyferry.kms.v1.CreateSynchronizationRequest
+	4,  // 15: keyferry.kms.v1.SynchronizationService.ListSynchronizations:input_type -> keyferry.kms.v1.ListSynchronizationsRequest
+	6,  // 16: keyferry.kms.v1.SynchronizationService.GetSynchronization:input_type -> keyferry.kms.v1.GetSynchronizationRequest
+	8,  // 17: keyferry.kms.v1.SynchronizationService.AssociateReplicaInstance:input_type -> keyferry.kms.v1.AssociateReplicaInstanceRequest
+	10, // 18: keyferry.kms.v1.SynchronizationService.UpdateSynchronization:input_type -> keyferry.kms.v1.UpdateSynchronizationRequest
+	12, // 19: keyferry.kms.v1.SynchronizationService.DisassociateReplicaInstance:input_type -> keyferry.kms.v1.DisassociateReplicaInstanceRequest
+	14, // 20: keyferry.kms.v1.SynchronizationService.ListReplicaResources:input_type -> keyferry.kms.v1.ListReplicaResourcesRequest
+	16, // 21: keyferry.kms.v1.SynchronizationService.ListSynchronizedResources:input_type -> keyferry.kms.v1.ListSynchronizedResourcesRequest
+	3,  // 22: keyferry.kms.v1.SynchronizationService.CreateSynchronization:output_type -> keyferry.kms.v1.CreateSynchronizationResponse
+	5,  // 23: keyferry.kms.v1.SynchronizationService.ListSynchronizations:output_type -> keyferry.kms.v1.ListSynchronizationsResponse
+	7,  // 24: keyferry.kms.v1.SynchronizationService.GetSynchronization:output_type -> keyferry.kms.v1.GetSynchronizationResponse
+	9,  // 25: keyferry.kms.v1.SynchronizationService.AssociateReplicaInstance:output_type -> keyferry.kms.v1.AssociateReplicaInstanceResponse
+	11, // 26: keyferry.kms.v1.SynchronizationService.UpdateSynchronization:output_type -> keyferry.kms.v1.UpdateSynchronizationResponse
+	13, // 27: keyferry.kms.v1.SynchronizationService.DisassociateReplicaInstance:output_type -> keyferry.kms.v1.DisassociateReplicaInstanceResponse
+	15, // 28: keyferry.kms.v1.SynchronizationService.ListReplicaResources:output_type -> keyferry.kms.v1.ListReplicaResourcesResponse
+	17, // 29: keyferry.kms.v1.SynchronizationService.ListSynchronizedResources:output_type -> keyferry.kms.v1.ListSynchronizedResourcesResponse
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_keyferry_kms_v1_synchronization_service_proto_init() }
@@ -1328,7 +1495,7 @@ func file_keyferry_kms_v1_synchronization_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyferry_kms_v1_synchronization_service_proto_rawDesc), len(file_keyferry_kms_v1_synchronization_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

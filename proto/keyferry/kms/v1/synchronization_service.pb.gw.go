@@ -228,6 +228,67 @@ func local_request_SynchronizationService_UpdateSynchronization_0(ctx context.Co
 	return msg, metadata, err
 }
 
+func request_SynchronizationService_DisassociateReplicaInstance_0(ctx context.Context, marshaler runtime.Marshaler, client SynchronizationServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq DisassociateReplicaInstanceRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["synchronization_id"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "synchronization_id")
+	}
+	protoReq.SynchronizationId, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "synchronization_id", err)
+	}
+	val, ok = pathParams["replica_instance"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "replica_instance")
+	}
+	protoReq.ReplicaInstance, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "replica_instance", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.DisassociateReplicaInstance(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_SynchronizationService_DisassociateReplicaInstance_0(ctx context.Context, marshaler runtime.Marshaler, server SynchronizationServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq DisassociateReplicaInstanceRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["synchronization_id"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "synchronization_id")
+	}
+	protoReq.SynchronizationId, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "synchronization_id", err)
+	}
+	val, ok = pathParams["replica_instance"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "replica_instance")
+	}
+	protoReq.ReplicaInstance, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "replica_instance", err)
+	}
+	msg, err := server.DisassociateReplicaInstance(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 var filter_SynchronizationService_ListReplicaResources_0 = &utilities.DoubleArray{Encoding: map[string]int{"synchronization_id": 0, "replica_instance": 1}, Base: []int{1, 1, 2, 0, 0}, Check: []int{0, 1, 1, 2, 3}}
 
 func request_SynchronizationService_ListReplicaResources_0(ctx context.Context, marshaler runtime.Marshaler, client SynchronizationServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
@@ -456,6 +517,26 @@ func RegisterSynchronizationServiceHandlerServer(ctx context.Context, mux *runti
 		}
 		forward_SynchronizationService_UpdateSynchronization_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_SynchronizationService_DisassociateReplicaInstance_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/keyferry.kms.v1.SynchronizationService/DisassociateReplicaInstance", runtime.WithHTTPPathPattern("/v1/synchronizations/{synchronization_id}/replicas/{replica_instance}:disassociate"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_SynchronizationService_DisassociateReplicaInstance_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_SynchronizationService_DisassociateReplicaInstance_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodGet, pattern_SynchronizationService_ListReplicaResources_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -621,6 +702,23 @@ func RegisterSynchronizationServiceHandlerClient(ctx context.Context, mux *runti
 		}
 		forward_SynchronizationService_UpdateSynchronization_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_SynchronizationService_DisassociateReplicaInstance_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/keyferry.kms.v1.SynchronizationService/DisassociateReplicaInstance", runtime.WithHTTPPathPattern("/v1/synchronizations/{synchronization_id}/replicas/{replica_instance}:disassociate"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_SynchronizationService_DisassociateReplicaInstance_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_SynchronizationService_DisassociateReplicaInstance_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodGet, pattern_SynchronizationService_ListReplicaResources_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -659,21 +757,23 @@ func RegisterSynchronizationServiceHandlerClient(ctx context.Context, mux *runti
 }
 
 var (
-	pattern_SynchronizationService_CreateSynchronization_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "synchronizations"}, ""))
-	pattern_SynchronizationService_ListSynchronizations_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "synchronizations"}, ""))
-	pattern_SynchronizationService_GetSynchronization_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "synchronizations", "synchronization_id"}, ""))
-	pattern_SynchronizationService_AssociateReplicaInstance_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "synchronizations", "synchronization_id", "replicas"}, ""))
-	pattern_SynchronizationService_UpdateSynchronization_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "synchronizations", "synchronization_id", "replicas", "replica_instance"}, ""))
-	pattern_SynchronizationService_ListReplicaResources_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5}, []string{"v1", "synchronizations", "synchronization_id", "replicas", "replica_instance", "resources"}, ""))
-	pattern_SynchronizationService_ListSynchronizedResources_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "synchronizations", "synchronization_id", "resources"}, ""))
+	pattern_SynchronizationService_CreateSynchronization_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "synchronizations"}, ""))
+	pattern_SynchronizationService_ListSynchronizations_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "synchronizations"}, ""))
+	pattern_SynchronizationService_GetSynchronization_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "synchronizations", "synchronization_id"}, ""))
+	pattern_SynchronizationService_AssociateReplicaInstance_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "synchronizations", "synchronization_id", "replicas"}, ""))
+	pattern_SynchronizationService_UpdateSynchronization_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "synchronizations", "synchronization_id", "replicas", "replica_instance"}, ""))
+	pattern_SynchronizationService_DisassociateReplicaInstance_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "synchronizations", "synchronization_id", "replicas", "replica_instance"}, "disassociate"))
+	pattern_SynchronizationService_ListReplicaResources_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5}, []string{"v1", "synchronizations", "synchronization_id", "replicas", "replica_instance", "resources"}, ""))
+	pattern_SynchronizationService_ListSynchronizedResources_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "synchronizations", "synchronization_id", "resources"}, ""))
 )
 
 var (
-	forward_SynchronizationService_CreateSynchronization_0     = runtime.ForwardResponseMessage
-	forward_SynchronizationService_ListSynchronizations_0      = runtime.ForwardResponseMessage
-	forward_SynchronizationService_GetSynchronization_0        = runtime.ForwardResponseMessage
-	forward_SynchronizationService_AssociateReplicaInstance_0  = runtime.ForwardResponseMessage
-	forward_SynchronizationService_UpdateSynchronization_0     = runtime.ForwardResponseMessage
-	forward_SynchronizationService_ListReplicaResources_0      = runtime.ForwardResponseMessage
-	forward_SynchronizationService_ListSynchronizedResources_0 = runtime.ForwardResponseMessage
+	forward_SynchronizationService_CreateSynchronization_0       = runtime.ForwardResponseMessage
+	forward_SynchronizationService_ListSynchronizations_0        = runtime.ForwardResponseMessage
+	forward_SynchronizationService_GetSynchronization_0          = runtime.ForwardResponseMessage
+	forward_SynchronizationService_AssociateReplicaInstance_0    = runtime.ForwardResponseMessage
+	forward_SynchronizationService_UpdateSynchronization_0       = runtime.ForwardResponseMessage
+	forward_SynchronizationService_DisassociateReplicaInstance_0 = runtime.ForwardResponseMessage
+	forward_SynchronizationService_ListReplicaResources_0        = runtime.ForwardResponseMessage
+	forward_SynchronizationService_ListSynchronizedResources_0   = runtime.ForwardResponseMessage
 )

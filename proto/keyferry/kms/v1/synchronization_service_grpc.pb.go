@@ -21,13 +21,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SynchronizationService_CreateSynchronization_FullMethodName     = "/keyferry.kms.v1.SynchronizationService/CreateSynchronization"
-	SynchronizationService_ListSynchronizations_FullMethodName      = "/keyferry.kms.v1.SynchronizationService/ListSynchronizations"
-	SynchronizationService_GetSynchronization_FullMethodName        = "/keyferry.kms.v1.SynchronizationService/GetSynchronization"
-	SynchronizationService_AssociateReplicaInstance_FullMethodName  = "/keyferry.kms.v1.SynchronizationService/AssociateReplicaInstance"
-	SynchronizationService_UpdateSynchronization_FullMethodName     = "/keyferry.kms.v1.SynchronizationService/UpdateSynchronization"
-	SynchronizationService_ListReplicaResources_FullMethodName      = "/keyferry.kms.v1.SynchronizationService/ListReplicaResources"
-	SynchronizationService_ListSynchronizedResources_FullMethodName = "/keyferry.kms.v1.SynchronizationService/ListSynchronizedResources"
+	SynchronizationService_CreateSynchronization_FullMethodName       = "/keyferry.kms.v1.SynchronizationService/CreateSynchronization"
+	SynchronizationService_ListSynchronizations_FullMethodName        = "/keyferry.kms.v1.SynchronizationService/ListSynchronizations"
+	SynchronizationService_GetSynchronization_FullMethodName          = "/keyferry.kms.v1.SynchronizationService/GetSynchronization"
+	SynchronizationService_AssociateReplicaInstance_FullMethodName    = "/keyferry.kms.v1.SynchronizationService/AssociateReplicaInstance"
+	SynchronizationService_UpdateSynchronization_FullMethodName       = "/keyferry.kms.v1.SynchronizationService/UpdateSynchronization"
+	SynchronizationService_DisassociateReplicaInstance_FullMethodName = "/keyferry.kms.v1.SynchronizationService/DisassociateReplicaInstance"
+	SynchronizationService_ListReplicaResources_FullMethodName        = "/keyferry.kms.v1.SynchronizationService/ListReplicaResources"
+	SynchronizationService_ListSynchronizedResources_FullMethodName   = "/keyferry.kms.v1.SynchronizationService/ListSynchronizedResources"
 )
 
 // SynchronizationServiceClient is the client API for SynchronizationService service.
@@ -70,6 +71,20 @@ type SynchronizationServiceClient interface {
 	// become selected ones), LimitExceededException, NotFoundException (a resource, or the
 	// instance is not associated), ValidationException.
 	UpdateSynchronization(ctx context.Context, in *UpdateSynchronizationRequest, opts ...grpc.CallOption) (*UpdateSynchronizationResponse, error)
+	// DisassociateReplicaInstance ends an association, which cannot be undone: the two Regions can
+	// never be associated again, the keys that the replica instance got from this one get no new
+	// key material, the transport keys between the two are destroyed, and the replica instance is
+	// frozen. It keeps its multi-Region keys, serves cryptography and reading, and refuses every
+	// other operation on them, and new keys, with KMSInvalidStateException and the word
+	// REPLICA_FROZEN. If it does not answer now, it is told when it does, and its stage is
+	// DISASSOCIATING until then. Needs the permission at both ends, and the approvals of the
+	// replica instance's operators, unless both Regions are configured to do without.
+	//
+	// Errors: ValidationException (confirm_instance_id is not the replica instance's ID),
+	// KMSInvalidStateException (the replica instance has primary keys, which are listed, or it is
+	// disassociated already), AccessDeniedException (approvals are missing or do not count),
+	// NotFoundException (the instance is not associated).
+	DisassociateReplicaInstance(ctx context.Context, in *DisassociateReplicaInstanceRequest, opts ...grpc.CallOption) (*DisassociateReplicaInstanceResponse, error)
 	// ListReplicaResources is the view of one replica instance: each resource that it is to
 	// have, how far it is, and why it is no further.
 	//
@@ -139,6 +154,16 @@ func (c *synchronizationServiceClient) UpdateSynchronization(ctx context.Context
 	return out, nil
 }
 
+func (c *synchronizationServiceClient) DisassociateReplicaInstance(ctx context.Context, in *DisassociateReplicaInstanceRequest, opts ...grpc.CallOption) (*DisassociateReplicaInstanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DisassociateReplicaInstanceResponse)
+	err := c.cc.Invoke(ctx, SynchronizationService_DisassociateReplicaInstance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *synchronizationServiceClient) ListReplicaResources(ctx context.Context, in *ListReplicaResourcesRequest, opts ...grpc.CallOption) (*ListReplicaResourcesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListReplicaResourcesResponse)
@@ -199,6 +224,20 @@ type SynchronizationServiceServer interface {
 	// become selected ones), LimitExceededException, NotFoundException (a resource, or the
 	// instance is not associated), ValidationException.
 	UpdateSynchronization(context.Context, *UpdateSynchronizationRequest) (*UpdateSynchronizationResponse, error)
+	// DisassociateReplicaInstance ends an association, which cannot be undone: the two Regions can
+	// never be associated again, the keys that the replica instance got from this one get no new
+	// key material, the transport keys between the two are destroyed, and the replica instance is
+	// frozen. It keeps its multi-Region keys, serves cryptography and reading, and refuses every
+	// other operation on them, and new keys, with KMSInvalidStateException and the word
+	// REPLICA_FROZEN. If it does not answer now, it is told when it does, and its stage is
+	// DISASSOCIATING until then. Needs the permission at both ends, and the approvals of the
+	// replica instance's operators, unless both Regions are configured to do without.
+	//
+	// Errors: ValidationException (confirm_instance_id is not the replica instance's ID),
+	// KMSInvalidStateException (the replica instance has primary keys, which are listed, or it is
+	// disassociated already), AccessDeniedException (approvals are missing or do not count),
+	// NotFoundException (the instance is not associated).
+	DisassociateReplicaInstance(context.Context, *DisassociateReplicaInstanceRequest) (*DisassociateReplicaInstanceResponse, error)
 	// ListReplicaResources is the view of one replica instance: each resource that it is to
 	// have, how far it is, and why it is no further.
 	//
@@ -232,6 +271,9 @@ func (UnimplementedSynchronizationServiceServer) AssociateReplicaInstance(contex
 }
 func (UnimplementedSynchronizationServiceServer) UpdateSynchronization(context.Context, *UpdateSynchronizationRequest) (*UpdateSynchronizationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateSynchronization not implemented")
+}
+func (UnimplementedSynchronizationServiceServer) DisassociateReplicaInstance(context.Context, *DisassociateReplicaInstanceRequest) (*DisassociateReplicaInstanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DisassociateReplicaInstance not implemented")
 }
 func (UnimplementedSynchronizationServiceServer) ListReplicaResources(context.Context, *ListReplicaResourcesRequest) (*ListReplicaResourcesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListReplicaResources not implemented")
@@ -351,6 +393,24 @@ func _SynchronizationService_UpdateSynchronization_Handler(srv interface{}, ctx 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SynchronizationService_DisassociateReplicaInstance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DisassociateReplicaInstanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SynchronizationServiceServer).DisassociateReplicaInstance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SynchronizationService_DisassociateReplicaInstance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SynchronizationServiceServer).DisassociateReplicaInstance(ctx, req.(*DisassociateReplicaInstanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SynchronizationService_ListReplicaResources_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListReplicaResourcesRequest)
 	if err := dec(in); err != nil {
@@ -413,6 +473,10 @@ var SynchronizationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateSynchronization",
 			Handler:    _SynchronizationService_UpdateSynchronization_Handler,
+		},
+		{
+			MethodName: "DisassociateReplicaInstance",
+			Handler:    _SynchronizationService_DisassociateReplicaInstance_Handler,
 		},
 		{
 			MethodName: "ListReplicaResources",
