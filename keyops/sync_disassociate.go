@@ -123,7 +123,7 @@ func (p *consent) checkSeverance(ctx context.Context, s *Service, c *call, sev s
 	if p.in.Request {
 		s.peers.RefreshRoster(ctx, sev.Replica.Region) // the newest one that is known has to do otherwise
 	}
-	roster := s.newestRoster(d)
+	roster := newestOf(d, s.RosterChanges(d))
 	q := severanceRequest(sev, roster, p.asked)
 	switch {
 	case p.in.Request:
@@ -138,10 +138,13 @@ func (p *consent) checkSeverance(ctx context.Context, s *Service, c *call, sev s
 			"%s takes the approvals of %d of the %d operators (roster version %d) of Region %s beside your permission. Ask for the request (keyferry: --request FILE), have them approve it (keyferry approve FILE --key KEY), and repeat the call with their approvals (--approval FILE...).",
 			p.what, roster.Threshold, len(roster.Operators), roster.Version, sev.Replica.Region)
 	}
+	if err := s.clocksAgree(); err != nil {
+		return disapproved(err)
+	}
 	if err := roster.Check(q, s.now(), p.files); err != nil {
 		return disapproved(err)
 	}
-	c.record.detail("approvedBy", strings.Join(roster.Approved(q, p.files), ", "))
+	c.approvedBy(roster, q, p.files)
 	return nil
 }
 
@@ -158,12 +161,6 @@ func severanceRequest(sev synchronization.Severance, roster approval.Roster, ask
 			{Name: "then", Text: "it changes no multi-Region key and makes no key any more, keeps those that it has, and goes on using them"},
 		},
 	}
-}
-
-// newestRoster returns the newest roster of an instance that is known here.
-func (s *Service) newestRoster(of region.Descriptor) approval.Roster {
-	roster, _, _ := s.Roster(of, uint64(len(s.RosterChanges(of))))
-	return roster
 }
 
 func (s *Service) disassociationClaim(f synchronization.Severed, files []statement.File, correlation string) DisassociationClaim {

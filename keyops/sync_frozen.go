@@ -84,7 +84,7 @@ func (s *Service) Disassociate(ctx context.Context, claim DisassociationClaim) (
 
 func (s *Service) disassociate(ctx context.Context, claim DisassociationClaim) (statement.Signed, string, error) {
 	none, sev := statement.Signed{}, claim.Severed.Severance
-	approved, err := s.mayDisassociate(claim)
+	approved, err := s.mayDisassociate(ctx, claim)
 	if err != nil || !claim.Commit() {
 		return none, "", err
 	}
@@ -108,7 +108,7 @@ func (s *Service) disassociate(ctx context.Context, claim DisassociationClaim) (
 }
 
 // mayDisassociate decides, and says who has approved.
-func (s *Service) mayDisassociate(claim DisassociationClaim) (string, error) {
+func (s *Service) mayDisassociate(ctx context.Context, claim DisassociationClaim) (string, error) {
 	sev := claim.Severed.Severance
 	role := s.syncs.role.Load()
 	p, err := arn.ParsePrincipal(sev.Principal)
@@ -131,7 +131,10 @@ func (s *Service) mayDisassociate(claim DisassociationClaim) (string, error) {
 	if len(claim.Approvals) == 0 && !s.quorum.Needs(approval.Disassociate) {
 		return "", nil
 	}
-	roster := s.newestRoster(s.self)
+	if err := s.lookAtOperators(ctx); err != nil {
+		return "", err
+	}
+	roster := s.operators()
 	if len(claim.Approvals) == 0 {
 		return "", refuse(ErrAccessDenied, "%s takes the approvals of %d of the %d operators (roster version %d) of Region %s. Repeat the call with the request (keyferry: --request FILE), have it approved, and give the approvals.",
 			approval.Disassociate, roster.Threshold, len(roster.Operators), roster.Version, s.self.Region)
@@ -161,7 +164,7 @@ func (s *Service) dropUnfinished(ctx context.Context) error {
 			if !unfinished(k) {
 				return ErrUnchanged
 			}
-			k.State, k.DeletionDate = keystate.PendingDeletion, s.now()
+			k.State, k.DeletionDate, k.PendingDays = keystate.PendingDeletion, s.now(), minWindow
 			return nil
 		}, nil)
 		if err != nil {
