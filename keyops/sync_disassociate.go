@@ -242,9 +242,6 @@ func (s *Service) tellSevered(ctx context.Context, p severedPair) error {
 	}
 	s.syncs.tried(syncPair{instance: p.Replica.Instance}, nil, 0)
 	p.Accepted, p.approvals = signed, nil
-	if p.Severed, err = synchronization.DecodeSevered(p.Encode()); err != nil {
-		return err
-	}
 	_, err = s.keepSevered(ctx, p, nil, nil)
 	return err
 }

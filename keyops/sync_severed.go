@@ -161,6 +161,10 @@ func (s *Service) keepSevered(ctx context.Context, p severedPair, extra func(*se
 	if s.syncs.bad != nil {
 		return false, s.syncsUnsound()
 	}
+	var err error
+	if p.Severed, err = synchronization.DecodeSevered(p.Encode()); err != nil { // what is signed counts
+		return false, err
+	}
 	old, known := s.syncs.apart(p.Primary, p.Replica)
 	if known && !p.Newer(old.Severed) && (p.Frozen() || len(p.approvals) == 0) {
 		return false, nil
@@ -180,7 +184,7 @@ func (s *Service) keepSevered(ctx context.Context, p severedPair, extra func(*se
 	if p.Frozen() {
 		p.approvals = nil // nobody has to be shown them any more
 	}
-	err := s.update(ctx, func(tx *seal.Tx) error {
+	err = s.update(ctx, func(tx *seal.Tx) error {
 		if extra != nil {
 			if err := extra(tx); err != nil {
 				return err

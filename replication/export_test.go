@@ -10,6 +10,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
+	"github.com/keyferry/keyferry/keyops/synchronization"
 	replicationv1 "github.com/keyferry/keyferry/proto/keyferry/replication/v1"
 )
 
@@ -240,4 +241,13 @@ func (r *Replicator) WrapLinks(wrap func(region.Name, Link) Link) {
 		}
 		return wrap(to, l), nil
 	}
+}
+
+// MarshalSevered and ReadSevered are the message about severed pairs.
+func MarshalSevered(pairs []synchronization.Severed) []byte { return severedBody{pairs}.marshal() }
+
+// ReadSevered reads what MarshalSevered wrote.
+func ReadSevered(b []byte) ([]synchronization.Severed, error) {
+	s, err := parseSevered(b)
+	return s.pairs, err
 }
