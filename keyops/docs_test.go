@@ -1,6 +1,7 @@
 package keyops_test
 
 import (
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -66,4 +67,33 @@ func TestGrantsPage(t *testing.T) {
 	in.Operations = append(in.Operations, "Encrypt")
 	_, err = r.CreateGrant(t.Context(), admin(), in)
 	want(t, err, keyops.ErrAccessDenied, "")
+}
+
+// TestFrozenPage: the page lists what a frozen instance does as the table of operations has it.
+// With KEYFERRY_UPDATE set it is written anew.
+func TestFrozenPage(t *testing.T) {
+	const path, begin = "../docs/synchronization.md", "-run TestFrozenPage -->\n"
+	words := map[string]string{"yes": "allowed", "other": "refused for multi-Region keys", "no": "refused"}
+	table := "\n| operation | in a frozen instance |\n| --- | --- |\n"
+	operations := keyops.FrozenOperations()
+	for _, name := range slices.Sorted(maps.Keys(operations)) {
+		table += "| `" + name + "` | " + words[operations[name]] + " |\n"
+	}
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, after, ok := strings.Cut(string(page), begin)
+	if !ok {
+		t.Fatalf("%s has no place for the table", path)
+	}
+	if os.Getenv("KEYFERRY_UPDATE") != "" {
+		after = table
+		if err := os.WriteFile(path, []byte(before+begin+table), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after != table {
+		t.Errorf("%s is not what the table of operations says; KEYFERRY_UPDATE=1 go test ./keyops -run TestFrozenPage writes it", path)
+	}
 }
