@@ -20,6 +20,8 @@ import (
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
+	"github.com/keyferry/keyferry/keyops/store"
+	"github.com/keyferry/keyferry/keyops/store/storetest"
 	"github.com/keyferry/keyferry/keyops/synchronization"
 )
 
@@ -477,4 +479,74 @@ func TestSeveredIsBounded(t *testing.T) {
 	if err := sever(0); err != nil || len(w.paris.Severed()) != 64 {
 		t.Errorf("a pair that is known: %v", err)
 	}
+}
+
+// TestDisassociationDies: either end dies at each of its transactions, as failed and as failed
+// but applied. Once both are there again, what was begun durably comes to its end, and what was
+// not leaves nothing behind.
+func TestDisassociationDies(t *testing.T) {
+	for _, name := range []region.Name{"eu-paris-1", "ap-tokyo-1"} {
+		for _, stage := range []storetest.Stage{storetest.Within, storetest.After} {
+			t.Run(fmt.Sprintf("%s %s", name, stage), func(t *testing.T) {
+				deaths := 0
+				for dieAt(t, name, stage, deaths+1) {
+					deaths++
+				}
+				if atLeast := map[region.Name]int{"eu-paris-1": 3, "ap-tokyo-1": 1}[name]; deaths < atLeast {
+					t.Errorf("%d transactions, want %d or more", deaths, atLeast)
+				}
+			})
+		}
+	}
+}
+
+// dieAt disassociates while one end dies at its n-th transaction, and reports whether it did.
+func dieAt(t *testing.T, name region.Name, stage storetest.Stage, n int) (died bool) {
+	w := newSynced(t)
+	in := w.input(w.approvals(t, 2))
+	r := map[region.Name]*keyopstest.Region{"eu-paris-1": w.paris, "ap-tokyo-1": w.tokyo}[name]
+	armed := true
+	r.Options.Store = func(s store.Store) store.Store {
+		return storetest.NewFaulty(s, func(p storetest.Point) error {
+			if !armed || p.Stage != stage || !strings.Contains(strings.Join(p.Wrote, " "), "severed") && !strings.Contains(strings.Join(p.Wrote, " "), "put key") {
+				return nil
+			}
+			if n--; n == 0 {
+				died = true
+				return storetest.ErrCrash
+			}
+			return nil
+		})
+	}
+	r.Restart(t)
+	_, err := w.paris.DisassociateReplicaInstance(t.Context(), admin(), in)
+	armed = false
+	begun := len(w.paris.Severed()) > 0
+	if !died {
+		if err != nil {
+			t.Fatal(explain(err))
+		}
+		return false
+	}
+	r.Restart(t)
+	if len(w.paris.Severed()) == 0 {
+		if p, q := w.stages(t); begun || err == nil || p != synchronization.Associated || q != p {
+			t.Errorf("death %d at transaction of %s: %v, and the association is %s, %s", n, name, err, p, q)
+		}
+		return true
+	}
+	w.tell(t, w.key, w.tokyo, w.paris) // one that died has to hear the others before it acts
+	if err := errors.Join(w.paris.Synchronize(t.Context()), w.tokyo.Synchronize(t.Context())); err != nil {
+		t.Error(err)
+	}
+	if p, q := w.stages(t); p != synchronization.Ended || q != p {
+		t.Errorf("%s died at transaction %d, %s: the association is %s, %s", name, n, stage, p, q)
+	}
+	if s := statusIn(t, w.paris, w.key, "ap-tokyo-1"); s != mrk.Retained {
+		t.Errorf("%s died: Tokyo is %s", name, s)
+	}
+	if p, q := transportObjects(w.paris), transportObjects(w.tokyo); p != 0 || q != 0 {
+		t.Errorf("%s died: %d and %d transport keys are left", name, p, q)
+	}
+	return true
 }

@@ -370,6 +370,9 @@ func TestLastExchange(t *testing.T) {
 	}
 	sites[0].connected(sites[1])
 	sites[1].connected(sites[0])
+	eventually(t, "settled", func() (bool, string) {
+		return sites[0].repl.Settled(east) && sites[1].repl.Settled(paris), "not yet"
+	})
 	last := func(s *site) time.Time { return s.repl.Peers()[0].LastExchange }
 	began, answered, contact := last(sites[0]), last(sites[1]), sites[1].repl.LastContact(paris)
 	time.Sleep(time.Millisecond) // the clock's step

@@ -251,3 +251,11 @@ func ReadSevered(b []byte) ([]synchronization.Severed, error) {
 	s, err := parseSevered(b)
 	return s.pairs, err
 }
+
+// Settled reports whether nothing is left of what is exchanged once in each run of a peer.
+func (r *Replicator) Settled(with region.Name) bool {
+	p := r.peers[with]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.heard && p.severed.run == p.session
+}

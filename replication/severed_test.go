@@ -252,3 +252,60 @@ func TestSeveredMessages(t *testing.T) {
 		t.Error("a severance was kept whose signatures are of another")
 	}
 }
+
+// Two synchronizations name one key: the one whose primary instance has not the primary key
+// replicates nothing, shows what others have brought there, and acts once the primary key has
+// been handed over to it.
+func TestTwoSynchronizationsOfOneKey(t *testing.T) {
+	const oslo = "eu-oslo-1"
+	sites := deploy(t, paris, east, tokyo, oslo)
+	a, b, c, d := sites[0], sites[1], sites[2], sites[3]
+	first, key := supply(t, a, c) // Paris supplies Tokyo
+	a.mustReplicate(key, b)
+	a.synchronized(key, b, c)
+	made, err := b.region.CreateSynchronization(t.Context(), keyopstest.Admin(), keyops.CreateSynchronizationInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := made.Synchronization.ID
+	name := func(of *site) error { // the second selects the same key
+		_, err := b.region.AssociateReplicaInstance(t.Context(), keyopstest.Admin(), keyops.AssociateReplicaInstanceInput{
+			SynchronizationID: string(second), ReplicaInstance: string(of.name()), SynchronizationType: synchronization.SelectedResources, Resources: []string{string(key)},
+		})
+		return err
+	}
+	if err := name(c); !errors.Is(err, keyops.ErrAlreadyExists) {
+		t.Errorf("an instance in two synchronizations: %v", err)
+	}
+	if err := name(d); err != nil {
+		t.Fatal(err)
+	}
+	b.minute()
+	if row := b.resource(second, key, d); row.Status != "FAILED" || row.FailureCause != "NOT_PRIMARY" {
+		t.Errorf("a key whose primary key is elsewhere: %+v", row)
+	}
+	if row := a.resource(first, key, c); row.Status != "SYNCHRONIZED" {
+		t.Errorf("the first synchronization: %+v", row)
+	}
+	if _, err := a.region.UpdatePrimaryRegion(t.Context(), keyopstest.Admin(), keyops.UpdatePrimaryRegionInput{KeyID: string(key), PrimaryRegion: string(east)}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "handed over", func() (bool, string) {
+		k, err := b.region.SharedKey(key)
+		return err == nil && k.Set.Acting(), fmt.Sprint(err)
+	})
+	eventually(t, "the second synchronization", func() (bool, string) {
+		b.minute()
+		row := b.resource(second, key, d)
+		return row.Status == "SYNCHRONIZED", fmt.Sprintf("%+v", row)
+	})
+	if err := a.disassociate(first, c); err != nil {
+		t.Fatal(err)
+	}
+	// The key in Tokyo is the other primary Region's now, and is supplied by it.
+	k, err := b.region.SharedKey(key)
+	if err != nil || !k.Set.Entry(tokyo).Status.In() {
+		t.Errorf("Tokyo is %s: %v", k.Set.Entry(tokyo).Status, err)
+	}
+	encryptHereDecryptThere(t, key, c, d)
+}
