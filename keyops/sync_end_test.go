@@ -19,6 +19,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/keyopstest"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
 	"github.com/keyferry/keyferry/keyops/store"
 	"github.com/keyferry/keyferry/keyops/store/storetest"
@@ -252,7 +253,7 @@ func TestDisassociateRefused(t *testing.T) {
 	want(t, err, keyops.ErrInvalidState, string(own.KeyID))
 	// And Tokyo's say does not rest on what Paris has checked.
 	sev := synchronization.Severance{
-		ID: synchronization.ID(w.id), Account: keyopstest.Account, Principal: admin().Principal.String(),
+		ID: synchronization.ID(w.id), Account: keyopstest.Account, Principal: admin().Principal.String(), At: time.Unix(1_900_000_000, 0),
 		Primary: synchronization.EndOf(w.paris.Descriptor.Descriptor), Replica: synchronization.EndOf(w.tokyo.Descriptor.Descriptor),
 	}
 	claim := keyops.DisassociationClaim{Source: "eu-paris-1", Instance: w.paris.Descriptor.Instance, Severed: synchronization.Severed{Severance: sev}}
@@ -262,7 +263,7 @@ func TestDisassociateRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.tokyo.KeepSevered(t.Context(), []synchronization.Severed{claim.Severed}); err == nil {
+	if err := w.tokyo.KeepSevered(t.Context(), []synchronization.Severed{claim.Severed}); !errors.Is(err, statement.ErrSignature) {
 		t.Error("a severance was believed that the primary instance has not signed")
 	}
 	if p, r := w.stages(t); p != synchronization.Associated || r != p {
@@ -459,7 +460,7 @@ func TestSeveredIsBounded(t *testing.T) {
 	w := newTwo(t)
 	sever := func(n int) error {
 		f, err := synchronization.Sever(t.Context(), w.tokyo.Signer(), synchronization.Severance{
-			ID: "sync-0123456789ab", Account: keyopstest.Account, Principal: "arn:aws:iam::111122223333:user/admin",
+			ID: "sync-0123456789ab", Account: keyopstest.Account, Principal: "arn:aws:iam::111122223333:user/admin", At: time.Unix(1_900_000_000, 0),
 			Primary: synchronization.EndOf(w.tokyo.Descriptor.Descriptor),
 			Replica: synchronization.End{Region: "eu-oslo-1", Instance: region.InstanceID(fmt.Sprintf("kfi-%012x", n))},
 		})

@@ -258,7 +258,7 @@ func (s *Service) retireTransport(ctx context.Context) error {
 	for _, o := range s.token.Objects() {
 		here[o.ID] = true
 	}
-	for _, key := range s.transport.All() {
+	for _, key := range s.transport.Load().All() {
 		name := key.Name
 		a := synchronization.End{Region: name.Source.Region, Instance: name.Source.Instance}
 		b := synchronization.End{Region: name.Destination.Region, Instance: name.Destination.Instance}
