@@ -32,7 +32,6 @@ type chaos struct {
 	kills   int
 	tokens  int // how often one was taken away
 	calls   int
-	looked  int // what has been opened by chance
 }
 
 func newChaos(t *testing.T) *chaos {
