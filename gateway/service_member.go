@@ -14,7 +14,7 @@ import (
 func (s *keyService) PromoteKey(ctx context.Context, r *kmsv1.PromoteKeyRequest) (*kmsv1.PromoteKeyResponse, error) {
 	out, err := s.keys.PromoteKey(ctx, callerOf(ctx), keyops.PromoteKeyInput{
 		KeyID: r.GetKeyId(), SuspendRegions: r.GetSuspendRegions(),
-		KeyCount: r.GetKeyCount(), KeyIndex: r.GetKeyIndex(), Path: r.GetPath(), Approvals: r.GetApprovals(),
+		KeyPlace: fromPlace(r), Approvals: r.GetApprovals(),
 	})
 	if err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func (s *keyService) SuspendReplica(ctx context.Context, r *kmsv1.SuspendReplica
 		return nil, err
 	}
 	out, err := s.keys.SuspendReplica(ctx, callerOf(ctx), keyops.SuspendReplicaInput{
-		KeyID: r.GetKeyId(), ReplicaRegion: r.GetReplicaRegion(), Approvals: approvals,
+		KeyID: r.GetKeyId(), ReplicaRegion: r.GetReplicaRegion(), KeyPlace: fromPlace(r), Approvals: approvals,
 	})
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func (s *keyService) EvictReplica(ctx context.Context, r *kmsv1.EvictReplicaRequ
 		return nil, err
 	}
 	out, err := s.keys.EvictReplica(ctx, callerOf(ctx), keyops.EvictReplicaInput{
-		KeyID: r.GetKeyId(), ReplicaRegion: r.GetReplicaRegion(), Approvals: approvals,
+		KeyID: r.GetKeyId(), ReplicaRegion: r.GetReplicaRegion(), KeyPlace: fromPlace(r), Approvals: approvals,
 	})
 	if err != nil {
 		return nil, err
@@ -62,6 +62,17 @@ func (s *keyService) WriteOffKeyMaterial(ctx context.Context, r *kmsv1.WriteOffK
 		return nil, err
 	}
 	return &kmsv1.WriteOffKeyMaterialResponse{ApprovalRequest: out.ApprovalRequest}, nil
+}
+
+// placed is a request about one key of a list that operators approve.
+type placed interface {
+	GetKeyCount() uint64
+	GetKeyIndex() uint64
+	GetPath() [][]byte
+}
+
+func fromPlace(r placed) keyops.KeyPlace {
+	return keyops.KeyPlace{KeyCount: r.GetKeyCount(), KeyIndex: r.GetKeyIndex(), Path: r.GetPath()}
 }
 
 // approvable is a request of an operation that takes approvals.

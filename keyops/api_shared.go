@@ -12,15 +12,13 @@ type UpdatePrimaryRegionInput struct {
 type UpdatePrimaryRegionOutput struct{}
 
 // PromoteKeyInput asks to make the key of this Region the primary key without the consent of
-// the Region that has it. The request that operators approve may list many keys; then
-// KeyCount, KeyIndex and Path prove that this key, with its newest certificate, is on the list.
+// the Region that has it. The request that operators approve always has a list of keys, of
+// this key alone if nothing else is said.
 type PromoteKeyInput struct {
 	KeyID          string   // key ID or key ARN
 	SuspendRegions []string // not waited for from the start, because they are dark: those of the request
-	KeyCount       uint64   // keys on the approved list; 0 = 1, this key alone
-	KeyIndex       uint64   // place of this key on the list, which is ordered by key ID
-	Path           [][]byte // hashes from this key up to the root of the list, as mrk.ListProof has them
-	Approvals      [][]byte // as "keyferry approve" writes them
+	KeyPlace
+	Approvals [][]byte // as "keyferry approve" writes them
 }
 
 // PromoteKeyOutput names the key, which is the primary key now.
@@ -34,6 +32,7 @@ type PromoteKeyOutput struct {
 type SuspendReplicaInput struct {
 	KeyID         string
 	ReplicaRegion string
+	KeyPlace      // of an approval of many keys
 	Approvals     Approvals
 }
 
@@ -45,6 +44,7 @@ type SuspendReplicaOutput struct{ ApprovalRequest []byte }
 type EvictReplicaInput struct {
 	KeyID         string
 	ReplicaRegion string
+	KeyPlace      // of an approval of many keys
 	Approvals     Approvals
 }
 

@@ -1,6 +1,7 @@
 package keyops
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ import (
 // it. It is waited for again, by itself, once it has proven to hold what was used meanwhile
 // (rule 5).
 func (s *Service) SuspendReplica(ctx context.Context, caller Caller, in SuspendReplicaInput) (SuspendReplicaOutput, error) {
-	request, err := s.changeMember(ctx, caller, "SuspendReplica", approval.SuspendRegion, in.KeyID, in.ReplicaRegion, in.Approvals,
+	request, err := s.changeMember(ctx, caller, "SuspendReplica", approval.SuspendRegion, in.KeyID, in.ReplicaRegion, in.KeyPlace, in.Approvals,
 		func(ctx context.Context, k *Key, r region.Name) error {
 			if k.Set.Entry(r).Status == mrk.Suspended {
 				return refuse(ErrInvalidState, "The replica of %s in Region %s is suspended already; it is waited for again once that Region has caught up.", k.ID, r)
@@ -33,22 +34,32 @@ func (s *Service) SuspendReplica(ctx context.Context, caller Caller, in SuspendR
 // of that, and keeps its material until it is deleted there. The key can be replicated to
 // the Region again.
 func (s *Service) EvictReplica(ctx context.Context, caller Caller, in EvictReplicaInput) (EvictReplicaOutput, error) {
-	request, err := s.changeMember(ctx, caller, "EvictReplica", approval.EvictReplica, in.KeyID, in.ReplicaRegion, in.Approvals,
+	request, err := s.changeMember(ctx, caller, "EvictReplica", approval.EvictReplica, in.KeyID, in.ReplicaRegion, in.KeyPlace, in.Approvals,
 		func(ctx context.Context, k *Key, r region.Name) error {
 			return k.Set.Evict(ctx, s.Signer(), r, false)
 		})
 	return EvictReplicaOutput{ApprovalRequest: request}, err
 }
 
-func (s *Service) changeMember(ctx context.Context, caller Caller, name string, what approval.Operation, key, replica string, in Approvals,
+func (s *Service) changeMember(ctx context.Context, caller Caller, name string, what approval.Operation, key, replica string, place KeyPlace, in Approvals,
 	fn func(context.Context, *Key, region.Name) error) ([]byte, error) {
 	t := target{ref: key, details: map[string]string{"replicaRegion": clip(replica)}}
 	r, err := memberNamed(replica, "replicaRegion")
-	t.invalid = err
+	proof, badPlace := place.proof()
+	t.invalid = cmp.Or(err, badPlace)
 	p := newConsent(what, in, &t)
 	return do(ctx, s, caller, name, t, func(ctx context.Context, c *call) ([]byte, error) {
-		_, err := p.change(ctx, s, c, func(k *Key) ([]approval.Detail, error) { return s.aboutMember(k, r) },
-			func(k *Key) error { return fn(ctx, k, r) })
+		_, err := p.change(ctx, s, c, func(k *Key) ([]approval.Detail, error) {
+			m, err := s.memberOf(k, r)
+			switch {
+			case err != nil:
+				return nil, err
+			case place.KeyCount > 0:
+				return listedMember(k, m, proof)
+			}
+			return append(inSet(k),
+				approval.Detail{Name: "Region", Text: fmt.Sprintf("%s, instance %s, replica %d", r, m.Instance, m.Incarnation)}), nil
+		}, func(k *Key) error { return fn(ctx, k, r) })
 		if err == nil {
 			s.marks.wake()
 		}
@@ -56,22 +67,36 @@ func (s *Service) changeMember(ctx context.Context, caller Caller, name string, 
 	})
 }
 
-// aboutMember is what operators read about one member, if there is such a member and this
-// Region decides about it.
-func (s *Service) aboutMember(k *Key, r region.Name) ([]approval.Detail, error) {
-	if err := s.acting(k); err != nil {
+// listedMember is what operators read about one Region's part in many keys. Which those are is
+// in the list; that this key is one of them its place proves.
+func listedMember(k *Key, m mrk.Entry, proof mrk.ListProof) ([]approval.Detail, error) {
+	root, err := rootOf(proof, k)
+	if err != nil {
 		return nil, err
 	}
+	return []approval.Detail{
+		{Name: "keys", Text: strconv.FormatUint(proof.Count, 10)},
+		{Name: mrk.DetailKeys, Text: root.String()},
+		{Name: "Region", Text: string(m.Region)},
+		{Name: "instance", Text: string(m.Instance)},
+	}, nil
+}
+
+// memberOf returns one member, if there is such a member and this Region decides about it.
+func (s *Service) memberOf(k *Key, r region.Name) (mrk.Entry, error) {
+	var none mrk.Entry
+	if err := s.acting(k); err != nil {
+		return none, err
+	}
 	if r == s.self.Region {
-		return nil, refuse(ErrUnsupportedOperation, "%s is the multi-Region primary key itself, and no replica.", k.arn)
+		return none, refuse(ErrUnsupportedOperation, "%s is the multi-Region primary key itself, and no replica.", k.arn)
 	}
 	for _, m := range k.Set.Members() {
 		if m.Region == r {
-			return append(inSet(k),
-				approval.Detail{Name: "Region", Text: fmt.Sprintf("%s, instance %s, replica %s", r, m.Instance, strconv.FormatUint(m.Incarnation, 10))}), nil
+			return m.Entry, nil
 		}
 	}
-	return nil, refuse(ErrNotFound, "Key %s has no replica in Region %s.", k.ID, r)
+	return none, refuse(ErrNotFound, "Key %s has no replica in Region %s.", k.ID, r)
 }
 
 // acting refuses what only the acting primary Region may write.

@@ -42,10 +42,9 @@ func (s *Service) PromoteKey(ctx context.Context, caller Caller, in PromoteKeyIn
 				return err
 			}
 			a := claim
-			// The root that operators must have signed follows from the key as it is here.
-			root, ok := a.Proof.Root(mrk.ListedKey{Key: k.ID, Head: k.Set.Head()})
-			if !ok {
-				return invalid("path", "have as many hashes as the place of the key on a list of that length has")
+			root, err := rootOf(a.Proof, k)
+			if err != nil {
+				return err
 			}
 			a.Roster = s.operators()
 			a.Promotion.Root, a.Promotion.Roster, a.Now = root, a.Roster.Version, s.now()
@@ -78,13 +77,12 @@ func (s *Service) PromoteKey(ctx context.Context, caller Caller, in PromoteKeyIn
 // and by whom, is checked later.
 func (s *Service) promotion(in PromoteKeyInput, p *consent) (mrk.Approved, error) {
 	a := mrk.Approved{
-		Proof: mrk.ListProof{Count: max(in.KeyCount, 1), Index: in.KeyIndex}, Approvals: p.files,
+		Approvals: p.files,
 		Promotion: mrk.Promotion{
 			Target: s.self.Region, Instance: s.self.Instance, Generation: p.asked.Epoch,
 			Serial: p.asked.Serial, Expires: p.asked.Expires,
 		},
 	}
-	a.Promotion.Keys = a.Proof.Count
 	if len(in.SuspendRegions) > mrk.MaxMembers {
 		return a, invalid("suspendRegions", "have at most %d members", mrk.MaxMembers)
 	}
@@ -98,21 +96,10 @@ func (s *Service) promotion(in PromoteKeyInput, p *consent) (mrk.Approved, error
 		}
 		a.Promotion.Suspend = append(a.Promotion.Suspend, r)
 	}
-	if a.Proof.Count > mrk.MaxListed || a.Proof.Index >= a.Proof.Count {
-		return a, invalid("keyIndex", "be less than keyCount, which is at most %d", mrk.MaxListed)
-	}
-	if len(in.Path) > mrk.MaxPath {
-		return a, invalid("path", "have at most %d members", mrk.MaxPath)
-	}
-	for _, b := range in.Path {
-		var h mrk.Hash
-		if len(b) != len(h) {
-			return a, invalid("path", "have members of %d bytes", len(h))
-		}
-		copy(h[:], b)
-		a.Proof.Path = append(a.Proof.Path, h)
-	}
-	return a, nil
+	var err error
+	a.Proof, err = in.proof()
+	a.Promotion.Keys = a.Proof.Count
+	return a, err
 }
 
 // promotable refuses what no approval makes possible, in words.

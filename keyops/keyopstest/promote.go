@@ -48,12 +48,9 @@ func PromoteInput(t testing.TB, p mrk.Promotion, list mrk.KeyList, id arn.KeyID,
 	if !ok {
 		t.Fatalf("%s is not on the list", id)
 	}
-	in := keyops.PromoteKeyInput{KeyID: string(id), KeyCount: proof.Count, KeyIndex: proof.Index}
+	in := keyops.PromoteKeyInput{KeyID: string(id), KeyPlace: Place(proof)}
 	for _, r := range p.Suspend {
 		in.SuspendRegions = append(in.SuspendRegions, string(r))
-	}
-	for _, h := range proof.Path {
-		in.Path = append(in.Path, h[:])
 	}
 	for _, f := range approvals {
 		b, err := statement.MarshalJSON(f)
@@ -63,6 +60,15 @@ func PromoteInput(t testing.TB, p mrk.Promotion, list mrk.KeyList, id arn.KeyID,
 		in.Approvals = append(in.Approvals, b)
 	}
 	return in
+}
+
+// Place is a proof as callers of the service give it.
+func Place(proof mrk.ListProof) keyops.KeyPlace {
+	p := keyops.KeyPlace{KeyCount: proof.Count, KeyIndex: proof.Index}
+	for _, h := range proof.Path {
+		p.Path = append(p.Path, h[:])
+	}
+	return p
 }
 
 // Promote makes the Region the primary Region of some keys, approved by all its operators.

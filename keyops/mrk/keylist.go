@@ -14,8 +14,9 @@ import (
 // MaxListed bounds the keys of one approval.
 const MaxListed = 1 << 20
 
-// ListedKey is a key of which operators approve that it gets another primary Region, and the
-// newest certificate of it that is known where that Region is.
+// ListedKey is a key of which operators approve that it gets another primary Region, or that
+// a Region has no part in it, and the newest certificate of it that is known where that is
+// carried out.
 type ListedKey struct {
 	Key  arn.KeyID
 	Head Hash

@@ -73,54 +73,6 @@ func (a *app) writeRequest(ctx context.Context, cl *client, path string, q appro
 	return a.write([]byte(path + "\n"))
 }
 
-func (a *app) keySuspend(use string) *cobra.Command {
-	req, p := &kmsv1.SuspendReplicaRequest{}, &consent{}
-	c := a.onKeyWith(use, "Let rotations go on without a Region that is dark; it comes back by itself", cobra.ExactArgs(1),
-		func(ctx context.Context, cl *client, id string, _ []string) (err error) {
-			req.KeyId = id
-			if req.Approvals, req.RequestApprovals, req.ApprovalLife, err = p.read(); err != nil {
-				return err
-			}
-			out, err := cl.keys.SuspendReplica(ctx, req)
-			if err != nil {
-				return err
-			}
-			if req.RequestApprovals {
-				return a.asked(ctx, cl, p.request, out.GetApprovalRequest())
-			}
-			a.say("%s does not wait for %s; it does again once that Region has caught up", id, req.GetReplicaRegion())
-			return nil
-		})
-	c.Flags().StringVar(&req.ReplicaRegion, "replica", "", "`REGION` of the replica key")
-	cobra.CheckErr(c.MarkFlagRequired("replica"))
-	p.flags(c.Flags())
-	return c
-}
-
-func (a *app) keyEvict(use string) *cobra.Command {
-	req, p := &kmsv1.EvictReplicaRequest{}, &consent{}
-	c := a.onKeyWith(use, "End a Region's part in a multi-Region key; its replica key is disabled when it hears of that", cobra.ExactArgs(1),
-		func(ctx context.Context, cl *client, id string, _ []string) (err error) {
-			req.KeyId = id
-			if req.Approvals, req.RequestApprovals, req.ApprovalLife, err = p.read(); err != nil {
-				return err
-			}
-			out, err := cl.keys.EvictReplica(ctx, req)
-			if err != nil {
-				return err
-			}
-			if req.RequestApprovals {
-				return a.asked(ctx, cl, p.request, out.GetApprovalRequest())
-			}
-			a.say("%s has no replica in %s any more; keyferry key replicate makes a new one", id, req.GetReplicaRegion())
-			return nil
-		})
-	c.Flags().StringVar(&req.ReplicaRegion, "replica", "", "`REGION` of the replica key")
-	cobra.CheckErr(c.MarkFlagRequired("replica"))
-	p.flags(c.Flags())
-	return c
-}
-
 func (a *app) keyWriteOff(use string) *cobra.Command {
 	req, p := &kmsv1.WriteOffKeyMaterialRequest{}, &consent{}
 	c := a.onKeyWith(use, "Give up a key material that no token holds any more, and what was encrypted under it", cobra.ExactArgs(2),

@@ -73,7 +73,7 @@ signature or MAC does not hold, 6 related keys differ between Regions (drift),
 
 	key := &cobra.Command{Use: "key", Short: "Create and manage keys"}
 	key.AddCommand(a.keyCreate("create"), a.keyShow("show KEY"), a.keyList("list"), a.keyReplicate("replicate KEY --to REGION"),
-		a.keyReplicas("replicas KEY"), a.keyPromote("promote (KEY --to REGION | --force ...)"), a.keySuspend("suspend KEY --replica REGION"), a.keyEvict("evict KEY --replica REGION"), a.keyWriteOff("write-off KEY MATERIAL"), a.keyEnable("enable KEY"), a.keyDisable("disable KEY"), a.keyPublic("public KEY"),
+		a.keyReplicas("replicas KEY"), a.keyPromote("promote (KEY --to REGION | --force ...)"), a.keySuspend("suspend (KEY --replica REGION | --all-of REGION ...)"), a.keyEvict("evict (KEY --replica REGION | --all-of REGION ...)"), a.keyWriteOff("write-off KEY MATERIAL"), a.keyEnable("enable KEY"), a.keyDisable("disable KEY"), a.keyPublic("public KEY"),
 		a.keyDelete("delete KEY"), a.keyUndelete("undelete KEY"), a.keyLastUsed("last-used KEY"),
 		a.keyRotation(), a.keyRotate("rotate KEY"), a.keyRotations("rotations KEY"),
 		a.importParameters("import-parameters KEY"), a.keyImport("import KEY --token FILE"), a.keyDeleteMaterial("delete-material KEY"),

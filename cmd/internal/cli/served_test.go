@@ -27,6 +27,7 @@ import (
 	"github.com/keyferry/keyferry/gateway"
 	"github.com/keyferry/keyferry/gateway/bearer"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
 func TestMain(m *testing.M) {
@@ -42,7 +43,8 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
-			s := serve(e.T().(testing.TB), filepath.Join(e.WorkDir, ".region"))
+			t := e.T().(testing.TB)
+			s := serve(t, filepath.Join(e.WorkDir, ".region"), keyopstest.New(t, keyopstest.Options{}))
 			e.Setenv("KEYFERRY_CONFIG", s.config("admin.yaml", "cert: admin.crt, key: admin.key"))
 			e.Setenv("TOKEN_CONFIG", s.config("alice.yaml", "token_file: "+filepath.Join(e.WorkDir, "alice.jwt")))
 			e.Setenv("BOTH_CONFIG", s.config("both.yaml", "cert: admin.crt, key: admin.key, token_file: alice.jwt"))
@@ -62,8 +64,33 @@ type site struct {
 	key    *ecdsa.PrivateKey // of the authority and of the issuer of tokens
 }
 
+// TestMemberScripts is TestScripts in a Region that has a peer, ap-tokyo-1, and three
+// operators, two of whom approve; $OPERATORS has their keys.
+func TestMemberScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/members",
+		Setup: func(e *testscript.Env) error {
+			t := e.T().(testing.TB)
+			net := keyopstest.NewNetwork()
+			here := keyopstest.New(t, keyopstest.Options{Peers: net, Operators: 3, Quorum: approval.Optional()})
+			there := keyopstest.New(t, keyopstest.Options{Name: "ap-tokyo-1", Peers: net})
+			net.Add(here, there)
+			keyopstest.Connect(t, here, there)
+			s := serve(t, filepath.Join(e.WorkDir, ".region"), here)
+			for i, k := range here.Operators {
+				private, err := x509.MarshalPKCS8PrivateKey(k)
+				s.check(err)
+				s.check(os.WriteFile(s.path(fmt.Sprintf("operator-%d.key", i+1)), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
+			}
+			e.Setenv("OPERATORS", s.dir)
+			e.Setenv("KEYFERRY_CONFIG", s.config("admin.yaml", "cert: admin.crt, key: admin.key"))
+			return nil
+		},
+	})
+}
+
 // serve serves a Region on loopback until the test ends.
-func serve(t testing.TB, dir string) *site {
+func serve(t testing.TB, dir string, region *keyopstest.Region) *site {
 	t.Helper()
 	s := &site{TB: t, dir: dir}
 	s.check(os.Mkdir(dir, 0o700))
@@ -84,7 +111,6 @@ func serve(t testing.TB, dir string) *site {
 	s.check(err)
 	s.check(os.WriteFile(s.path("jwks.json"), keys, 0o600))
 
-	region := keyopstest.New(t, keyopstest.Options{})
 	log, _ := logtest.NewNullLogger()
 	log.SetLevel(logrus.ErrorLevel)
 	s.server, err = gateway.New(gateway.Config{

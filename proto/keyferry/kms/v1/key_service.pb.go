@@ -993,7 +993,14 @@ type SuspendReplicaRequest struct {
 	// Change nothing, and return the request that operators are to approve.
 	RequestApprovals bool `protobuf:"varint,4,opt,name=request_approvals,json=requestApprovals,proto3" json:"request_approvals,omitempty"`
 	// How long the request may be approved and carried out, at most 7 days. Default: 24 hours.
-	ApprovalLife  *durationpb.Duration `protobuf:"bytes,5,opt,name=approval_life,json=approvalLife,proto3" json:"approval_life,omitempty"`
+	ApprovalLife *durationpb.Duration `protobuf:"bytes,5,opt,name=approval_life,json=approvalLife,proto3" json:"approval_life,omitempty"`
+	// Number of keys on a list that is approved as a whole, at most 1048576. Default: 0, there is
+	// no list, and what is approved names this key.
+	KeyCount uint64 `protobuf:"varint,6,opt,name=key_count,json=keyCount,proto3" json:"key_count,omitempty"`
+	// Place of this key on the list, as in PromoteKeyRequest.
+	KeyIndex uint64 `protobuf:"varint,7,opt,name=key_index,json=keyIndex,proto3" json:"key_index,omitempty"`
+	// Hashes of 32 bytes from this key up to the root of the list, as in PromoteKeyRequest.
+	Path          [][]byte `protobuf:"bytes,8,rep,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1063,6 +1070,27 @@ func (x *SuspendReplicaRequest) GetApprovalLife() *durationpb.Duration {
 	return nil
 }
 
+func (x *SuspendReplicaRequest) GetKeyCount() uint64 {
+	if x != nil {
+		return x.KeyCount
+	}
+	return 0
+}
+
+func (x *SuspendReplicaRequest) GetKeyIndex() uint64 {
+	if x != nil {
+		return x.KeyIndex
+	}
+	return 0
+}
+
+func (x *SuspendReplicaRequest) GetPath() [][]byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
 // SuspendReplicaResponse has the request for approvals, if that was asked for.
 type SuspendReplicaResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1122,7 +1150,14 @@ type EvictReplicaRequest struct {
 	// Change nothing, and return the request that operators are to approve.
 	RequestApprovals bool `protobuf:"varint,4,opt,name=request_approvals,json=requestApprovals,proto3" json:"request_approvals,omitempty"`
 	// How long the request may be approved and carried out, at most 7 days. Default: 24 hours.
-	ApprovalLife  *durationpb.Duration `protobuf:"bytes,5,opt,name=approval_life,json=approvalLife,proto3" json:"approval_life,omitempty"`
+	ApprovalLife *durationpb.Duration `protobuf:"bytes,5,opt,name=approval_life,json=approvalLife,proto3" json:"approval_life,omitempty"`
+	// Number of keys on a list that is approved as a whole, at most 1048576. Default: 0, there is
+	// no list, and what is approved names this key.
+	KeyCount uint64 `protobuf:"varint,6,opt,name=key_count,json=keyCount,proto3" json:"key_count,omitempty"`
+	// Place of this key on the list, as in PromoteKeyRequest.
+	KeyIndex uint64 `protobuf:"varint,7,opt,name=key_index,json=keyIndex,proto3" json:"key_index,omitempty"`
+	// Hashes of 32 bytes from this key up to the root of the list, as in PromoteKeyRequest.
+	Path          [][]byte `protobuf:"bytes,8,rep,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1188,6 +1223,27 @@ func (x *EvictReplicaRequest) GetRequestApprovals() bool {
 func (x *EvictReplicaRequest) GetApprovalLife() *durationpb.Duration {
 	if x != nil {
 		return x.ApprovalLife
+	}
+	return nil
+}
+
+func (x *EvictReplicaRequest) GetKeyCount() uint64 {
+	if x != nil {
+		return x.KeyCount
+	}
+	return 0
+}
+
+func (x *EvictReplicaRequest) GetKeyIndex() uint64 {
+	if x != nil {
+		return x.KeyIndex
+	}
+	return 0
+}
+
+func (x *EvictReplicaRequest) GetPath() [][]byte {
+	if x != nil {
+		return x.Path
 	}
 	return nil
 }
@@ -3496,21 +3552,27 @@ const file_keyferry_kms_v1_key_service_proto_rawDesc = "" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation\"\xe0\x01\n" +
+	"generation\"\xae\x02\n" +
 	"\x15SuspendReplicaRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12%\n" +
 	"\x0ereplica_region\x18\x02 \x01(\tR\rreplicaRegion\x12\x1c\n" +
 	"\tapprovals\x18\x03 \x03(\fR\tapprovals\x12+\n" +
 	"\x11request_approvals\x18\x04 \x01(\bR\x10requestApprovals\x12>\n" +
-	"\rapproval_life\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fapprovalLife\"C\n" +
+	"\rapproval_life\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fapprovalLife\x12\x1b\n" +
+	"\tkey_count\x18\x06 \x01(\x04R\bkeyCount\x12\x1b\n" +
+	"\tkey_index\x18\a \x01(\x04R\bkeyIndex\x12\x12\n" +
+	"\x04path\x18\b \x03(\fR\x04path\"C\n" +
 	"\x16SuspendReplicaResponse\x12)\n" +
-	"\x10approval_request\x18\x01 \x01(\fR\x0fapprovalRequest\"\xde\x01\n" +
+	"\x10approval_request\x18\x01 \x01(\fR\x0fapprovalRequest\"\xac\x02\n" +
 	"\x13EvictReplicaRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12%\n" +
 	"\x0ereplica_region\x18\x02 \x01(\tR\rreplicaRegion\x12\x1c\n" +
 	"\tapprovals\x18\x03 \x03(\fR\tapprovals\x12+\n" +
 	"\x11request_approvals\x18\x04 \x01(\bR\x10requestApprovals\x12>\n" +
-	"\rapproval_life\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fapprovalLife\"A\n" +
+	"\rapproval_life\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fapprovalLife\x12\x1b\n" +
+	"\tkey_count\x18\x06 \x01(\x04R\bkeyCount\x12\x1b\n" +
+	"\tkey_index\x18\a \x01(\x04R\bkeyIndex\x12\x12\n" +
+	"\x04path\x18\b \x03(\fR\x04path\"A\n" +
 	"\x14EvictReplicaResponse\x12)\n" +
 	"\x10approval_request\x18\x01 \x01(\fR\x0fapprovalRequest\"\xe6\x01\n" +
 	"\x1aWriteOffKeyMaterialRequest\x12\x15\n" +
