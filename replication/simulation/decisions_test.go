@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keyopstest"
 	"github.com/keyferry/keyferry/keyops/keystate"
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
@@ -196,11 +197,7 @@ func (w *world) promoteAll(n *node, ids []arn.KeyID, dark []region.Name) bool {
 // promotion names one key of an approved list.
 func promotion(list mrk.KeyList, id arn.KeyID) keyops.PromoteKeyInput {
 	proof, _ := list.Prove(id)
-	in := keyops.PromoteKeyInput{KeyID: string(id), KeyCount: proof.Count, KeyIndex: proof.Index}
-	for _, h := range proof.Path {
-		in.Path = append(in.Path, h[:])
-	}
-	return in
+	return keyops.PromoteKeyInput{KeyID: string(id), KeyPlace: keyopstest.Place(proof)}
 }
 
 // scheduleDeletion switches a replica key or a whole set off.
