@@ -2,7 +2,10 @@ package ci
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -36,6 +39,10 @@ func TestReplicationPage(t *testing.T) {
 	for n := 1; n <= 22; n++ {
 		if !traces[fmt.Sprintf("CE%d", n)] {
 			t.Errorf("docs/replication.md has no tests for trace CE%d", n)
+		}
+		named := regexp.MustCompile(fmt.Sprintf(`^TestCE%d[^0-9]`, n))
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(exists)), named.MatchString) {
+			t.Errorf("no test is named for trace CE%d", n)
 		}
 	}
 	if abuses < 15 {

@@ -229,8 +229,8 @@ func TestUnknownTransportKey(t *testing.T) {
 	}
 }
 
-// TestSearchesAreLimited asks for many objects that are not there.
-func TestSearchesAreLimited(t *testing.T) {
+// TestCE22SearchesAreLimited asks for many objects that are not there.
+func TestCE22SearchesAreLimited(t *testing.T) {
 	k, _ := openFaulty(t, 1)
 	id := material(t, k, testAES)
 	before := k.Calls()["C_FindObjects"]

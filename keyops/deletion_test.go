@@ -258,9 +258,9 @@ func TestDeletionAcrossRestarts(t *testing.T) {
 	}
 }
 
-// TestDeletionAndAClockThatJumps: a clock that is set by more than an hour, either way,
+// TestCE19DeletionAndAClockThatJumps: a clock that is set by more than an hour, either way,
 // destroys nothing for a day; one that is set by less changes nothing.
-func TestDeletionAndAClockThatJumps(t *testing.T) {
+func TestCE19DeletionAndAClockThatJumps(t *testing.T) {
 	for name, tc := range map[string]struct {
 		by   time.Duration
 		held bool

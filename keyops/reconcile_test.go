@@ -133,9 +133,9 @@ func TestLostAndReturned(t *testing.T) {
 	}
 }
 
-// TestStoreOlderThanAuditLog: the audit log has seen the store further on, so the store was
+// TestCE22StoreOlderThanAuditLog: the audit log has seen the store further on, so the store was
 // rolled back, and the daemon does not start on it before operators have approved it.
-func TestStoreOlderThanAuditLog(t *testing.T) {
+func TestCE22StoreOlderThanAuditLog(t *testing.T) {
 	r := keyopstest.New(t, keyopstest.Options{Peers: keyopstest.NewNetwork()})
 	before := create(t, r, keyops.CreateKeyInput{MultiRegion: true})
 	r.Stop()

@@ -532,9 +532,9 @@ func TestUpdateSharedAppliesNothingOnError(t *testing.T) {
 	}
 }
 
-// TestMaterialThatIsNotHere: what the key lists may still come, so the caller is told to
+// TestCE21MaterialThatIsNotHere: what the key lists may still come, so the caller is told to
 // try again; what nobody lists is no ciphertext, where that can be known.
-func TestMaterialThatIsNotHere(t *testing.T) {
+func TestCE21MaterialThatIsNotHere(t *testing.T) {
 	w := newTwo(t)
 	k := w.replicate(t, keyops.CreateKeyInput{})
 	w.sync(t, k.KeyID)

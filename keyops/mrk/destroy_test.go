@@ -221,7 +221,7 @@ func TestIncarnationsProveForThemselves(t *testing.T) {
 	}
 }
 
-func TestRetainedMember(t *testing.T) {
+func TestCE18RetainedMember(t *testing.T) {
 	w := withReplicas(t)
 	a := w.nodes[regionA]
 	w.must(a.set.Evict(ctx(), testSigner(regionA), regionB, true))

@@ -189,7 +189,7 @@ func (w *world) forgeLine(by regionName, edit func(*mrk.Certificate, *mrk.Approv
 }
 
 // What a third Region believes of a promotion. It checks signatures and rosters, and no clock.
-func TestWhoBelievesAPromotion(t *testing.T) {
+func TestCE17WhoBelievesAPromotion(t *testing.T) {
 	w := withReplicas(t)
 	same := func(*mrk.Certificate, *mrk.Approved) {}
 	again := func(edit func(*mrk.Promotion)) func(*mrk.Certificate, *mrk.Approved) {

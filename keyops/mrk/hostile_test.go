@@ -1,0 +1,178 @@
+package mrk_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/keyferry/keyferry/keyops/material"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/statement"
+)
+
+// The traces that need a Region which says what the protocol does not let it say.
+
+func TestCE15FormerPrimaryCannotRetake(t *testing.T) {
+	w := withReplicas(t)
+	root := w.chain(regionA)[0]
+	proper := w.handOver(regionA, regionB, root)
+	n := w.nodes[regionC]
+	if _, err := n.set.Merge(pins{}, w.facts(proper)); err != nil {
+		t.Fatal(err)
+	}
+	next := root
+	var retaken []mrk.Certificate
+	for range 3 {
+		next = w.renewal(regionA, next)
+		retaken = append(retaken, next)
+	}
+	res, err := n.set.Merge(pins{}, w.facts(retaken...))
+	w.must(err)
+	if n.set.Primary() != regionB || len(res.Refused) == 0 || !errors.Is(res.Refused[0].Err, mrk.ErrEpochFork) {
+		t.Fatalf("primary %s after A signed itself three epochs: %v", n.set.Primary(), res.Refused)
+	}
+	state := *w.nodes[regionA].set.State()
+	state.Seq += 100
+	forged, err := mrk.SignState(ctx(), testSigner(regionA), state)
+	w.must(err)
+	forged.Epoch = proper.Epoch
+	again, err := mrk.SignState(ctx(), testSigner(regionA), *forged)
+	w.must(err)
+	res, err = n.set.Merge(pins{}, mrk.Facts{Key: testKey, State: again})
+	w.must(err)
+	if len(res.Refused) != 1 || !errors.Is(res.Refused[0].Err, statement.ErrSignature) {
+		t.Fatalf("a state of B's epoch signed by A: %v", res.Refused)
+	}
+}
+
+func TestCE16MaterialThatNoStateListsIsRefused(t *testing.T) {
+	w := withReplicas(t)
+	c := w.nodes[regionC]
+	good := mrk.Blob{
+		Key: testKey, Material: testMaterial(0), Source: regionB, Instance: testInstance(regionB),
+		Destination: regionC, ToInstance: testInstance(regionC), Incarnation: 1, Class: "aes", Epoch: 1, Wrapped: []byte{1},
+	}
+	if _, err := c.set.Accepts(good); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct {
+		edit func(*mrk.Blob)
+		want error
+	}{
+		"unlisted material":    {func(b *mrk.Blob) { b.Material = material.ID{9} }, mrk.ErrUnlisted},
+		"another Region":       {func(b *mrk.Blob) { b.Destination = regionA }, mrk.ErrForeign},
+		"another instance":     {func(b *mrk.Blob) { b.ToInstance = testInstance(regionA) }, mrk.ErrForeign},
+		"an older incarnation": {func(b *mrk.Blob) { b.Incarnation = 0 }, mrk.ErrForeign},
+		"a later incarnation":  {func(b *mrk.Blob) { b.Incarnation = 2 }, mrk.ErrForeign},
+		"another key":          {func(b *mrk.Blob) { b.Key = "mrk-ff112233445566778899aabbccddeeff" }, mrk.ErrForeign},
+	}
+	for name, tt := range tests {
+		b := good
+		tt.edit(&b)
+		if _, err := c.set.Accepts(b); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+	}
+}
+
+func TestEquivocationFreezesUntilNumberedPast(t *testing.T) {
+	w := withReplicas(t)
+	a := w.nodes[regionA]
+	own := *a.set.State()
+	own.Rotation.Enabled = true
+	two, err := mrk.SignState(ctx(), testSigner(regionA), own)
+	w.must(err)
+	b := w.nodes[regionB]
+	res, err := b.set.Merge(pins{}, mrk.Facts{Key: testKey, State: two})
+	w.must(err)
+	if len(res.Refused) != 1 || res.Refused[0].Cause != mrk.CauseEquivocation || b.set.Frozen() == nil {
+		t.Fatalf("two states with one number: %+v", res)
+	}
+	w.must(w.rotate(regionA))
+	w.sync(regionA, regionB)
+	if b.set.Frozen() != nil {
+		t.Fatal("still frozen by a state that is two numbers old")
+	}
+
+	fact := *b.set.Own()
+	fact.KeyState = "Disabled"
+	other, err := mrk.SignMember(ctx(), testSigner(regionB), fact)
+	w.must(err)
+	w.sync(regionB, regionA)
+	res, err = a.set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{other}})
+	w.must(err)
+	if len(res.Refused) != 1 || res.Refused[0].Cause != mrk.CauseEquivocation {
+		t.Fatalf("two member facts with one number: %+v", res)
+	}
+	if err := a.set.AddMember(ctx(), testSigner(regionA), regionC, testInstance(regionC), mrk.CreateRequest{}); !errors.Is(err, mrk.ErrFrozen) {
+		t.Errorf("managing a frozen key: %v", err)
+	}
+	if events := w.step(regionA); len(events) != 0 {
+		t.Errorf("the frozen primary did %v", events)
+	}
+	if _, err := a.set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{a.set.Members()[2].Fact}}); err != nil {
+		t.Fatal(err)
+	}
+	w.heal()
+	fact.Counter += 2
+	past, err := mrk.SignMember(ctx(), testSigner(regionB), fact)
+	w.must(err)
+	if _, err := a.set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{past}}); err != nil {
+		t.Fatal(err)
+	}
+	if a.set.Frozen() != nil {
+		t.Error("still frozen after the writer has numbered past both facts")
+	}
+}
+
+// A Region that has no part in a key cannot freeze it by contradicting itself, and all
+// others keep the same one of its facts.
+func TestStrangersDoNotFreeze(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	a, b := w.nodes[regionA].set, w.nodes[regionB].set
+	word := *b.Own()
+	word.Region, word.Instance = regionC, testInstance(regionC)
+	var words []*mrk.Member
+	for _, state := range []string{"Enabled", "Disabled"} {
+		word.KeyState = state
+		m, err := mrk.SignMember(ctx(), testSigner(regionC), word)
+		w.must(err)
+		words = append(words, m)
+	}
+	for set, order := range map[*mrk.Set][]int{a: {0, 1}, b: {1, 0}} {
+		for _, i := range order {
+			res, err := set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{words[i]}})
+			w.must(err)
+			if len(res.Refused) != 0 || set.Frozen() != nil {
+				t.Fatalf("a stranger's word: %+v, frozen %v", res, set.Frozen())
+			}
+		}
+	}
+	if a.Fact(regionC).Hash() != b.Fact(regionC).Hash() {
+		t.Error("two Regions keep different words of a stranger")
+	}
+	w.must(w.rotate(regionA))
+	w.heal()
+	w.check()
+}
+
+// A former primary Region that was evicted cannot write itself the request by which it
+// would be a member again.
+func TestFormerPrimaryCannotAdmitItself(t *testing.T) {
+	w := withReplicas(t)
+	set := w.nodes[regionC].set
+	proper := w.handOver(regionA, regionB, w.chain(regionA)[0])
+	if _, err := set.Merge(pins{}, w.facts(proper)); err != nil {
+		t.Fatal(err)
+	}
+	req := *w.nodes[regionB].set.Admission()
+	req.Destination, req.ToInstance, req.Incarnation = regionA, testInstance(regionA), 7
+	req, err := mrk.SignRequest(ctx(), testSigner(regionA), req)
+	w.must(err)
+	res, err := set.Merge(pins{}, mrk.Facts{Key: testKey, Admission: &req})
+	w.must(err)
+	if len(res.Refused) != 1 || !errors.Is(res.Refused[0].Err, mrk.ErrRequest) || res.Changed {
+		t.Errorf("an admission of its own making: %+v", res)
+	}
+}

@@ -1,0 +1,215 @@
+package mrk_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/keyferry/keyferry/keyops/mrk"
+)
+
+// The traces in which a store is older than what its Region has told others, or than its token.
+
+// restore puts an older set into a Region's store; its token is as it was.
+func (w *world) restore(r regionName, backup []byte) {
+	w.t.Helper()
+	n := w.nodes[r]
+	set, err := mrk.Unmarshal(backup)
+	w.must(err)
+	n.set = set
+	clear(n.heard)
+	clear(n.rows)
+	for _, m := range set.Listed() {
+		n.rows[m.ID] = n.token[m.ID]
+	}
+}
+
+// takeBack is the reconciliation at start: a labelled object without a row gets one.
+func (w *world) takeBack(r regionName) {
+	n := w.nodes[r]
+	for id := range n.token {
+		if !n.rows[id] {
+			n.rows[id], n.used[id] = true, true
+			n.set.DropPermit()
+		}
+	}
+	w.settle(n)
+}
+
+func TestCE9SequenceNumbersAreNotUsedTwice(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.rotate(regionA))
+	backup := w.nodes[regionA].set.Marshal()
+	w.must(w.replicate(regionA, regionB))
+	w.sync(regionA, regionB)
+	w.restore(regionA, backup)
+	a := w.nodes[regionA]
+	a.heard[regionB], a.heard[regionC] = true, true // what the rollback makes it believe
+	w.step(regionA)                                 // a second state with B's number
+	w.encrypt(regionA)
+	back := w.message(regionB, regionA)
+	w.deliver(back)
+	if a.set.Acting() {
+		t.Fatal("A acts although a state of its own came back that it does not remember")
+	}
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB)
+}
+
+func TestCE9MemberFactsAreNotNumberedTwice(t *testing.T) {
+	w := withReplicas(t)
+	b := w.nodes[regionB]
+	backup := b.set.Marshal()
+	b.state = "Disabled"
+	w.settle(b)
+	w.sync(regionB, regionA)
+	w.restore(regionB, backup)
+	b.state = "PendingDeletion" // other words under the number that A knows
+	w.settle(b)
+	refused := w.sync(regionB, regionA)
+	if len(refused) != 1 || refused[0].Cause != mrk.CauseEquivocation || w.nodes[regionA].set.Frozen() == nil {
+		t.Fatalf("two facts of B with one number: %v", refused)
+	}
+	b.state = "Enabled"
+	w.settle(b)
+	w.heal()
+	w.converged(regionA, regionB, regionC)
+	if w.nodes[regionA].set.Frozen() != nil {
+		t.Error("still frozen after B has numbered past both facts")
+	}
+}
+
+// A Region restored to a fact that others know a newer one of counts above that one, even
+// if it has nothing new to say: else they would believe the newer one for ever.
+func TestCE9RestoredMemberCountsAboveWhatOthersKnow(t *testing.T) {
+	w := withReplicas(t)
+	b := w.nodes[regionB]
+	backup := b.set.Marshal()
+	b.state = "Disabled"
+	w.settle(b)
+	w.sync(regionB, regionA)
+	w.restore(regionB, backup)
+	b.state = "Enabled"
+	w.settle(b)
+	w.heal()
+	for _, m := range w.nodes[regionA].set.Members() {
+		if m.Fact.KeyState != "Enabled" {
+			t.Errorf("A believes for ever that the key in %s is %s", m.Region, m.Fact.KeyState)
+		}
+	}
+	w.converged(regionA, regionB, regionC)
+}
+
+func TestCE10RestoredPrimaryDoesNotReleaseAlone(t *testing.T) {
+	w := newWorld(t)
+	backup := w.nodes[regionA].set.Marshal()
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	w.restore(regionA, backup)
+	w.must(w.rotate(regionA))
+	if events := w.step(regionA); len(events) != 0 {
+		t.Fatalf("A, which has heard nobody, did %v", events)
+	}
+	w.encrypt(regionA)
+	w.check()
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB)
+}
+
+func TestCE10RestoredPrimaryDoesNotRenewAlone(t *testing.T) {
+	w := withReplicas(t)
+	a := w.nodes[regionA]
+	a.set.DropPermit()
+	clear(a.heard)
+	a.heard[regionB] = true
+	if events := w.step(regionA); len(events) != 0 || a.set.Acting() {
+		t.Fatalf("A, which has not heard C, did %v", events)
+	}
+	if err := w.rotate(regionA); !errors.Is(err, mrk.ErrNotPrimary) {
+		t.Fatalf("rotating without a permit: %v", err)
+	}
+	a.heard[regionC] = true
+	if events := w.step(regionA); len(events) != 1 || events[0].Kind != mrk.EventRenewed {
+		t.Fatalf("A, which has heard all, did %v", events)
+	}
+}
+
+func TestCE12RestoredReplicaThatWasDeletedIsUnusable(t *testing.T) {
+	w := withReplicas(t)
+	backup := w.nodes[regionC].set.Marshal()
+	w.delete(regionC)
+	w.sync(regionC, regionA)
+	w.step(regionA)
+	w.restore(regionC, backup)
+	c := w.nodes[regionC]
+	c.state = "Enabled"
+	w.settle(c)
+	w.sync(regionA, regionC)
+	if !c.set.Told() || c.state != "PendingDeletion" {
+		t.Fatalf("C is %s although it told others that it is deleted", c.state)
+	}
+	if owed := w.nodes[regionA].set.Owes(regionC); len(owed) != 0 {
+		t.Errorf("A owes %d materials to a deleted key", len(owed))
+	}
+	w.heal()
+	w.converged(regionA, regionB)
+}
+
+// A restored Region that has counted past its own deletion before it hears of it is deleted
+// all the same.
+func TestCE12DeletionIsTheLastWord(t *testing.T) {
+	w := withReplicas(t)
+	c := w.nodes[regionC]
+	backup := c.set.Marshal()
+	w.delete(regionC)
+	w.sync(regionC, regionA)
+	w.step(regionA)
+	w.restore(regionC, backup)
+	for _, state := range []string{"Enabled", "Disabled", "Enabled", "Disabled", "Enabled"} {
+		c.state = state
+		w.settle(c)
+	}
+	w.sync(regionC, regionA)
+	w.step(regionA)
+	if got := w.nodes[regionA].set.Entry(regionC).Status; got != mrk.Removed {
+		t.Fatalf("C came back as %s", got)
+	}
+	w.sync(regionA, regionC)
+	if !c.set.Told() {
+		t.Fatal("C does not know that it is deleted")
+	}
+	w.heal()
+	w.converged(regionA, regionB)
+}
+
+func TestCE13LabelledObjectsAreTakenBack(t *testing.T) {
+	w := newWorld(t)
+	backup := w.nodes[regionA].set.Marshal()
+	w.must(w.rotate(regionA))
+	w.heal()
+	w.encrypt(regionA)
+	w.restore(regionA, backup)
+	w.takeBack(regionA)
+	w.heal()
+	w.converged(regionA)
+	if got := len(w.nodes[regionA].set.Listed()); got != 2 {
+		t.Fatalf("%d materials listed, want the one of the backup and the one of the token", got)
+	}
+}
+
+// What the acting primary Region holds is listed, also if it never lost its permit.
+func TestCE13HeldButUnlistedIsListed(t *testing.T) {
+	w := newWorld(t)
+	a := w.nodes[regionA]
+	id := w.material()
+	a.token[id], a.rows[id] = true, true
+	w.settle(a)
+	events := w.step(regionA)
+	if len(events) != 1 || events[0].Kind != mrk.EventTakenBack || events[0].Material != id {
+		t.Fatalf("got %v", events)
+	}
+	if got := a.set.Listed()[1]; got.ID != id || got.Reason != mrk.ReasonTakenBack {
+		t.Errorf("listed as %+v", got)
+	}
+}
