@@ -60,7 +60,7 @@ func (t bare) carry(b *testing.B) {
 // BenchmarkReplicate fills an empty Region with keys, on real tokens. The time of one key
 // must not grow with their number.
 func BenchmarkReplicate(b *testing.B) {
-	for _, n := range []int{100, 1000} {
+	for _, n := range []int{250, 500, 1000} {
 		b.Run(fmt.Sprintf("%d keys", n), func(b *testing.B) {
 			sites := realSites(b, seldom)
 			var took, cpu time.Duration
@@ -210,7 +210,7 @@ func BenchmarkDigest(b *testing.B) {
 		}
 	}
 	self := mrk.Self{Region: paris, Instance: sites[0].region.Descriptor.Instance}
-	for _, n := range []int{1_000, 10_000} {
+	for _, n := range []int{2_500, 5_000, 10_000} {
 		keys := newManyKeys(b, self, sites[1], n)
 		for _, row := range []struct {
 			name    string

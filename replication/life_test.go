@@ -103,6 +103,19 @@ func TestPeers(t *testing.T) {
 	}
 }
 
+// putStore gives a Region that is stopped another store.
+func (s *site) putStore(store []byte) {
+	s.t.Helper()
+	for _, suffix := range []string{"-wal", "-shm"} {
+		if err := os.Remove(s.region.StorePath + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(s.region.StorePath, store, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // What a peer shows is kept, over a restart too, and a peer that comes back with an older
 // store is noticed.
 func TestWitness(t *testing.T) {
@@ -125,14 +138,7 @@ func TestWitness(t *testing.T) {
 		s.noAlarms()
 	}
 	sites[1].stop()
-	for _, suffix := range []string{"-wal", "-shm"} {
-		if err := os.Remove(sites[1].region.StorePath + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(sites[1].region.StorePath, old, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	sites[1].putStore(old)
 	// With its audit log gone too, nothing at this Region knows better.
 	if err := errors.Join(os.RemoveAll(sites[1].region.AuditDir), os.Mkdir(sites[1].region.AuditDir, 0o700)); err != nil {
 		t.Fatal(err)
