@@ -5,7 +5,6 @@ import (
 	"crypto"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -44,11 +43,13 @@ func TestHalfWrittenObjects(t *testing.T) {
 	var ids []string
 	for _, c := range halfWritten {
 		id := hsm.NewID()
-		if _, err := h.Generate(t.Context(), c.spec, id); err != nil {
-			t.Fatal(err)
-		}
+		made := softhsmtest.Made(t, tok, func() {
+			if _, err := h.Generate(t.Context(), c.spec, id); err != nil {
+				t.Fatal(err)
+			}
+		})
 		ids = append(ids, id.String())
-		softhsmtest.Take(t, softhsmtest.Newest(t, filepath.Dir(tok.Conf)), c.missing)
+		softhsmtest.Take(t, made, c.missing)
 	}
 	stage(t, strings.Join(ids, ","))
 }

@@ -41,7 +41,7 @@ func TestKill(t *testing.T) {
 	}
 	child := func(t *testing.T, job string) error {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKill$", "-test.timeout=60s")
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKill$", "-test.timeout=5m")
 		cmd.Env = append(os.Environ(), softhsm.ConfEnv+"="+tokens[0].Conf, killEnv+"="+job, killDirEnv+"="+dir)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -66,11 +66,12 @@ func TestKill(t *testing.T) {
 	}
 	for _, spec := range []keyops.KeySpec{keyops.SymmetricDefault, keyops.HMAC256, keyops.ECCNISTP256} {
 		t.Run("half-written "+string(spec), func(t *testing.T) {
-			var exit *exec.ExitError
-			if err := child(t, "kill install.token "+string(spec)); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-				t.Fatalf("the child was not killed: %v", err)
-			}
-			softhsmtest.TakeValue(t, softhsmtest.Newest(t, dir))
+			softhsmtest.TakeValue(t, softhsmtest.Made(t, tokens[1], func() {
+				var exit *exec.ExitError
+				if err := child(t, "kill install.token "+string(spec)); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+					t.Fatalf("the child was not killed: %v", err)
+				}
+			}))
 			if err := child(t, "check half-written"); err != nil {
 				t.Error(err)
 			}

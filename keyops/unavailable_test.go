@@ -3,7 +3,6 @@ package keyops_test
 import (
 	"bytes"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/keyferry/keyferry/hsm"
@@ -31,7 +30,10 @@ func TestUnavailable(t *testing.T) {
 	softhsmtest.Used(t)
 	r := newReal(t, paris, keyopstest.Options{})
 	other := create(t, r, keyops.CreateKeyInput{})
-	key := create(t, r, keyops.CreateKeyInput{KeySpec: "ECC_NIST_P256", KeyUsage: keyops.SignVerify})
+	var key keyops.KeyMetadata
+	object := softhsmtest.Made(t, token(paris.label), func() {
+		key = create(t, r, keyops.CreateKeyInput{KeySpec: "ECC_NIST_P256", KeyUsage: keyops.SignVerify})
+	})
 	sign := keyops.SignInput{KeyID: key.ARN, Message: []byte("m"), SigningAlgorithm: "ECDSA_SHA_256"}
 	signed, err := r.Sign(t.Context(), admin(), sign)
 	if err != nil {
@@ -40,7 +42,6 @@ func TestUnavailable(t *testing.T) {
 	if s := stateOf(t, r, key.ARN); s != "Enabled" {
 		t.Fatalf("the key is %s", s)
 	}
-	object := softhsmtest.Newest(t, filepath.Dir(token(paris.label).Conf))
 	if err := os.Remove(object); err != nil {
 		t.Fatal(err)
 	}

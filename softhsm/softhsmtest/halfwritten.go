@@ -3,33 +3,45 @@ package softhsmtest
 import (
 	"bytes"
 	"encoding/binary"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
-	"time"
+
+	"github.com/keyferry/keyferry/softhsm"
 )
 
-// Newest returns the file of the newest object of any SoftHSM token below a directory.
-func Newest(t testing.TB, dir string) string {
+// Made returns the file of the object that comes into a token while something is done. Times
+// of files are too coarse to tell which of two is newer.
+func Made(t testing.TB, tok softhsm.Token, while func()) string {
 	t.Helper()
-	var newest string
-	var at time.Time
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, ".object") || filepath.Base(path) == "token.object" {
-			return err
+	before := objects(t, tok)
+	while()
+	var made []string
+	for _, name := range objects(t, tok) {
+		if !slices.Contains(before, name) {
+			made = append(made, name)
 		}
-		info, err := d.Info()
-		if err == nil && info.ModTime().After(at) {
-			newest, at = path, info.ModTime()
-		}
-		return err
-	})
-	if err != nil || newest == "" {
-		t.Fatalf("no object below %s, or: %v", dir, err)
 	}
-	return newest
+	if len(made) != 1 {
+		t.Fatalf("%d new objects in token %s, want one: %v", len(made), tok.Label, made)
+	}
+	return made[0]
+}
+
+// objects lists the files of a token's objects, in the directory whose name ends with the
+// serial number.
+func objects(t testing.TB, tok softhsm.Token) []string {
+	t.Helper()
+	dirs, err := filepath.Glob(filepath.Join(filepath.Dir(tok.Conf), "tokens", "*-"+tok.Serial[:4]+"-"+tok.Serial[4:]))
+	if err != nil || len(dirs) != 1 {
+		t.Fatalf("directories of token %s: %v, %v", tok.Label, dirs, err)
+	}
+	names, err := filepath.Glob(filepath.Join(dirs[0], "*.object"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return filepath.Base(name) == "token.object" })
 }
 
 // TakeValue empties CKA_VALUE in an object's file: what a process leaves that was killed
