@@ -26,6 +26,9 @@ var ErrStoreDoesNotHold = errors.New("the store does not hold: seal it anew firs
 // descriptor, and writes down in the audit log that they did. The caller holds the writer
 // lease and has opened the audit log. It may be repeated until it succeeds, after a crash
 // too: a store that the next key has sealed already is left as it is.
+//
+// Where the keys before are lost with their token, c.Seal is the next seal key as well: no
+// seal holds, and the operators have approved the store as it is.
 func (c Custody) Rekey(ctx context.Context, log *audit.Log, r region.Replacement, nextSeal hsm.ID) (region.SignedDescriptor, error) {
 	next, want, err := c.replacement(r)
 	if err != nil {
@@ -55,7 +58,14 @@ func (c Custody) Rekey(ctx context.Context, log *audit.Log, r region.Replacement
 	if err != nil {
 		return next, err
 	}
-	if why := in.Err(); why != nil {
+	switch why := in.Err(); {
+	case r.Lost():
+		// Nobody can tell whether it holds; but it is the one that the operators have seen.
+		asked := region.RequestLost(c.Roster, c.Self, next, want.Serial, want.Expires, in.Unsealed())
+		if err := c.Roster.Verify(asked, r.Approvals); err != nil {
+			return next, err
+		}
+	case why != nil:
 		return next, fmt.Errorf("%w: %w", ErrStoreDoesNotHold, why)
 	}
 	if err := c.Roster.Check(want, c.now(), r.Approvals); err != nil { // now it counts that they have not expired
@@ -69,9 +79,13 @@ func (c Custody) Rekey(ctx context.Context, log *audit.Log, r region.Replacement
 	book, err := seal.Reseal(ctx, c.Store, sealKey{c.Token, nextSeal}, c.Self.Instance, seal.Approved{
 		Contents: in.Contents, Witnessed: in.Witnessed.Version,
 		Record: func(tx store.Tx) error {
-			return useOnce(want, "", c.now(), tx.Get, func(kind store.Kind, id string, body []byte) error {
+			err := useOnce(want, "", c.now(), tx.Get, func(kind store.Kind, id string, body []byte) error {
 				return tx.Put(store.Row{Kind: kind, ID: id, Version: 1, Body: body})
 			})
+			if err == nil && r.Lost() {
+				err = c.stampRestored(tx) // it may be older than the token was
+			}
+			return err
 		},
 	})
 	if err != nil {
@@ -95,6 +109,6 @@ func (c Custody) replacement(r region.Replacement) (region.SignedDescriptor, app
 	if err != nil {
 		return next, approval.Request{}, err
 	}
-	want := region.RequestReplacement(c.Roster, c.Self, next, asked.Serial, asked.Expires)
+	want := r.Request(c.Roster, c.Self, next, asked)
 	return next, want, c.Roster.Verify(want, r.Approvals)
 }

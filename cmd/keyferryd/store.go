@@ -26,7 +26,7 @@ import (
 
 func newStore() *cobra.Command {
 	cmd := &cobra.Command{Use: "store", Short: "Look at the sealed store, and seal it anew with approvals", Args: cobra.NoArgs}
-	cmd.AddCommand(newFindings(), newReseal(), newMade())
+	cmd.AddCommand(newFindings(), newReseal(), newMade(), newLost())
 	return cmd
 }
 

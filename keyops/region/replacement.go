@@ -23,10 +23,10 @@ var ErrReplacement = errors.New("descriptor does not follow from the one before"
 // Replacement puts a descriptor with a new signing key in the place of the one before. The
 // old key names the new descriptor, so that it is the same Region's; the operators approve
 // it, because whoever has the token's PIN has the use of the old key. It is carried in a
-// file, and peers judge it again.
+// file, and peers judge it again. Where the old key is lost, see Lost.
 type Replacement struct {
 	Descriptor statement.File    `json:"descriptor"` // the next, signed by the new key
-	Succession statement.File    `json:"succession"` // names the next, signed by the old key
+	Succession statement.File    `json:"succession"` // names the next, signed by the old key; empty if that is lost
 	Rosters    []approval.Change `json:"rosters"`    // since the first descriptor; the last decides
 	Approvals  []statement.File  `json:"approvals"`
 }
@@ -78,30 +78,27 @@ func NewReplacement(ctx context.Context, oldKey statement.Signer, old, next Sign
 	if err := next.succeeds(old.Descriptor); err != nil {
 		return Replacement{}, err
 	}
+	r, err := NewLostReplacement(old, next)
+	if err != nil {
+		return Replacement{}, err
+	}
 	s, err := statement.Sign(ctx, oldKey, statement.Succession, succession(old, next))
 	if err != nil {
 		return Replacement{}, err
 	}
-	r := Replacement{Rosters: []approval.Change{}, Approvals: []statement.File{}}
-	for _, f := range []struct {
-		to *statement.File
-		s  statement.Signed
-		by SignedDescriptor
-	}{{&r.Descriptor, next.Statement, next}, {&r.Succession, s, old}} {
-		pub, err := f.by.PublicKey()
-		if err != nil {
-			return Replacement{}, err
-		}
-		if *f.to, err = statement.NewFile(f.s, pub); err != nil {
-			return Replacement{}, err
-		}
+	pub, err := old.PublicKey()
+	if err != nil {
+		return Replacement{}, err
+	}
+	if r.Succession, err = statement.NewFile(s, pub); err != nil {
+		return Replacement{}, err
 	}
 	_, err = r.Open(old)
 	return r, err
 }
 
-// Open verifies that the next descriptor follows from old by its own signing key and by
-// old's, and returns it. Who approved that is for Verify.
+// Open verifies that the next descriptor follows from old by its own signing key and, unless
+// that is lost, by old's, and returns it. Who approved that is for Verify.
 func (r Replacement) Open(old SignedDescriptor) (SignedDescriptor, error) {
 	s, err := r.Descriptor.Signed(statement.Descriptor)
 	if err != nil {
@@ -113,6 +110,9 @@ func (r Replacement) Open(old SignedDescriptor) (SignedDescriptor, error) {
 	}
 	if err := next.succeeds(old.Descriptor); err != nil {
 		return SignedDescriptor{}, err
+	}
+	if r.Lost() {
+		return next, nil
 	}
 	said, err := r.Succession.Signed(statement.Succession)
 	if err != nil {
@@ -158,7 +158,7 @@ func (r Replacement) Verify(old SignedDescriptor) (SignedDescriptor, approval.Ro
 	if err != nil {
 		return SignedDescriptor{}, approval.Roster{}, err
 	}
-	return next, roster, roster.Verify(RequestReplacement(roster, old, next, q.Serial, q.Expires), r.Approvals)
+	return next, roster, roster.Verify(r.Request(roster, old, next, q), r.Approvals)
 }
 
 // Replacement is the path of the file that leads to version n of an instance's descriptor.

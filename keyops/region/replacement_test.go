@@ -249,3 +249,69 @@ func TestSwap(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// TestLostReplacement: without the old key's word only approvals of exactly that count, and
+// what the operators were told of the store stays a part of it.
+func TestLostReplacement(t *testing.T) {
+	from := own(t)
+	to := from.next(t, nil)
+	lost, err := region.NewLostReplacement(from.SignedDescriptor, to.SignedDescriptor)
+	if err != nil || !lost.Lost() {
+		t.Fatalf("lost %v, %v", lost.Lost(), err)
+	}
+	expires := time.Now().Add(time.Hour).Truncate(time.Second).UTC()
+	store := []approval.Detail{{Name: "store", Text: "3 rows"}}
+	approve := func(q approval.Request) []statement.File {
+		t.Helper()
+		f, err := approval.Sign(t.Context(), from.operator, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []statement.File{f}
+	}
+	forLost := approve(region.RequestLost(from.Operators, from.SignedDescriptor, to.SignedDescriptor, approval.NewSerial(), expires, store))
+	forNamed := approve(region.RequestReplacement(from.Operators, from.SignedDescriptor, to.SignedDescriptor, approval.NewSerial(), expires))
+	named, err := region.NewReplacement(t.Context(), statement.HostKey(from.key), from.SignedDescriptor, to.SignedDescriptor)
+	if err != nil || named.Lost() {
+		t.Fatalf("lost %v, %v", named.Lost(), err)
+	}
+	other := from.next(t, nil)
+	elsewhere, err := region.NewLostReplacement(from.SignedDescriptor, other.SignedDescriptor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(r region.Replacement, approvals []statement.File) region.Replacement {
+		r.Approvals = approvals
+		return r
+	}
+	half := with(lost, forLost)
+	half.Succession.Type = named.Succession.Type
+	for _, tc := range []struct {
+		name string
+		r    region.Replacement
+		ok   bool
+	}{
+		{"approved as lost", with(lost, forLost), true},
+		{"approved as named", with(named, forNamed), true},
+		{"the old key's word taken away", with(lost, forNamed), false},
+		{"approved as lost, and the old key's word put in", with(named, forLost), false},
+		{"half of a word", half, false},
+		{"another key", with(elsewhere, forLost), false},
+		{"nobody", lost, false},
+	} {
+		if _, _, err := tc.r.Verify(from.SignedDescriptor); (err == nil) != tc.ok {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+	if q := region.RequestLost(from.Operators, from.SignedDescriptor, to.SignedDescriptor, "s", expires, store); q.Object[len(q.Object)-1] != store[0] {
+		t.Errorf("the request does not name the store: %+v", q.Object)
+	}
+	path := filepath.Join(t.TempDir(), "2.json")
+	if err := statement.WriteJSON(path, with(lost, forLost)); err != nil {
+		t.Fatal(err)
+	}
+	var read region.Replacement
+	if err := statement.ReadJSON(path, &read); err != nil || !read.Lost() {
+		t.Errorf("read again: lost %v, %v", read.Lost(), err)
+	}
+}

@@ -22,7 +22,7 @@ import (
 // RequestRekey makes the next signing and seal key of this Region, and writes what operators
 // have to approve so that they take the place of today's. Until then nothing uses them, and a
 // daemon may go on serving.
-func (t Tool) RequestRekey(ctx context.Context, path string, expiry time.Duration) (err error) {
+func (t Tool) RequestRekey(ctx context.Context, path string, expiry time.Duration, opt RekeyOptions) (err error) {
 	own, _, err := t.load()
 	if err != nil {
 		return err
@@ -39,7 +39,12 @@ func (t Tool) RequestRekey(ctx context.Context, path string, expiry time.Duratio
 		return err
 	}
 	defer c.Close()
-	old, err := signer(c, own.Descriptor)
+	var old statement.Signer
+	if opt.Lost {
+		err = emptyToken(c)
+	} else {
+		old, err = signer(c, own.Descriptor)
+	}
 	if err != nil {
 		return err
 	}
@@ -68,14 +73,18 @@ func (t Tool) RequestRekey(ctx context.Context, path string, expiry time.Duratio
 	if err != nil {
 		return err
 	}
-	r, err := region.NewReplacement(ctx, old, own, next)
+	r, q := region.Replacement{}, region.RequestReplacement(roster, own, next, approval.NewSerial(), t.Now().Add(expiry).Truncate(time.Second).UTC())
+	if opt.Lost {
+		r, q, err = t.lost(ctx, c, own, next, seal, q, opt)
+	} else {
+		r, err = region.NewReplacement(ctx, old, own, next)
+	}
 	if err != nil {
 		return err
 	}
 	if r.Rosters = changes; changes == nil {
 		r.Rosters = []approval.Change{}
 	}
-	q := region.RequestReplacement(roster, own, next, approval.NewSerial(), t.Now().Add(expiry).Truncate(time.Second).UTC())
 	if err := q.Validate(); err != nil {
 		return err
 	}
@@ -95,6 +104,7 @@ type RekeyOptions struct {
 	Store     string // the stopped daemon's store
 	Audit     string // directory of its audit log
 	Approvals []string
+	Lost      bool // of RequestRekey: the old keys are lost with their token
 }
 
 // Rekey puts the keys of RequestRekey in the place of today's: it seals the store with the
@@ -122,6 +132,11 @@ func (t Tool) Rekey(ctx context.Context, opt RekeyOptions) error {
 	}
 	if err := t.destroyOthers(ctx, c, own.Descriptor); err != nil {
 		return err
+	}
+	if r.Lost() {
+		if err := t.retireLost(ctx, c, own.Descriptor); err != nil {
+			return err
+		}
 	}
 	if err := os.Remove(t.Dir.Begun()); err != nil {
 		return err
@@ -155,15 +170,17 @@ func (t Tool) swap(ctx context.Context, c *hsm.Ceremony, own region.SignedDescri
 		r.Approvals = append(r.Approvals, f)
 	}
 	custody := keyops.Custody{Self: own, Roster: roster, Token: c.Token, Clock: t.Now}
-	if custody.Seal, err = RegionKey(c.Objects(), hsm.RoleSeal, own.Descriptor); err != nil {
-		return next, err
-	}
 	if next, _, err = r.Verify(own); err != nil {
 		return next, err
 	}
 	seal, err := RegionKey(c.Objects(), hsm.RoleSeal, next.Descriptor)
 	if err != nil {
 		return next, err
+	}
+	if custody.Seal = seal; !r.Lost() {
+		if custody.Seal, err = RegionKey(c.Objects(), hsm.RoleSeal, own.Descriptor); err != nil {
+			return next, err
+		}
 	}
 	if err := t.sealAnew(ctx, c, custody, r, next, seal, opt); err != nil {
 		return next, err
@@ -203,20 +220,20 @@ func (t Tool) sealAnew(ctx context.Context, c *hsm.Ceremony, custody keyops.Cust
 	if err != nil {
 		return err
 	}
-	last, err := audit.Newest(opt.Audit, keys)
-	if err != nil {
+	if custody.Witnessed, err = witnessed(opt.Audit, next); err != nil {
 		return err
 	}
-	if last.Number != 0 {
-		custody.Witnessed = append(custody.Witnessed, last.Store)
+	by := custody.Self.Descriptor // until the descriptor is replaced, so that the log is one that today's daemon can go on with
+	if r.Lost() {
+		by = next.Descriptor
 	}
-	old, err := signer(c, custody.Self.Descriptor)
+	signs, err := signer(c, by)
 	if err != nil {
 		return err
 	}
 	log, err := audit.Open(ctx, audit.Config{
 		Dir: opt.Audit, Region: custody.Self.Region, Instance: custody.Self.Instance, Keys: keys,
-		Signer: old, // until the descriptor is replaced, so that the log is one that today's daemon can go on with
+		Signer: signs,
 	})
 	if err != nil {
 		return err
@@ -267,11 +284,12 @@ func (t Tool) ForgetRekey(ctx context.Context, opt RekeyOptions) error {
 		return err
 	}
 	defer c.Close()
-	seal, err := RegionKey(c.Objects(), hsm.RoleSeal, own.Descriptor)
-	if err != nil {
-		return err
+	if begun == nil && r.Lost() {
+		err = t.notYetSealed(ctx, c, own, r, opt.Store)
+	} else {
+		err = t.stillSealed(ctx, c, own, opt.Store)
 	}
-	if err := t.stillSealed(ctx, c, own, seal, opt.Store); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := t.destroyOthers(ctx, c, own.Descriptor); err != nil {
@@ -284,7 +302,11 @@ func (t Tool) ForgetRekey(ctx context.Context, opt RekeyOptions) error {
 }
 
 // stillSealed refuses a store that the Region's present seal key has not sealed.
-func (t Tool) stillSealed(ctx context.Context, c *hsm.Ceremony, own region.SignedDescriptor, seal hsm.ID, path string) error {
+func (t Tool) stillSealed(ctx context.Context, c *hsm.Ceremony, own region.SignedDescriptor, path string) error {
+	seal, err := RegionKey(c.Objects(), hsm.RoleSeal, own.Descriptor)
+	if err != nil {
+		return err
+	}
 	db, err := sqlite.Open(ctx, sqlite.Config{Path: path})
 	if err != nil {
 		return err
@@ -327,6 +349,9 @@ func (t Tool) PinReplacement(path string, agree Agree) error {
 		return err
 	}
 	t.say("Region %s, instance %s: version %d of its descriptor takes the place of version %d", next.Region, next.Instance, next.Version, pinned.Version)
+	if r.Lost() {
+		t.say("its key before is lost with its token and does not name this one: only its operators do. Ask them, on a second channel, whether that is so")
+	}
 	t.say("approved by %d of the %d operators of roster version %d", roster.Threshold, len(roster.Operators), roster.Version)
 	if err := agree("descriptor", next.Fingerprint()); err != nil {
 		return err

@@ -11,17 +11,18 @@ type Operation string
 
 // Operations that need, or may need, approvals.
 const (
-	Offer            Operation = "ceremony-offer"       // hand transport keys to the establishment key of an offer
-	ResealStore      Operation = "reseal-store"         // believe the rows of a store as they are
-	ChangeRoster     Operation = "change-roster"        // put another roster in the place of this one
-	ReplaceKeys      Operation = "replace-region-keys"  // put new signing and seal keys in the place of a Region's
-	ForcePromotion   Operation = "force-promotion"      // make a Region the primary Region without the one before
-	SuspendRegion    Operation = "suspend-region"       // go on without a Region that may be alive
-	Disassociate     Operation = "disassociate-replica" // end a synchronization for good
-	EvictReplica     Operation = "evict-replica"        // end a Region's membership of a multi-Region key
-	WriteOffMaterial Operation = "write-off-material"   // give up a material that is in no token any more
-	ConfirmClock     Operation = "confirm-clock"        // believe a clock that was set, so that what is due by it is destroyed
-	DeletePrimaryKey Operation = "delete-primary-key"   // schedule the deletion of a multi-Region primary key
+	Offer            Operation = "ceremony-offer"           // hand transport keys to the establishment key of an offer
+	ResealStore      Operation = "reseal-store"             // believe the rows of a store as they are
+	ChangeRoster     Operation = "change-roster"            // put another roster in the place of this one
+	ReplaceKeys      Operation = "replace-region-keys"      // put new signing and seal keys in the place of a Region's
+	ReplaceLostKeys  Operation = "replace-lost-region-keys" // put new signing and seal keys in the place of a Region's, which are lost with its token
+	ForcePromotion   Operation = "force-promotion"          // make a Region the primary Region without the one before
+	SuspendRegion    Operation = "suspend-region"           // go on without a Region that may be alive
+	Disassociate     Operation = "disassociate-replica"     // end a synchronization for good
+	EvictReplica     Operation = "evict-replica"            // end a Region's membership of a multi-Region key
+	WriteOffMaterial Operation = "write-off-material"       // give up a material that is in no token any more
+	ConfirmClock     Operation = "confirm-clock"            // believe a clock that was set, so that what is due by it is destroyed
+	DeletePrimaryKey Operation = "delete-primary-key"       // schedule the deletion of a multi-Region primary key
 )
 
 // operations is the one table of operations: what an operator is told, and whether a
@@ -34,6 +35,7 @@ var operations = map[Operation]struct {
 	ResealStore:      {"believe every row of this Region's store as it is now, whoever wrote it, and seal it anew", false},
 	ChangeRoster:     {"let the operators below decide from now on, in the place of those who decide today", false},
 	ReplaceKeys:      {"let the signing key below speak for this Region from now on, and seal its store with a new key", false},
+	ReplaceLostKeys:  {"let the signing key below speak for this Region from now on without the word of the one before, which is lost with its token, and believe every row of its store as it is now", false},
 	ForcePromotion:   {"make this Region the primary Region of the keys below without the consent of the one before", false},
 	SuspendRegion:    {"go on without the Region below, which may be alive and then falls behind", true},
 	Disassociate:     {"end the synchronization with the replica instance below, for good", true},
