@@ -30,6 +30,7 @@ type RegionFiles struct {
 	Dir     region.Dir // where the service looks for later changes of its own roster, too
 	Pins    []region.SignedDescriptor
 	Rosters []RosterSeen
+	Retired []region.Retirement
 }
 
 // RosterSeen is the newest roster of an instance that the directory shows.
@@ -90,6 +91,8 @@ func rosterRow(r region.Name, instance region.InstanceID) string {
 
 func pinRow(r region.Name) string { return "pin/" + string(r) }
 
+func retiredRow(r region.Name) string { return "retired/" + string(r) }
+
 // remember compares the Region's directory with what it has shown before, and remembers what
 // is new in it.
 func (s *Service) remember(ctx context.Context, files RegionFiles) error {
@@ -100,7 +103,15 @@ func (s *Service) remember(ctx context.Context, files RegionFiles) error {
 				return fmt.Errorf("roster of instance %s: %w", r.Instance, err)
 			}
 		}
+		for _, r := range files.Retired {
+			if err := see(tx, retiredRow(r.Region), sight{version: 1, shown: r.Fingerprint}, func(sight) error { return nil }); err != nil {
+				return fmt.Errorf("retired Region %s: %w", r.Region, err)
+			}
+		}
 		for _, p := range files.Pins {
+			if _, err := tx.Get(kindSight, retiredRow(p.Region)); !errors.Is(err, store.ErrNotFound) {
+				return errors.Join(err, fmt.Errorf("%w: Region %s was retired, and is a peer again: find out who took its retirement away", ErrForgotten, p.Region))
+			}
 			now := sight{version: p.Version, shown: p.Fingerprint(), evidence: p.Statement}
 			err := see(tx, pinRow(p.Region), now, func(before sight) error { return s.mayFollow(files.Dir, before, p) })
 			if err != nil {

@@ -45,10 +45,11 @@ type grpcLink struct {
 // dial prepares the connection to a peer.
 func (r *Replicator) dial(to region.Descriptor, address string) (Link, error) {
 	want := party{to.Region, to.Instance}
-	tls := r.identity.config(r.pinned, func(other party) error {
-		if other != want {
+	tls := r.identity.config(r.pinned, func(other tlsClaim) error {
+		if other.party != want {
 			return fmt.Errorf("%w: %s answers at the address of %s", errNotPinned, other.region, to.Region)
 		}
+		r.certified(other)
 		return nil
 	})
 	tls.ServerName = string(to.Region)

@@ -58,7 +58,9 @@ type peer struct {
 	epochs       map[string][]uint64     // of transport keys under which the peer takes materials of a kind, as it said last
 	clock        Clock                   // the peer's, against this Region's
 	severed      severedSeen
-	unsupported  map[string]int // kinds of messages from the peer that this version does not know
+	// certifiedUntil is the end of the certification of the TLS key that the peer has shown last.
+	certifiedUntil time.Time
+	unsupported    map[string]int // kinds of messages from the peer that this version does not know
 }
 
 // failure is why a key could not be settled with a peer.

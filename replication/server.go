@@ -19,7 +19,7 @@ import (
 
 // newServer returns the server of the peer listener.
 func (r *Replicator) newServer() *grpc.Server {
-	tls := r.identity.config(r.pinned, func(party) error { return nil })
+	tls := r.identity.config(r.pinned, func(c tlsClaim) error { r.certified(c); return nil })
 	s := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(tls)),
 		grpc.MaxRecvMsgSize(maxMessage+1024), grpc.MaxSendMsgSize(maxMessage+1024),

@@ -36,15 +36,16 @@ type RegionStatus struct {
 
 // PeerStatus is how the connection to one peer stands.
 type PeerStatus struct {
-	Region       region.Name
-	Instance     region.InstanceID
-	Fingerprint  string
-	Address      string
-	Connected    time.Time // since when; zero while not connected
-	LastExchange time.Time // begun by either end
-	LastError    string
-	Unconfirmed  int   // keys of which the peer has not confirmed the newest facts
-	Clock        Clock // the peer's, against this Region's
+	Region         region.Name
+	Instance       region.InstanceID
+	Fingerprint    string
+	Address        string
+	Connected      time.Time // since when; zero while not connected
+	LastExchange   time.Time // begun by either end
+	LastError      string
+	Unconfirmed    int       // keys of which the peer has not confirmed the newest facts
+	Clock          Clock     // the peer's, against this Region's
+	CertifiedUntil time.Time // of the TLS key that the peer has shown last; zero before it has
 }
 
 // Status returns a row for each Region that has or is to have the key, ordered by Region.
@@ -202,5 +203,6 @@ func (p *peer) status(unconfirmed int) PeerStatus {
 	return PeerStatus{
 		Region: p.pin.Region, Instance: p.pin.Instance, Fingerprint: p.shown, Address: p.where,
 		Connected: p.connected, LastExchange: p.lastExchange, LastError: p.lastError, Unconfirmed: unconfirmed, Clock: p.clock,
+		CertifiedUntil: p.certifiedUntil,
 	}
 }

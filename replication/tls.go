@@ -146,6 +146,27 @@ func (i *identity) renew(ctx context.Context, signer mrk.Signer) error {
 	return nil
 }
 
+// certifiedUntil returns until when this Region's TLS key is certified; zero if none is.
+func (i *identity) certifiedUntil() time.Time {
+	if k := i.now.Load(); k != nil {
+		return k.made.Add(certificateLife)
+	}
+	return time.Time{}
+}
+
+// CertifiedUntil returns until when this Region's TLS key for peers is certified, or the zero
+// time. It is replaced at half of its life.
+func (r *Replicator) CertifiedUntil() time.Time { return r.identity.certifiedUntil() }
+
+// certified remembers until when the TLS key is certified that a peer has shown last.
+func (r *Replicator) certified(c tlsClaim) {
+	if p, ok := r.peers[c.region]; ok {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.certifiedUntil = time.Unix(c.notAfter, 0).UTC()
+	}
+}
+
 func (p party) uri() *url.URL {
 	return &url.URL{Scheme: "keyferry", Host: string(p.region), Path: "/" + string(p.instance)}
 }
@@ -157,9 +178,9 @@ func (i *identity) certificate() (*tls.Certificate, error) {
 	return nil, errors.New("no TLS key is certified yet")
 }
 
-// config returns the TLS configuration of one connection's end. verify gets the region and
-// instance that the other end has proven to be.
-func (i *identity) config(pins pins, verify func(party) error) *tls.Config {
+// config returns the TLS configuration of one connection's end. verify gets what the other
+// end has proven to be.
+func (i *identity) config(pins pins, verify func(tlsClaim) error) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		ClientAuth:             tls.RequireAnyClientCert,
@@ -172,19 +193,19 @@ func (i *identity) config(pins pins, verify func(party) error) *tls.Config {
 		},
 		InsecureSkipVerify: true, // no authority is trusted here; VerifyConnection checks the pin
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			p, err := pins.verifyTLS(cs, i.clock())
+			c, err := pins.verifyTLS(cs, i.clock())
 			if err != nil {
 				return err
 			}
-			return verify(p)
+			return verify(c)
 		},
 	}
 }
 
 // verifyTLS returns whose connection it is.
-func (ps pins) verifyTLS(cs tls.ConnectionState, now time.Time) (party, error) {
+func (ps pins) verifyTLS(cs tls.ConnectionState, now time.Time) (tlsClaim, error) {
 	if len(cs.PeerCertificates) != 1 {
-		return party{}, fmt.Errorf("%w: %d certificates", errNotPinned, len(cs.PeerCertificates))
+		return tlsClaim{}, fmt.Errorf("%w: %d certificates", errNotPinned, len(cs.PeerCertificates))
 	}
 	cert := cs.PeerCertificates[0]
 	for _, ext := range cert.Extensions {
@@ -193,15 +214,15 @@ func (ps pins) verifyTLS(cs tls.ConnectionState, now time.Time) (party, error) {
 		}
 		signed, err := statement.Parse(ext.Value)
 		if err != nil || signed.Purpose != statement.PeerTLS {
-			return party{}, fmt.Errorf("%w: certificate without a certification", errNotPinned)
+			return tlsClaim{}, fmt.Errorf("%w: certificate without a certification", errNotPinned)
 		}
 		return ps.verifyClaim(cert, signed, now)
 	}
-	return party{}, fmt.Errorf("%w: certificate without a certification", errNotPinned)
+	return tlsClaim{}, fmt.Errorf("%w: certificate without a certification", errNotPinned)
 }
 
 // verifyClaim checks the statement of the one certificate that was shown.
-func (ps pins) verifyClaim(cert *x509.Certificate, signed statement.Signed, now time.Time) (party, error) {
+func (ps pins) verifyClaim(cert *x509.Certificate, signed statement.Signed, now time.Time) (tlsClaim, error) {
 	var claim tlsClaim
 	verified := false
 	for _, d := range ps {
@@ -212,25 +233,25 @@ func (ps pins) verifyClaim(cert *x509.Certificate, signed statement.Signed, now 
 		}
 		c, err := parseTLSClaim(signed.Payload)
 		if err != nil {
-			return party{}, err
+			return tlsClaim{}, err
 		}
 		if c.region == d.Region && c.instance == d.Instance {
 			claim, verified = c, true
 		}
 	}
 	if !verified {
-		return party{}, fmt.Errorf("%w: certified by an unknown Region signing key", errNotPinned)
+		return tlsClaim{}, fmt.Errorf("%w: certified by an unknown Region signing key", errNotPinned)
 	}
 	if string(cert.RawSubjectPublicKeyInfo) != string(claim.spki) {
-		return party{}, fmt.Errorf("%w: certification of another TLS key", errNotPinned)
+		return tlsClaim{}, fmt.Errorf("%w: certification of another TLS key", errNotPinned)
 	}
 	if len(cert.URIs) != 1 || *cert.URIs[0] != *claim.uri() {
-		return party{}, fmt.Errorf("%w: certificate names another instance", errNotPinned)
+		return tlsClaim{}, fmt.Errorf("%w: certificate names another instance", errNotPinned)
 	}
 	if err := claim.holds(now); err != nil {
-		return party{}, fmt.Errorf("%w: TLS key of %s %w", errNotPinned, claim.region, err)
+		return tlsClaim{}, fmt.Errorf("%w: TLS key of %s %w", errNotPinned, claim.region, err)
 	}
-	return claim.party, nil
+	return claim, nil
 }
 
 // pins are the descriptors of the other Regions, which operators have confirmed.

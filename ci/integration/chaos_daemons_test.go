@@ -121,7 +121,7 @@ func (c *chaos) start(t *testing.T, region string) {
 			conn.Close()
 			_, err = shared.keyferry(nil, "whoami", "--region", region)
 		}
-		if err != nil && !alive(cmd) {
+		if err != nil && !alive(cmd.Process.Pid) {
 			data, _ := os.ReadFile(shared.in(region, "keyferryd.log"))
 			lines := strings.Split(strings.TrimSpace(string(data)), "\n")
 			t.Fatalf("the daemon of %s ended:\n%s", region, strings.Join(lines[max(0, len(lines)-8):], "\n"))
@@ -131,8 +131,8 @@ func (c *chaos) start(t *testing.T, region string) {
 }
 
 // alive reports whether a child has not ended; one that nobody has waited for is a zombie.
-func alive(cmd *exec.Cmd) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !bytes.Contains(stat, []byte(") Z "))
 }
 

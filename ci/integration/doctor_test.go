@@ -60,12 +60,15 @@ func TestDoctor(t *testing.T) {
 		if c.Name == "clock" && math.Abs(c.Values["offsetSeconds"]) > 1+c.Values["errorSeconds"] {
 			t.Errorf("two clocks of one host differ: %+v", c)
 		}
+		if c.Name == "link-key" && (c.Values["hoursLeft"] < 10 || c.Values["hoursLeft"] > 24) {
+			t.Errorf("a TLS key for peers: %+v", c)
+		}
 		if c.Name == "transport" && (c.Values["epochTo"] < 1 || c.Values["epochFrom"] < 1) {
 			t.Errorf("transport keys: %+v", c)
 		}
 	}
 	for name, want := range map[string]int{
-		"token": 1, "boundary": 1, "capacity": 1, "quota": 1, "backup": 1, "peer": 2, "clock": 2, "transport": 2, "certificate": 2,
+		"token": 1, "boundary": 1, "capacity": 1, "quota": 1, "backup": 1, "peer": 2, "clock": 2, "transport": 2, "link-key": 3, "certificate": 2,
 		"disk": 2, "store": 1, "seals": 1, "audit": 1, "credential": 1, "alarm": 0,
 	} {
 		if count[name] != want {

@@ -143,6 +143,11 @@ type load struct {
 const callers = 4
 
 func startLoad(t *testing.T, client kmsv1.CryptoServiceClient, key string) *load {
+	return startCalls(t, client, key, callers, 0)
+}
+
+// startCalls is a load of so many callers, each of whom waits between two calls.
+func startCalls(t *testing.T, client kmsv1.CryptoServiceClient, key string, callers int, pause time.Duration) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &load{cancel: cancel, last: time.Now()}
@@ -150,6 +155,7 @@ func startLoad(t *testing.T, client kmsv1.CryptoServiceClient, key string) *load
 		l.wg.Go(func() {
 			for ctx.Err() == nil {
 				l.call(client, key)
+				time.Sleep(pause)
 			}
 		})
 	}

@@ -45,7 +45,7 @@ See docs/ceremony.md for who does what, in which order.`,
 	p.StringVar(&f.pinFile, "pin-file", "", "file that holds the user PIN, closed to others")
 	p.StringVar(&f.profile, "profile", "", "vendor profile: "+strings.Join(hsm.Profiles(), ", ")+", or the path of a file")
 	root.AddCommand(f.initCommand(ran), f.pinCommand(ran), f.acceptCommand(ran), f.approveCommand(ran), f.establishCommand(ran),
-		f.retireCommand(ran), f.rosterCommand(ran), f.rekeyCommand(ran), f.listCommand(ran), f.selfTestCommand(ran), f.operatorKeyCommand(ran), f.thiefCommand(ran))
+		f.retireCommand(ran), f.retireRegionCommand(ran), f.rosterCommand(ran), f.rekeyCommand(ran), f.listCommand(ran), f.selfTestCommand(ran), f.operatorKeyCommand(ran), f.thiefCommand(ran))
 	return root
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/keyferry/keyferry/keyops/backup"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/seal"
-	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/store"
 	"github.com/keyferry/keyferry/keyops/store/sqlite"
 )
@@ -75,10 +74,8 @@ func (d *daemon) backup(ctx context.Context, out string) (backup.Manifest, error
 			}
 			return in.Head, err
 		},
-		Signer: statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
-			return d.token.Sign(ctx, d.signing, hsm.RegionScheme, digest)
-		}),
-		Token: d.token.Info().Serial, Release: version(), Now: time.Now,
+		Signer: d.signer(),
+		Token:  d.token.Info().Serial, Release: version(), Now: time.Now,
 	}, out)
 	if errors.Is(err, errNotHeld) {
 		return m, fail(exitFindings, advise(err))

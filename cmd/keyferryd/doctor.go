@@ -22,6 +22,11 @@ const (
 	certificateWarning = 30 * 24 * time.Hour
 	certificateProblem = 3 * 24 * time.Hour
 
+	// A TLS key for peers is certified for a day, and replaced after half of that; a
+	// connection lives for an hour.
+	linkKeyWarning = 10 * time.Hour
+	linkKeyProblem = 2 * time.Hour
+
 	roomWarning     = 0.10 // of what there is
 	roomProblem     = 0.02
 	forecastWarning = 90.0 // days
@@ -33,8 +38,9 @@ func (d *daemon) doctor(ctx context.Context) []gateway.HealthCheck {
 	all := []gateway.HealthCheck{d.checkToken(ctx), d.checkBoundaryNow(), d.checkCapacity(), d.checkQuota(), d.checkBackup()}
 	if d.replicator != nil {
 		for _, p := range d.replicator.Peers() {
-			all = append(all, checkPeer(p), checkClock(p, time.Now()), d.checkTransport(p))
+			all = append(all, checkPeer(p), checkClock(p, time.Now()), d.checkTransport(p), checkLinkKey(string(p.Region), p.CertifiedUntil, time.Now()))
 		}
+		all = append(all, checkLinkKey("ours", d.replicator.CertifiedUntil(), time.Now()))
 	}
 	for _, c := range d.gateway.Certificates() {
 		all = append(all, checkCertificate(c, time.Now()))
@@ -247,6 +253,26 @@ func checkCertificate(c gateway.CertificateDates, now time.Time) gateway.HealthC
 		out.Level, out.Advice = gateway.HealthWarning, "put a new one in its place; it is read without a restart"
 	}
 	return out
+}
+
+// checkLinkKey judges the TLS key of one end of the link between Regions.
+func checkLinkKey(whose string, until, now time.Time) gateway.HealthCheck {
+	c := gateway.HealthCheck{Name: "link-key", Subject: whose}
+	if until.IsZero() {
+		c.Level, c.Summary = gateway.HealthWarning, "none was shown yet"
+		return c
+	}
+	left := until.Sub(now)
+	c.Summary = fmt.Sprintf("%.1f hours left, until %s", left.Hours(), until.UTC().Format(time.RFC3339))
+	c.Values = map[string]float64{"hoursLeft": left.Hours()}
+	const advice = "its Region makes a new one every 12 hours, and has not: look at that daemon's log and its token"
+	switch {
+	case left < linkKeyProblem:
+		c.Level, c.Advice = gateway.HealthProblem, advice
+	case left < linkKeyWarning:
+		c.Level, c.Advice = gateway.HealthWarning, advice
+	}
+	return c
 }
 
 func checkDisk(what, dir string) gateway.HealthCheck {

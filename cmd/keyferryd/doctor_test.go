@@ -53,6 +53,12 @@ func TestChecks(t *testing.T) {
 		{"certificate for less than 3", certificate(3*day - 1), problem},
 		{"certificate that has ended", certificate(-1), problem},
 
+		{"a link key for 10 hours", checkLinkKey("", now.Add(10*time.Hour), now), fine},
+		{"for less", checkLinkKey("", now.Add(10*time.Hour-1), now), warning},
+		{"for 2 hours", checkLinkKey("", now.Add(2*time.Hour), now), warning},
+		{"for less than 2", checkLinkKey("", now.Add(2*time.Hour-1), now), problem},
+		{"none shown", checkLinkKey("", time.Time{}, now), warning},
+
 		{"a tenth of the token free", capacity(100, 0), fine},
 		{"less", capacity(99, 0), warning},
 		{"a fiftieth", capacity(20, 0), warning},

@@ -18,25 +18,35 @@ import (
 
 // openAudit continues the audit log, which signs its checkpoints in the token.
 func (d *daemon) openAudit(ctx context.Context) error {
-	keys, err := d.self.Keys()
+	cfg, err := d.auditConfig()
 	if err != nil {
 		return err
 	}
-	log, err := audit.Open(ctx, audit.Config{
-		Dir: d.config.Audit.Dir, Region: d.self.Region, Instance: d.self.Instance,
-		Signer: statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
-			return d.token.Sign(ctx, d.signing, hsm.RegionScheme, digest)
-		}),
-		Keys:   keys,
-		Flush:  d.config.Audit.FlushInterval,
-		Logger: d.log,
-	})
+	log, err := audit.Open(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	d.audit = log
 	d.closing("closing the audit log", func(context.Context) error { return log.Close() })
 	return nil
+}
+
+func (d *daemon) auditConfig() (audit.Config, error) {
+	keys, err := d.self.Keys()
+	return audit.Config{
+		Dir: d.config.Audit.Dir, Region: d.self.Region, Instance: d.self.Instance,
+		Signer: d.signer(),
+		Keys:   keys,
+		Flush:  d.config.Audit.FlushInterval,
+		Logger: d.log,
+	}, err
+}
+
+// signer signs with the Region signing key.
+func (d *daemon) signer() statement.Signer {
+	return statement.SignerFunc(func(ctx context.Context, digest []byte) ([]byte, error) {
+		return d.token.Sign(ctx, d.signing, hsm.RegionScheme, digest)
+	})
 }
 
 // openKeys loads the sealed store and reconciles it with the token.
@@ -69,6 +79,10 @@ func (d *daemon) openKeys(ctx context.Context) (err error) {
 func (d *daemon) regionFiles() (keyops.RegionFiles, error) {
 	files := keyops.RegionFiles{Dir: region.Dir(d.config.RegionDir)}
 	all := []region.SignedDescriptor{d.self}
+	var err error
+	if files.Retired, err = files.Dir.LoadRetired(d.self.Descriptor); err != nil {
+		return files, err
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.peers)) {
 		files.Pins = append(files.Pins, d.peers[name])
 		all = append(all, d.peers[name])

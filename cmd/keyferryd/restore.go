@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -102,6 +103,15 @@ func (d *daemon) restore(ctx context.Context, from string, peers []string, repla
 	if err := b.Verify(); err != nil {
 		return nil, fail(exitOther, err)
 	}
+	cfg, err := d.auditConfig()
+	if err != nil {
+		return nil, err
+	}
+	r.target.Restored = func(ctx context.Context, dir string) error {
+		cfg := cfg
+		cfg.Dir = dir
+		return audit.Restored(ctx, cfg, r.details())
+	}
 	if check {
 		if r.plan, err = b.Plan(r.target); err == nil {
 			err = d.lookOnly(ctx, b, custody, r)
@@ -112,10 +122,36 @@ func (d *daemon) restore(ctx context.Context, from string, peers []string, repla
 	if err != nil {
 		return nil, fail(exitStore, advise(err))
 	}
-	if !r.plan.Audit {
-		r.since, r.sinceErr = audit.Changes(os.DirFS(d.config.Audit.Dir), keys, b.Seq)
+	if r.plan.Audit {
+		return r, nil
 	}
-	return r, nil
+	r.since, r.sinceErr = audit.Changes(os.DirFS(d.config.Audit.Dir), keys, b.Seq)
+	if !check {
+		err = r.record(ctx, cfg)
+	}
+	return r, err
+}
+
+// eventRestoreBackup is the audit event of a store that was put back from a backup beside an
+// audit log that goes on.
+const eventRestoreBackup = "RestoreBackup"
+
+// details say which backup it was.
+func (r *restored) details() map[string]string {
+	return map[string]string{
+		"backupTaken": r.manifest.Taken.Format(time.RFC3339), "backupHead": r.manifest.Head.String(),
+		"backupSequence": strconv.FormatUint(r.manifest.Seq, 10),
+	}
+}
+
+// record writes down in the audit log that was kept that the store was restored.
+func (r *restored) record(ctx context.Context, cfg audit.Config) (err error) {
+	log, err := audit.Open(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("restored, and not written down: %w", err)
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	return log.Append(ctx, audit.Record{Type: audit.ServiceEvent, Event: eventRestoreBackup, Outcome: audit.Success, Details: r.details()})
 }
 
 // lookOnly looks at the store of the backup in a place that is forgotten.

@@ -151,6 +151,9 @@ func start(ctx context.Context, cfg Config, d directory) (*Log, error) {
 		stop:   make(chan struct{}),
 		number: e.checkpoint.Number,
 	}
+	if e.leap > l.number {
+		l.number = e.leap - 1
+	}
 	l.tip.Store(&tip{seq: e.seq, hash: e.hash, records: e.newRecords})
 	if e.checkpoint.Number != 0 {
 		l.last.Store(&e.checkpoint)

@@ -46,6 +46,9 @@ const (
 const (
 	AuditStart = "AuditStart" // the first record after each start; its details say what was found
 	AuditStop  = "AuditStop"  // the last record before an orderly end
+	// AuditRestored says that the log was put back from a backup, so that what was written after
+	// is lost.
+	AuditRestored = "AuditRestored"
 )
 
 // Resource is what a record is about.

@@ -20,6 +20,7 @@ type tail struct {
 	hash       hash
 	checkpoint SignedCheckpoint // the last one, with Number 0 if there is none
 	newRecords uint64           // records after it
+	leap       uint64           // the number of the next checkpoint, if the log was restored since the last; else 0
 	clean      bool             // the log was closed in order
 	torn       int64            // bytes after the last good line
 	tornHash   hash
@@ -217,9 +218,12 @@ func follow(b []byte, fileStart, clean bool) (tail, error) {
 			break
 		}
 		if c, ok := l.checkpoint(); ok {
-			t.checkpoint, t.newRecords = c, 0
+			t.checkpoint, t.newRecords, t.leap = c, 0, 0
 		} else {
 			t.newRecords++
+			if n, ok := l.restored(); ok {
+				t.leap = n
+			}
 			t.clean = l.Event == AuditStop
 		}
 		t.seq, t.hash = l.Seq, sha256.Sum256(text)

@@ -43,6 +43,7 @@ type Report struct {
 	Last        SignedCheckpoint // Number 0 if there is none
 	Covered     uint64           // the last line that a checkpoint covers
 	Uncovered   uint64           // lines after it: whoever can write the file could have changed them
+	Restores    []Restore        // places at which the log was put back from a backup
 	Rollbacks   []uint64         // checkpoints at which the store was older than before: a restore, or a rollback
 	Torn        int64            // bytes after the last line break: being written, or left by a crash
 
@@ -103,6 +104,7 @@ type verifier struct {
 	file string
 	line int
 	prev hash
+	next uint64 // the number of the next checkpoint, after a restore; else 0
 	open []hash // of the lines after report.Covered
 	base uint64 // the sequence number before open[0]
 }
@@ -177,6 +179,9 @@ func (v *verifier) check(text []byte) error {
 		}
 	} else {
 		r.Records++
+		if err := v.restored(&l); err != nil {
+			return err
+		}
 		if w, ok := l.witness(); ok {
 			r.Seen = append(r.Seen, w)
 		}
@@ -202,10 +207,13 @@ func (v *verifier) check(text []byte) error {
 
 func (v *verifier) checkpoint(c SignedCheckpoint) error {
 	r := &v.report
-	begun := r.Checkpoints > 0 || r.FirstSeq == 1
+	begun, want := r.Checkpoints > 0 || r.FirstSeq == 1 || v.next != 0, r.Last.Number+1
+	if v.next != 0 {
+		want = v.next
+	}
 	switch {
-	case begun && c.Number != r.Last.Number+1:
-		return fmt.Errorf("checkpoint %d, want %d", c.Number, r.Last.Number+1)
+	case begun && c.Number != want:
+		return fmt.Errorf("checkpoint %d, want %d", c.Number, want)
 	case c.Seq < r.FirstSeq: // it covers what was moved away
 	case c.Seq <= v.base || c.Seq > r.LastSeq:
 		return fmt.Errorf("checkpoint %d covers line %d, want one after %d and before its own", c.Number, c.Seq, v.base)
@@ -222,7 +230,7 @@ func (v *verifier) checkpoint(c SignedCheckpoint) error {
 		r.Rollbacks = append(r.Rollbacks, c.Number)
 	}
 	r.Checkpoints++
-	r.Last = c
+	r.Last, v.next = c, 0
 	if c.Seq >= r.FirstSeq {
 		r.Covered = c.Seq
 		v.open = slices.Clone(v.open[c.Seq-v.base:])
@@ -234,7 +242,15 @@ func (v *verifier) checkpoint(c SignedCheckpoint) error {
 // end looks for what witnesses saw and the log does not have.
 func (v *verifier) end() error {
 	v.line++
-	if err := v.witnesses.missing(v.report.Last.Checkpoint); err != nil {
+	last := v.report.Last.Checkpoint
+	if v.next != 0 { // restored, and not gone on since: what is missing is what the restore has lost
+		last.Number = v.next - 1
+	}
+	err := v.witnesses.missing(last)
+	if err == nil {
+		err = v.report.lost()
+	}
+	if err != nil {
 		return v.problem(err)
 	}
 	return nil

@@ -135,6 +135,11 @@ func (s *site) target(dir string) backup.Target {
 	return backup.Target{
 		Store: filepath.Join(dir, "store.db"), AuditDir: filepath.Join(dir, "audit"), RegionDir: region.Dir(filepath.Join(dir, "region")),
 		Now: func() time.Time { return time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC) },
+		Restored: func(ctx context.Context, dir string) error {
+			return audit.Restored(ctx, audit.Config{
+				Dir: dir, Region: s.self.Region, Instance: s.self.Instance, Signer: statement.HostKey(s.key), Keys: s.keys, CheckpointEvery: -1,
+			}, nil)
+		},
 	}
 }
 
@@ -165,6 +170,13 @@ func rows(t *testing.T, path string) (ids []string, stamped bool) {
 // TestEmptyHost restores on a host that has lost everything but the token.
 func TestEmptyHost(t *testing.T) {
 	s := newSite(t)
+	// What somebody else keeps in the Region's directory may be a secret, and stays there.
+	for _, name := range []string{"pin", "notes.json", "peers/pin", "keys/pin.json"} {
+		path := filepath.Join(s.dir, "region", name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("4711"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	dir := s.take(t)
 	s.put(t, "after")
 	b, err := backup.Open(dir, s.keys)
@@ -173,6 +185,11 @@ func TestEmptyHost(t *testing.T) {
 	}
 	if err := b.Verify(); err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range b.Files {
+		if strings.Contains(f.Name, "pin") || strings.Contains(f.Name, "notes") {
+			t.Errorf("the backup has %s", f.Name)
+		}
 	}
 	if b.Instance != s.self.Instance || b.Head != head || b.Token != "0123" {
 		t.Errorf("manifest %+v", b.Manifest)
@@ -200,7 +217,7 @@ func TestEmptyHost(t *testing.T) {
 	if !stamped || !cmp.Equal(ids, []string{"before"}) {
 		t.Errorf("rows %v, stamped %v", ids, stamped)
 	}
-	if r, err := audit.Verify(os.DirFS(target.AuditDir), s.keys); err != nil || r.Records == 0 {
+	if r, err := audit.Verify(os.DirFS(target.AuditDir), s.keys); err != nil || r.Records == 0 || len(r.Restores) != 1 {
 		t.Errorf("restored log: %+v, %v", r, err)
 	}
 	if info, err := os.Stat(target.RegionDir.Transcripts()); err != nil || !info.IsDir() {
@@ -221,6 +238,13 @@ func TestEmptyHost(t *testing.T) {
 // when that is asked for, and the others are kept.
 func TestInPlace(t *testing.T) {
 	s := newSite(t)
+	// What somebody else keeps in the Region's directory may be a secret, and stays there.
+	for _, name := range []string{"pin", "notes.json", "peers/pin", "keys/pin.json"} {
+		path := filepath.Join(s.dir, "region", name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("4711"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	dir := s.take(t)
 	s.put(t, "after")
 	b, err := backup.Open(dir, s.keys)

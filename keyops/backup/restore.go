@@ -55,23 +55,31 @@ func Open(dir string, keys []crypto.PublicKey) (*Backup, error) {
 // Verify reads every file, and reports the first that is missing, changed, or not named by
 // the manifest.
 func (b *Backup) Verify() error {
-	found, err := hashAll(b.dir)
+	found := map[string]bool{}
+	err := eachFile(b.dir, func(root *os.Root, name string, size int64) error {
+		if name == manifestName {
+			return nil
+		}
+		found[name] = true
+		i := slices.IndexFunc(b.Files, func(want File) bool { return want.Name == name })
+		if i < 0 {
+			return fmt.Errorf("%w: %s is not in the manifest", ErrManifest, name)
+		}
+		want := b.Files[i]
+		if uint64(size) == want.Size {
+			got, err := hashOne(root, name, want.Size, io.Discard)
+			if err != nil || got == want {
+				return err
+			}
+		}
+		return fmt.Errorf("%w: %s was changed", ErrManifest, name)
+	})
 	if err != nil {
 		return fmt.Errorf("reading the backup in %s: %w", b.dir, err)
 	}
-	found = slices.DeleteFunc(found, func(f File) bool { return f.Name == manifestName })
 	for _, want := range b.Files {
-		i := slices.IndexFunc(found, func(f File) bool { return f.Name == want.Name })
-		switch {
-		case i < 0:
+		if !found[want.Name] {
 			return fmt.Errorf("%w: %s is missing", ErrManifest, want.Name)
-		case found[i] != want:
-			return fmt.Errorf("%w: %s was changed", ErrManifest, want.Name)
-		}
-	}
-	for _, f := range found {
-		if !slices.ContainsFunc(b.Files, func(want File) bool { return want.Name == f.Name }) {
-			return fmt.Errorf("%w: %s is not in the manifest", ErrManifest, f.Name)
 		}
 	}
 	return nil
@@ -82,7 +90,10 @@ type Target struct {
 	Store, AuditDir string
 	RegionDir       region.Dir
 	Replace         bool // move a store that is there aside
-	Now             func() time.Time
+	// Restored writes into an audit log in a directory, which was copied from the backup and
+	// is not yet in its place, that it was.
+	Restored func(ctx context.Context, dir string) error
+	Now      func() time.Time
 }
 
 // Plan says what restoring does with each part.
@@ -136,12 +147,13 @@ func (b *Backup) Restore(ctx context.Context, t Target, look func(context.Contex
 		return p, err
 	}
 	if p.RegionDir {
-		if err := b.write(string(t.RegionDir), regionName, 0o755, 0o644); err != nil {
+		if err := b.write(string(t.RegionDir), regionName, 0o755, 0o644, nil); err != nil {
 			return p, err
 		}
 	}
 	if p.Audit {
-		if err := b.write(t.AuditDir, auditName, 0o700, 0o600); err != nil {
+		told := func(dir string) error { return t.Restored(ctx, dir) }
+		if err := b.write(t.AuditDir, auditName, 0o700, 0o600, told); err != nil {
 			return p, err
 		}
 	}
@@ -198,8 +210,9 @@ func (t Target) alone(ctx context.Context) (release func() error, err error) {
 }
 
 // write makes a directory of the files of one part, whole or not at all: what is there is
-// kept by the next restore, so it must not be a half.
-func (b *Backup) write(dir, part string, dirMode, mode os.FileMode) (err error) {
+// kept by the next restore, so it must not be a half. finish, if not nil, has the last word
+// on what is in it.
+func (b *Backup) write(dir, part string, dirMode, mode os.FileMode, finish func(made string) error) (err error) {
 	made := filepath.Clean(dir) + statement.PartSuffix
 	if err := os.RemoveAll(made); err != nil {
 		return err
@@ -219,6 +232,11 @@ func (b *Backup) write(dir, part string, dirMode, mode os.FileMode) (err error) 
 			return err
 		}
 		if err := b.extract(f.Name, to, mode); err != nil {
+			return err
+		}
+	}
+	if finish != nil {
+		if err := finish(made); err != nil {
 			return err
 		}
 	}
@@ -247,7 +265,7 @@ func (b *Backup) extract(name, to string, mode os.FileMode) (err error) {
 	if err != nil {
 		return err
 	}
-	got, err := hashOne(root, name, io.Writer(out))
+	got, err := hashOne(root, name, b.Files[i].Size, out)
 	if err == nil && got != b.Files[i] {
 		err = fmt.Errorf("%w: %s was changed", ErrManifest, name)
 	}

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/keyferry/keyferry/keyops/audit"
@@ -117,7 +117,8 @@ func inspect(ctx context.Context, path string, look func(context.Context, store.
 	return head, errors.Join(err, opened.Close())
 }
 
-// copyRegionDir copies what ceremonies have finished.
+// copyRegionDir copies what ceremonies have finished: files that are public, and signed. What
+// else somebody keeps there, a PIN file perhaps, is no part of a backup.
 func (s Source) copyRegionDir(part string) error {
 	from, err := filepath.EvalSymlinks(string(s.RegionDir))
 	if err != nil {
@@ -133,9 +134,11 @@ func (s Source) copyRegionDir(part string) error {
 		}
 		to := filepath.Join(part, regionName, name)
 		switch {
+		case e.IsDir() && name != "." && !region.Ours(filepath.ToSlash(name)+"/"):
+			return fs.SkipDir
 		case e.IsDir():
 			return os.MkdirAll(to, 0o700)
-		case !e.Type().IsRegular() || strings.HasSuffix(name, statement.PartSuffix):
+		case !e.Type().IsRegular() || !region.Ours(filepath.ToSlash(name)):
 			return nil
 		}
 		data, err := os.ReadFile(path)
@@ -160,20 +163,9 @@ func (s Source) writeManifest(ctx context.Context, part string, m Manifest) erro
 
 // hashAll lists the files below a directory, by name.
 func hashAll(dir string) ([]File, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
 	var files []File
-	err = fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		if !e.Type().IsRegular() { // opening a pipe would wait for ever
-			return fmt.Errorf("%w: %s is not a regular file", ErrManifest, name)
-		}
-		f, err := hashOne(root, name, io.Discard)
+	err := eachFile(dir, func(root *os.Root, name string, size int64) error {
+		f, err := hashOne(root, name, uint64(size), io.Discard)
 		files = append(files, f)
 		return err
 	})
@@ -181,14 +173,37 @@ func hashAll(dir string) ([]File, error) {
 	return files, err
 }
 
-// hashOne hashes a regular file while it copies it.
-func hashOne(root *os.Root, name string, to io.Writer) (File, error) {
+// eachFile calls do for each file below a directory, and refuses what is none.
+func eachFile(dir string, do func(root *os.Root, name string, size int64) error) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		if !e.Type().IsRegular() { // opening a pipe would wait for ever
+			return fmt.Errorf("%w: %s is not a regular file", ErrManifest, name)
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		return do(root, name, info.Size())
+	})
+}
+
+// hashOne hashes a regular file while it copies it, and of one that is larger than it is said
+// to be no more than shows that.
+func hashOne(root *os.Root, name string, size uint64, to io.Writer) (File, error) {
 	f, err := root.Open(name)
 	if err != nil {
 		return File{}, err
 	}
 	defer f.Close()
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(to, sum), f)
+	n, err := io.Copy(io.MultiWriter(to, sum), io.LimitReader(f, int64(min(size, math.MaxInt64-1))+1))
 	return File{Name: name, Size: uint64(n), Hash: [sha256.Size]byte(sum.Sum(nil))}, err
 }

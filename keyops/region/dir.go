@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -16,10 +17,25 @@ import (
 //	peers/REGION.json            the descriptors of pinned peers
 //	transcripts/*.json           transport keys of this token, one file per event
 //	rosters/REGION@INSTANCE/     how the rosters of this Region and of peers were changed
+//	retired/REGION.json          peers that are gone for good
 //
 // It holds public values only. What it says is signed, but whoever can replace region.json
 // can replace all of it: the daemon compares it with the token's own Region signing key.
 type Dir string
+
+// ours are the directories below a Dir; their files, and those of their own directories, are
+// written by the ceremony tool alone.
+var ours = []string{"peers", "transcripts", "rosters", "replacements", "retired"}
+
+// Ours reports whether a file, by its path below a Dir with slashes, is one that the ceremony
+// tool writes there; of a directory, with a slash at its end, whether such files are in it.
+func Ours(name string) bool {
+	top, below, nested := strings.Cut(name, "/")
+	if !nested {
+		return name == "region.json" || name == "rekey.json"
+	}
+	return slices.Contains(ours, top) && (strings.HasSuffix(below, ".json") || below == "" || strings.HasSuffix(below, "/"))
+}
 
 // Own returns the path of the own descriptor.
 func (d Dir) Own() string { return filepath.Join(string(d), "region.json") }
@@ -51,12 +67,18 @@ func (d Dir) LoadPeer(n Name) (SignedDescriptor, error) {
 	}
 	peer, err := Load(d.Peer(n))
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := d.CheckRetired(own.Descriptor, Descriptor{Region: n}); err != nil {
+			return SignedDescriptor{}, err
+		}
 		return SignedDescriptor{}, fmt.Errorf("peer Region %s is not pinned: %w", n, err)
 	}
 	if err != nil {
 		return SignedDescriptor{}, err
 	}
-	return peer, own.Accepts(n, peer)
+	if err := own.Accepts(n, peer); err != nil {
+		return peer, err
+	}
+	return peer, d.CheckRetired(own.Descriptor, peer.Descriptor)
 }
 
 // Accepts reports whether peer may be a peer of this Region under the name n.

@@ -24,13 +24,14 @@ const (
 	Backup          Purpose = "backup"           // a Region about the files of a backup of itself
 	Severed         Purpose = "severed"          // a primary instance: this replica instance is disassociated, for good
 	Frozen          Purpose = "frozen"           // a replica instance: it is, and changes nothing any more
+	RetiredRegion   Purpose = "retired-region"   // a Region about a peer that is gone for good
 )
 
 var purposes = map[Purpose]bool{
 	Descriptor: true, CeremonyOffer: true, CeremonyPackage: true, Transcript: true, Approval: true,
 	Certificate: true, State: true, Member: true, CreateReplica: true, ConfirmHeld: true,
 	Exchange: true, Checkpoint: true, PeerTLS: true, Succession: true, Backup: true,
-	Severed: true, Frozen: true,
+	Severed: true, Frozen: true, RetiredRegion: true,
 }
 
 // Known reports whether this version knows the purpose.

@@ -111,6 +111,9 @@ func (t Tool) Pin(path string, agree Agree) error {
 	if err := own.Accepts(peer.Region, peer); err != nil {
 		return err
 	}
+	if err := t.Dir.CheckRetired(own.Descriptor, peer.Descriptor); err != nil {
+		return err
+	}
 	t.say("Region %s, instance %s, partition %s, created %s", peer.Region, peer.Instance, peer.Partition, peer.Created.Format(time.RFC3339))
 	for _, o := range peer.Operators.Operators {
 		t.say("operator %q, key %s", o.Name, statement.Fingerprint(o.Key))

@@ -21,6 +21,7 @@ import (
 func (a *app) auditVerify() *cobra.Command {
 	var descriptors, peers, peerDescriptors []string
 	var fingerprint string
+	var restored bool
 	c := &cobra.Command{
 		Use: "verify DIR --descriptor FILE", Args: cobra.ExactArgs(1),
 		Short: "Check that an audit log is whole, unchanged and signed by its Region, and with peers' logs that nothing was cut off or written anew",
@@ -43,10 +44,14 @@ func (a *app) auditVerify() *cobra.Command {
 				problems = append(problems, err)
 			}
 			r, err := audit.Verify(own.FS, own.Keys, witnesses...)
-			if err == nil {
+			lost := errors.Is(err, audit.ErrRestored)
+			if err == nil || lost && restored {
 				err = own.owns(r)
 			}
-			if err != nil {
+			switch {
+			case err != nil && lost:
+				err = fmt.Errorf("the log does not hold: %w (if that restore is yours, go on with --restored)", err)
+			case err != nil:
 				err = fmt.Errorf("the log does not hold: %w", err)
 			}
 			return errors.Join(append([]error{a.showVerified(r, len(peers) > 0), err}, problems...)...)
@@ -58,6 +63,7 @@ func (a *app) auditVerify() *cobra.Command {
 	f.StringVar(&fingerprint, "fingerprint", "", "demand the descriptor with this `FINGERPRINT`, learnt from the Region's operators")
 	f.StringArrayVar(&peers, "peer", nil, "`DIR` with a copy of a peer's audit log, whose records of this log must be true; may be repeated")
 	f.StringArrayVar(&peerDescriptors, "peer-descriptor", nil, "`FILE` with that peer's public descriptor")
+	f.BoolVar(&restored, "restored", false, "the restores from backups that the log tells of are known: what they lost is shown, and is no error")
 	return c
 }
 
@@ -132,6 +138,7 @@ type auditReport struct {
 	Uncovered uint64    `json:"uncovered"`
 	Torn      int64     `json:"tornBytes"`
 	Rollbacks []uint64  `json:"storeRollbacks"`
+	Restores  []restore `json:"restores"`
 
 	Checkpoints    uint64 `json:"checkpoints"`
 	LastCheckpoint uint64 `json:"lastCheckpoint"`
@@ -142,11 +149,25 @@ type auditReport struct {
 	WitnessesUnsigned int    `json:"witnessesUnsigned"`
 }
 
+// restore is a place at which the log was put back from a backup.
+type restore struct {
+	Seq            uint64    `json:"seq"`
+	Time           time.Time `json:"time"`
+	After          uint64    `json:"afterCheckpoint"`
+	Next           uint64    `json:"nextCheckpoint"`
+	LostCheckpoint uint64    `json:"lostCheckpoint"`
+	LostSeq        uint64    `json:"lostSeq"`
+}
+
 func reportOf(r audit.Report) auditReport {
+	restores := []restore{}
+	for _, at := range r.Restores {
+		restores = append(restores, restore(at))
+	}
 	return auditReport{
 		Region: r.Region, Instance: r.Instance, Files: r.Files, Records: r.Records,
 		First: r.First, Newest: r.Newest, FirstSeq: r.FirstSeq, LastSeq: r.LastSeq,
-		Covered: r.Covered, Uncovered: r.Uncovered, Torn: r.Torn, Rollbacks: r.Rollbacks,
+		Covered: r.Covered, Uncovered: r.Uncovered, Torn: r.Torn, Rollbacks: r.Rollbacks, Restores: restores,
 		Checkpoints: r.Checkpoints, LastCheckpoint: r.Last.Number, LastHash: hex.EncodeToString(r.Last.Hash[:]),
 		Witnesses: r.Witnesses, Witnessed: r.Witnessed, WitnessesUnsigned: r.WitnessesUnsigned,
 	}
@@ -178,6 +199,12 @@ func (a *app) showVerified(r audit.Report, withPeers bool) error {
 	}
 	if r.Torn > 0 {
 		fmt.Fprintf(w, "after the last line\t%d bytes of a line that is being written or was left by a crash\n", r.Torn)
+	}
+	for _, at := range r.Restores {
+		fmt.Fprintf(w, "restored\tat line %d, %s: from a backup that ended at checkpoint %d\n", at.Seq, at.Time.Format(time.RFC3339), at.After)
+		if at.LostCheckpoint != 0 {
+			fmt.Fprintf(w, "lost by that\twhat came after, up to line %d at least, which a witness saw in checkpoint %d\n", at.LostSeq, at.LostCheckpoint)
+		}
 	}
 	for _, n := range r.Rollbacks {
 		fmt.Fprintf(w, "store rolled back\tbefore checkpoint %d: a restore, or tampering\n", n)
