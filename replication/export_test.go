@@ -259,3 +259,19 @@ func (r *Replicator) Settled(with region.Name) bool {
 	defer p.mu.Unlock()
 	return p.heard && p.severed.run == p.session
 }
+
+// Rename signs a message of this Region anew as one of another kind, as a later release might
+// write it. A message of another kind than from is returned as it is.
+func (r *Replicator) Rename(ctx context.Context, signer mrk.Signer, message []byte, from, to string) ([]byte, error) {
+	s, err := statement.Parse(message)
+	if err != nil {
+		return nil, err
+	}
+	e, err := parseEnvelope(s.Payload)
+	if err != nil || e.kind != from {
+		return message, err
+	}
+	e.kind = to
+	signed, err := signer.Sign(ctx, statement.Exchange, e.payload())
+	return signed.Marshal(), err
+}
