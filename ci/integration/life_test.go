@@ -124,7 +124,7 @@ func (l *lives) stopDaemon(name string) {
 	if err := syscall.Kill(l.pids[name], syscall.SIGTERM); err != nil {
 		l.t.Fatal(err)
 	}
-	eventually(l.t, 60*time.Second, func() (string, bool) {
+	eventually(l.t, patience, func() (string, bool) {
 		return "the daemon of " + name + " does not end", !alive(l.pids[name])
 	})
 }
@@ -166,7 +166,7 @@ func (l *lives) hold(source, destination string) string {
 			"--operator-key", filepath.Join(l.dir, "operators", "dev.key"))
 		accepted <- out
 	}()
-	eventually(l.t, 60*time.Second, func() (string, bool) {
+	eventually(l.t, patience, func() (string, bool) {
 		select {
 		case out := <-accepted:
 			l.t.Fatalf("accept ended without an offer:\n%s", out)
@@ -181,7 +181,7 @@ func (l *lives) hold(source, destination string) string {
 	}
 	select {
 	case <-accepted:
-	case <-time.After(60 * time.Second):
+	case <-time.After(patience):
 		l.t.Fatalf("%s does not accept the package of %s", destination, source)
 	}
 	return l.newest(source, destination)
@@ -225,7 +225,7 @@ type calls map[string]*load
 func (l *lives) call(key string, regions map[string]kmsv1.CryptoServiceClient) calls {
 	all := calls{}
 	for name, client := range regions {
-		all[name] = startCalls(l.t, client, key, 1, 50*time.Millisecond)
+		all[name] = startCalls(l.t, client, key, 1, 100*time.Millisecond)
 	}
 	return all
 }

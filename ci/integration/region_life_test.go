@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -99,13 +98,13 @@ func (l *lives) rotate(key string) {
 	}
 	before := current()
 	l.must(l.t, nil, "key", "rotate", key, "--region", paris)
-	eventually(l.t, 60*time.Second, func() (string, bool) { return "the rotation has not ended", current() != before })
+	eventually(l.t, patience, func() (string, bool) { return "the rotation has not ended", current() != before })
 }
 
 // opens waits until a Region decrypts.
 func (l *lives) opens(ciphertext []byte, want, in string) {
 	l.t.Helper()
-	eventually(l.t, 60*time.Second, func() (string, bool) {
+	eventually(l.t, patience, func() (string, bool) {
 		got, err := l.keyferry(ciphertext, "decrypt", "--region", in)
 		return fmt.Sprintf("%s: %q, %v", in, got, err), string(got) == want
 	})
@@ -129,7 +128,7 @@ func (l *lives) peerAddress(name string) string {
 func (l *lives) epochs(in, peer string, from float64) {
 	l.t.Helper()
 	l.mark("keyferry --region us-east-1 doctor --json")
-	eventually(l.t, 60*time.Second, func() (string, bool) {
+	eventually(l.t, patience, func() (string, bool) {
 		all, _ := l.doctor(l.t, "--region", in)
 		for _, c := range all[in].Checks {
 			if c.Name == "transport" && c.Subject == peer {
@@ -149,7 +148,7 @@ func (l *lives) changeTransportKeys(key string) {
 	l.typed(virginia, `ceremony retire --set "$SET"`, "$SET", old)
 	l.refused(paris, fmt.Sprintf("ceremony retire --set '%s'", old), "the destination retires first")
 	l.typed(paris, `ceremony retire --set "$SET" --destination-transcript "$TRANSCRIPT"`, "$SET", old, "$TRANSCRIPT", l.transcript(virginia, old))
-	eventually(l.t, 60*time.Second, func() (string, bool) {
+	eventually(l.t, patience, func() (string, bool) {
 		all, _ := l.doctor(l.t, "--region", virginia)
 		for _, c := range all[virginia].Checks {
 			if c.Name == "transport" && c.Subject == paris {

@@ -40,6 +40,9 @@ does not hold is not copied (exit code 7).`,
 			if err != nil {
 				return err
 			}
+			if err := d.note(cmd.Context(), m); err != nil {
+				return fmt.Errorf("the backup is in %s, and could not be written down in the audit log: %w", out, err)
+			}
 			w := cmd.OutOrStdout()
 			fmt.Fprintf(w, "backup of %s, instance %s, in %s\nstore head %s, audit log to line %d, %d files\n", m.Region, m.Instance, out, m.Head, m.Seq, len(m.Files))
 			fmt.Fprintf(w, "the token %s is not in it: %s\n", m.Token, d.tokenBackup())

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -36,8 +37,9 @@ func TestHoldLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Println("held")
-	syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-	f.Close()
+	syscall.Kill(os.Getpid(), syscall.SIGSTOP) // may stop this goroutine a little later only
+	time.Sleep(time.Hour)
+	runtime.KeepAlive(f)
 }
 
 // holdLock starts a process that locks a directory and hangs.

@@ -62,6 +62,7 @@ func (d *daemon) watch(context.Context) error {
 		}
 		return nil
 	})
+	d.files.Add("backup notes", func(ctx context.Context, _ bool) (bool, error) { return false, d.takeNotes(ctx) })
 	d.look("store", d.keys.Failure)
 	d.look("clocks", d.clocks)
 	if d.boundary == hsm.BoundaryNone {

@@ -140,6 +140,7 @@ func TestDocumentedFields(t *testing.T) {
 	}
 	details := startRecord(tail{}).Details
 	maps.Copy(details, WitnessRecord(SignedCheckpoint{}).Details)
+	maps.Copy(details, restoredRecord(Checkpoint{}, time.Time{}, nil).Details)
 	for name := range details {
 		if !documented[name] {
 			t.Errorf("the detail %s is not on the page", name)
