@@ -15,15 +15,7 @@ import (
 // encryptRSA encrypts on the host, under the public key that was sealed when the key was
 // made: the token's public objects can be replaced by anybody.
 func (s *Service) encryptRSA(k *Key, in cipherCall) (cipherResult, error) {
-	if err := noContext(k, in.context); err != nil {
-		return cipherResult{}, err
-	}
-	// What this Region could not decrypt it does not encrypt either.
-	m, err := k.current()
-	if err != nil {
-		return cipherResult{}, err
-	}
-	public, err := k.sealedRSA(m)
+	_, public, err := k.pairRSA(in) // what this Region could not decrypt it does not encrypt either
 	if err != nil {
 		return cipherResult{}, err
 	}
@@ -41,17 +33,23 @@ func (s *Service) encryptRSA(k *Key, in cipherCall) (cipherResult, error) {
 	return cipherResult{data: blob, algorithm: in.algorithm}, nil
 }
 
-// decryptRSA decrypts in the token. Whatever is wrong with a ciphertext is one answer, or
-// the answers would add up to the plaintext (Manger, CRYPTO 2001).
-func (s *Service) decryptRSA(ctx context.Context, k *Key, in cipherCall) (cipherResult, error) {
+// pairRSA returns the current material of an RSA key, and its public key.
+func (k *Key) pairRSA(in cipherCall) (*Material, *rsa.PublicKey, error) {
 	if err := noContext(k, in.context); err != nil {
-		return cipherResult{}, err
+		return nil, nil, err
 	}
 	m, err := k.current()
 	if err != nil {
-		return cipherResult{}, err
+		return nil, nil, err
 	}
 	public, err := k.sealedRSA(m)
+	return m, public, err
+}
+
+// decryptRSA decrypts in the token. Whatever is wrong with a ciphertext is one answer, or
+// the answers would add up to the plaintext (Manger, CRYPTO 2001).
+func (s *Service) decryptRSA(ctx context.Context, k *Key, in cipherCall) (cipherResult, error) {
+	m, public, err := k.pairRSA(in)
 	if err != nil {
 		return cipherResult{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -185,7 +186,7 @@ func TestHandOver(t *testing.T) {
 		shared.must(t, nil, "key", "promote", key, "--region", way[0], "--to", way[1], "--wait")
 		eventually(t, patience, func() (string, bool) {
 			shown := string(shared.must(t, nil, "key", "show", key, "--region", way[1]))
-			return shown, strings.Contains(shown, "PRIMARY") && strings.Contains(shown, "Enabled")
+			return shown, primaryHere.MatchString(shown) && enabledHere.MatchString(shown)
 		})
 	}
 	close(stop)
@@ -193,6 +194,11 @@ func TestHandOver(t *testing.T) {
 		t.Errorf("encrypting meanwhile: %v", err)
 	}
 }
+
+var (
+	primaryHere = regexp.MustCompile(`(?m)^multi-Region +PRIMARY$`)
+	enabledHere = regexp.MustCompile(`(?m)^state +Enabled$`)
+)
 
 // TestImport brings a key's own material, wrapped by OpenSSL, takes it away and brings it
 // back; and brings the same bytes to a replica key, which never gets them otherwise.
