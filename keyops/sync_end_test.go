@@ -74,6 +74,17 @@ func (w synced) approvals(t *testing.T, n int) keyops.Approvals {
 	return keyops.Approvals{Files: approved(t, w.tokyo, requestIn(t, out.ApprovalRequest), n)}
 }
 
+// deletion returns the approvals of Tokyo's operators for the deletion of a key in a week.
+func (w synced) deletion(t *testing.T, id arn.KeyID) keyops.Approvals {
+	t.Helper()
+	in := keyops.ScheduleKeyDeletionInput{KeyID: string(id), PendingWindowInDays: 7, Approvals: keyops.Approvals{Request: true}}
+	out, err := w.tokyo.ScheduleKeyDeletion(t.Context(), admin(), in)
+	if err != nil {
+		t.Fatal(explain(err))
+	}
+	return keyops.Approvals{Files: approved(t, w.tokyo, requestIn(t, out.ApprovalRequest), 2)}
+}
+
 func (w synced) end(t *testing.T) {
 	t.Helper()
 	if _, err := w.paris.DisassociateReplicaInstance(t.Context(), admin(), w.input(w.approvals(t, 2))); err != nil {
@@ -368,6 +379,23 @@ func TestDisassociateDarkInstance(t *testing.T) {
 		t.Errorf("the association is %s, %s", p, r)
 	}
 	w.net.SetDark("ap-tokyo-1", false)
+	// Meanwhile it has got a primary key, which nobody could manage any more.
+	own := create(t, w.tokyo, keyops.CreateKeyInput{MultiRegion: true}).KeyID
+	if err := w.paris.Synchronize(t.Context()); err == nil || !strings.Contains(err.Error(), string(own)) {
+		t.Errorf("a dark instance that has a primary key: %v", err)
+	}
+	if p, r := w.stages(t); p != synchronization.Ending || r != synchronization.Associated {
+		t.Errorf("the association is %s, %s", p, r)
+	}
+	if _, err := w.tokyo.ScheduleKeyDeletion(t.Context(), admin(), keyops.ScheduleKeyDeletionInput{KeyID: string(own), PendingWindowInDays: 7, Approvals: w.deletion(t, own)}); err != nil {
+		t.Fatal(explain(err))
+	}
+	for range 16 {
+		now = now.Add(12 * time.Hour)
+		if err := w.tokyo.Work(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
 	if err := w.paris.Synchronize(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/keyferry/keyferry/hsm"
@@ -13,6 +14,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
 	"github.com/keyferry/keyferry/keyops/statement"
+	"github.com/keyferry/keyferry/keyops/statement/approval"
 	"github.com/keyferry/keyferry/keyops/synchronization"
 	"github.com/keyferry/keyferry/replication"
 )
@@ -33,7 +35,11 @@ func supply(t *testing.T, a, b *site) (synchronization.ID, arn.KeyID) {
 		return err == nil || errors.Is(err, keyops.ErrAlreadyExists), fmt.Sprint(err)
 	})
 	key := a.createSymmetric()
-	a.minute()
+	eventually(t, "supplied", func() (bool, string) { // an answer that came late is asked for again
+		a.minute()
+		row := a.resource(id, key, b)
+		return row.Status == "SYNCHRONIZED", fmt.Sprintf("%+v", row)
+	})
 	a.synchronized(key, b)
 	return id, key
 }
@@ -53,11 +59,13 @@ func (s *site) disassociate(id synchronization.ID, b *site) error {
 	return err
 }
 
-// severed waits until sites know that a pair is severed and accepted.
+// severed waits until sites know that a pair is severed and accepted; the first is the primary
+// instance.
 func severed(t *testing.T, sites ...*site) {
 	t.Helper()
 	for _, s := range sites {
 		eventually(t, string(s.name())+" knows that the pair is severed", func() (bool, string) {
+			sites[0].minute()
 			list := s.region.Severed()
 			return len(list) == 1 && list[0].Frozen(), fmt.Sprintf("%+v", list)
 		})
@@ -89,9 +97,10 @@ func TestSeveredPairOverReplication(t *testing.T) {
 	if err := a.replicate(key, b); !errors.Is(err, keyops.ErrReplicaFrozen) {
 		t.Errorf("replicated to a severed instance: %v", err)
 	}
-	if err := c.replicate(c.createSymmetric(), b); err == nil || !strings.Contains(err.Error(), "REPLICA_FROZEN") {
-		t.Errorf("another Region makes a replica there: %v", err)
-	}
+	eventually(t, "another Region's replica is refused", func() (bool, string) { // once it answers in time
+		err := c.replicate(c.createSymmetric(), b)
+		return err != nil && strings.Contains(err.Error(), "REPLICA_FROZEN"), fmt.Sprint(err)
+	})
 
 	// The key goes on without it.
 	encryptHereDecryptThere(t, key, b, a)
@@ -124,10 +133,10 @@ func TestSeveredPairOverReplication(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.synchronized(own, b)
-	_, err = c.region.UpdatePrimaryRegion(t.Context(), keyopstest.Admin(), keyops.UpdatePrimaryRegionInput{KeyID: string(own), PrimaryRegion: string(east)})
-	if err == nil || !strings.Contains(err.Error(), "REPLICA_FROZEN") {
-		t.Errorf("handed over to a frozen instance: %v", err)
-	}
+	eventually(t, "a hand-over to it is refused", func() (bool, string) {
+		_, err := c.region.UpdatePrimaryRegion(t.Context(), keyopstest.Admin(), keyops.UpdatePrimaryRegionInput{KeyID: string(own), PrimaryRegion: string(east)})
+		return err != nil && strings.Contains(err.Error(), "REPLICA_FROZEN"), fmt.Sprint(err)
+	})
 }
 
 // The replica instance is dark: its memberships end, nothing waits for it, and it is frozen
@@ -188,9 +197,10 @@ func TestDisassociationIsFinished(t *testing.T) {
 			if err := a.disassociate(id, b); err != nil {
 				t.Fatal(err)
 			}
-			if !broken.died {
-				t.Fatal("nobody died")
-			}
+			eventually(t, "died", func() (bool, string) {
+				a.region.Synchronize(t.Context()) // whose error is the death
+				return broken.died.Load(), "alive"
+			})
 			a.restart()
 			b.restart()
 			eventually(t, "finished", func() (bool, string) {
@@ -207,16 +217,15 @@ func TestDisassociationIsFinished(t *testing.T) {
 type mortal struct {
 	replication.Keys
 	at   string
-	died bool
+	died atomic.Bool
 }
 
 var errMortal = errors.New("the disk is full")
 
 func (m *mortal) Disassociate(ctx context.Context, claim keyops.DisassociationClaim) (s statement.Signed, err error) {
-	if !claim.Commit() || m.died {
+	if !claim.Commit() || m.died.Swap(true) {
 		return m.Keys.Disassociate(ctx, claim)
 	}
-	m.died = true
 	if m.at == "before it has written it down" {
 		return s, errMortal
 	}
@@ -274,23 +283,30 @@ func TestTwoSynchronizationsOfOneKey(t *testing.T) {
 		})
 		return err
 	}
-	if err := name(c); !errors.Is(err, keyops.ErrAlreadyExists) {
-		t.Errorf("an instance in two synchronizations: %v", err)
-	}
-	if err := name(d); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "an instance in two synchronizations is refused", func() (bool, string) {
+		err := name(c)
+		return errors.Is(err, keyops.ErrAlreadyExists), fmt.Sprint(err)
+	})
+	eventually(t, "associated", func() (bool, string) {
+		err := name(d)
+		return err == nil || errors.Is(err, keyops.ErrAlreadyExists), fmt.Sprint(err)
+	})
 	b.minute()
 	if row := b.resource(second, key, d); row.Status != "FAILED" || row.FailureCause != "NOT_PRIMARY" {
 		t.Errorf("a key whose primary key is elsewhere: %+v", row)
 	}
-	if row := a.resource(first, key, c); row.Status != "SYNCHRONIZED" {
-		t.Errorf("the first synchronization: %+v", row)
-	}
-	if _, err := a.region.UpdatePrimaryRegion(t.Context(), keyopstest.Admin(), keyops.UpdatePrimaryRegionInput{KeyID: string(key), PrimaryRegion: string(east)}); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "the first synchronization", func() (bool, string) {
+		row := a.resource(first, key, c)
+		return row.Status == "SYNCHRONIZED", fmt.Sprintf("%+v", row)
+	})
+	offered := false
 	eventually(t, "handed over", func() (bool, string) {
+		if !offered { // until the other Region has answered in time
+			_, err := a.region.UpdatePrimaryRegion(t.Context(), keyopstest.Admin(), keyops.UpdatePrimaryRegionInput{KeyID: string(key), PrimaryRegion: string(east)})
+			if offered = err == nil; !offered {
+				return false, err.Error()
+			}
+		}
 		k, err := b.region.SharedKey(key)
 		return err == nil && k.Set.Acting(), fmt.Sprint(err)
 	})
@@ -308,4 +324,81 @@ func TestTwoSynchronizationsOfOneKey(t *testing.T) {
 		t.Errorf("Tokyo is %s: %v", k.Set.Entry(tokyo).Status, err)
 	}
 	encryptHereDecryptThere(t, key, c, d)
+}
+
+// TestDisassociationByNewOperators: the newest operators of the replica instance's Region
+// approve, of whom the primary instance has not heard. If they change while that Region is
+// dark, those who approved do not count there, and the next ones approve again.
+func TestDisassociationByNewOperators(t *testing.T) {
+	sites := prepare(t, paris, east)
+	a, b := sites[0], sites[1]
+	for _, s := range sites {
+		s.region.Options.Quorum = approval.Optional()
+		s.start()
+	}
+	id, key := supply(t, a, b)
+	e := electorateOf(b)
+	change := func() {
+		t.Helper()
+		e.follow()
+		if err := b.region.KeepRoster(t.Context(), e.of, e.changes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := keyops.DisassociateReplicaInstanceInput{
+		SynchronizationID: string(id), ReplicaInstance: string(east), ConfirmInstanceID: string(b.region.Descriptor.Instance),
+	}
+	call := func(a0 keyops.Approvals) (keyops.DisassociateReplicaInstanceOutput, error) {
+		in.Approvals = a0
+		return a.region.DisassociateReplicaInstance(context.Background(), keyopstest.Admin(), in)
+	}
+	approvedBy := func(version int) keyops.Approvals {
+		t.Helper()
+		var q approval.Request
+		eventually(t, "a request to the newest operators", func() (bool, string) { // once they are shown in time
+			out, err := call(keyops.Approvals{Request: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			q = approval.Request{}
+			if err := statement.UnmarshalJSON(out.ApprovalRequest, &q); err != nil {
+				t.Fatal(err)
+			}
+			return int(q.Roster) == len(e.changes), fmt.Sprintf("%d of %d", q.Roster, len(e.changes))
+		})
+		file, err := statement.MarshalJSON(e.sign(version, q))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return keyops.Approvals{Files: [][]byte{file}}
+	}
+	change()
+	if _, err := call(approvedBy(0)); !errors.Is(err, keyops.ErrAccessDenied) {
+		t.Errorf("by an operator who was taken off: %v", err)
+	}
+	good := approvedBy(1)
+	b.stop()
+	eventually(t, "dark", func() (bool, string) { return !a.repl.Reachable(east), "reachable" })
+	if _, err := call(good); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	change()
+	eventually(t, "refused", func() (bool, string) {
+		err := a.region.Synchronize(t.Context())
+		return err != nil && strings.Contains(err.Error(), "no operator's on the roster"), fmt.Sprint(err)
+	})
+	if row := a.resource(id, key, b); row.Status != "PENDING" || row.FailureCause != "ACCESS_DENIED" || !strings.Contains(row.FailureText, "not enough approvals") {
+		t.Errorf("the row: %+v", row)
+	}
+	if list := b.region.Severed(); len(list) > 0 && list[0].Frozen() {
+		t.Error("frozen by operators who do not count any more")
+	}
+	a.restart()
+	b.restart()
+	eventually(t, "again", func() (bool, string) { return a.repl.Reachable(east), "not reachable" })
+	if _, err := call(approvedBy(2)); err != nil {
+		t.Fatal(err)
+	}
+	severed(t, a, b)
 }
