@@ -22,6 +22,11 @@ const rounds = 12
 // another, and nobody needs to wait for what the peer might still tell.
 var errNoKey = errors.New("the peer does not have the key")
 
+// errContradicted means that the peer holds another fact of this Region with the number of one
+// that it was shown, and has told all that it knows: this Region was rolled back, and goes on
+// above both.
+var errContradicted = errors.New("the peer knows other facts of this Region")
+
 // syncKey exchanges facts and materials of one key until both ends know the same and the
 // peer lacks nothing that this Region is to send.
 func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
@@ -82,6 +87,9 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 			}
 			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
 		}
+		if last.trouble.cause == mrk.CauseEquivocation && last.head == body.head {
+			return fmt.Errorf("%w: %w", errContradicted, troubleError(last.trouble))
+		}
 		if last.trouble.cause != "" && !unasked {
 			return troubleError(last.trouble)
 		}
@@ -121,7 +129,7 @@ func (p *peer) confirmed(ctx context.Context, keys Keys, id arn.KeyID, hash mrk.
 // knows clears the mark if the peer, in a message of its own, has shown the hash of the newest
 // facts, and is owed nothing: then there is nothing to tell it.
 func (p *peer) knows(ctx context.Context, keys Keys, k *keyops.Key, hash mrk.Hash) error {
-	if k.Set.Hash() != hash || len(p.owed(k.Set)) > 0 || p.offered(k.Set) {
+	if k.Set.Hash() != hash || len(p.owed(k.Set)) > 0 || p.offered(k.Set) || p.asked(k.Set) {
 		return nil
 	}
 	if _, marked := keys.Mark(k.ID, p.pin.Region); !marked {
@@ -201,10 +209,10 @@ func (p *peer) unwraps(s *mrk.Set, last factsBody) []uint64 {
 // request returns the create request that the peer has yet to act on, or nil. The
 // configuration may forbid today what it allowed when ReplicateKey was called.
 func (p *peer) request(k *keyops.Key) (*mrk.CreateRequest, error) {
-	if !p.asked(k.Set) {
+	req, ok := k.Set.Request(p.pin.Region)
+	if !ok || said(k.Set, req) {
 		return nil, nil
 	}
-	req, _ := k.Set.Request(p.pin.Region)
 	if !slices.Contains(p.authority.Send, k.Account) {
 		return nil, fmt.Errorf("%w: the configuration of Region %s does not let keys of account %s go to Region %s",
 			keyops.ErrAccessDenied, p.r.self.region, k.Account, p.pin.Region)
@@ -212,11 +220,13 @@ func (p *peer) request(k *keyops.Key) (*mrk.CreateRequest, error) {
 	return &req, nil
 }
 
-// asked reports whether the peer has yet to act on a create request. It may know all facts
-// before that, from other Regions, if it had a replica that is deleted.
+// asked reports whether the peer has yet to act on a create request that counts: of the primary
+// Region, for the incarnation that it lists. The peer may know all facts before that, from other
+// Regions, if it had a replica that is deleted.
 func (p *peer) asked(s *mrk.Set) bool {
 	req, ok := s.Request(p.pin.Region)
-	return ok && !said(s, req)
+	e := s.Entry(p.pin.Region)
+	return ok && s.Acting() && e.Status.In() && e.Incarnation == req.Incarnation && !said(s, req)
 }
 
 // said reports whether the destination has already spoken as the incarnation that the

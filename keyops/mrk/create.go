@@ -139,6 +139,7 @@ func (s *Set) enabled() bool {
 
 // Key states that the rules know.
 const (
+	stateCreating = "Creating"
 	stateEnabled  = "Enabled"
 	stateUpdating = "Updating"
 )

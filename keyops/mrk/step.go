@@ -298,7 +298,7 @@ func (s *Set) proven(st *State, e Entry) bool {
 	}
 	if s.external() {
 		// A new replica takes no import before it is Active, and is awaited from then on.
-		return e.Status == Joining || st.Pending.IsZero() || m.Holds(st.Pending)
+		return m.KeyState == stateCreating || st.Pending.IsZero() || m.Holds(st.Pending)
 	}
 	held, used := s.holds(), s.live(m.Used)
 	if guard5Holds.Stops(!held.within(m.Held)) || guard5Used.Stops(!used.within(held)) {

@@ -15,14 +15,6 @@ import (
 
 // What schedules have found about Regions that backups made forget something.
 
-// kept is a backup of one Region's store as it is now.
-func (w *world) kept(n *node) backup {
-	w.t.Helper()
-	file, err := n.file.Backup(n.clock())
-	w.must(err)
-	return backup{of: n, file: file}
-}
-
 // A Region rotates alone, encrypts, and is restored from a backup of before. Another one is
 // promoted, which has never heard of that material, and takes it in on nobody's word. The
 // status says what is wrong, and to promote the Region that has the material mends it.
@@ -32,7 +24,7 @@ func TestEncryptedWithWhatNobodyLists(t *testing.T) {
 	id := w.key(a)
 	w.must(a.replicateTo(id, b))
 	w.settle()
-	old := w.kept(a)
+	old := w.save(a)
 	w.isolate(a)
 	if !w.suspendOne(a, id, b) {
 		t.Fatal("not suspended")
@@ -76,7 +68,7 @@ func TestForgottenByEverybody(t *testing.T) {
 	id := w.key(a)
 	w.must(a.replicateTo(id, b))
 	w.settle()
-	old := w.kept(b)
+	old := w.save(b)
 	w.must(a.replicateTo(id, c))
 	w.settle()
 	w.restoreTo(w.backups[2])
@@ -130,5 +122,40 @@ func TestHandOverDuringAnImport(t *testing.T) {
 	w.heal()
 	if p, _ := w.acting(id); p != b {
 		t.Errorf("%s acts after the hand-over", p.name)
+	}
+}
+
+// A snapshot of the disk puts store and audit log of a primary Region back, which nothing shows.
+// It writes another state with a number that it has used, and two members have taken one each.
+// As soon as it hears of that it goes on above both.
+func TestRolledBackUnaware(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	id := w.key(a)
+	w.must(a.replicateTo(id, b))
+	w.must(a.replicateTo(id, c))
+	w.settle()
+	old := w.save(a)
+	w.isolate(c)
+	if !w.suspendOne(a, id, c) {
+		t.Fatal("not suspended")
+	}
+	w.settle()
+	w.rollBackTo(old, false)
+	w.isolate(b)
+	w.net.join(a, c)
+	if !a.key(id).Set.Acting() {
+		t.Fatal("the Region knows that it was rolled back")
+	}
+	if !w.suspendOne(a, id, b) {
+		t.Fatal("not suspended")
+	}
+	w.settle()
+	if x, y := b.key(id).Set.State(), c.key(id).Set.State(); x.Epoch != y.Epoch || x.Entry(c.name) == y.Entry(c.name) {
+		t.Fatal("the members have heard the same")
+	}
+	w.heal()
+	if p, _ := w.acting(id); p != a {
+		t.Error("the Region does not act again")
 	}
 }

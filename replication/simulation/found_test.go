@@ -204,6 +204,27 @@ func TestAskedAgainByAThird(t *testing.T) {
 	}
 }
 
+// A Region that is outranked keeps a request for a replica that exists, and waits for nobody to
+// act on it.
+func TestRequestOfTheOutranked(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	id := w.withReplicas()
+	w.isolate(b)
+	w.isolate(c)
+	if !w.evictOne(a, id, c) {
+		t.Fatal("not evicted")
+	}
+	w.must(a.replicateTo(id, c)) // as another incarnation
+	if !w.promoteOne(b, id, a.name) {
+		t.Fatal("not promoted")
+	}
+	w.heal()
+	if p, k := w.acting(id); p != b || k.Set.Entry(c.name).Status != mrk.Active {
+		t.Errorf("%s acts, and %s is %s", p.name, c.name, k.Set.Entry(c.name).Status)
+	}
+}
+
 // Two Regions are promoted at once. The one that is outranked has made a replica meanwhile,
 // of which the other one has never heard, nor of the promotion that allowed it. The replica is
 // a member all the same.
@@ -252,6 +273,7 @@ func TestReplicaDuringAnImport(t *testing.T) {
 	second := w.invent(id)
 	w.must(a.importMaterial(id, second, importing{as: keyops.NewKeyMaterial}))
 	w.must(a.replicateTo(id, b))
+	w.suspendOne(a, id, b) // before it has said anything
 	w.settle()
 	release := func() error {
 		_, err := a.run.svc.RotateKeyOnDemand(t.Context(), caller(), keyops.RotateKeyOnDemandInput{KeyID: string(id)})

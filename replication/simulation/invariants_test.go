@@ -19,10 +19,11 @@ type ledger struct {
 	states  map[stateName]mrk.Hash
 	objects map[string]map[place]bool // by material ID: where it was ever seen
 
-	buried     map[membership]bool // keys that are deleted
-	evicted    map[membership]bool // by operators, ever
-	over       map[arn.KeyID]bool  // sets that were deleted as a whole
-	writtenOff map[string]bool     // materials
+	buried     map[membership]bool  // keys that are deleted
+	evicted    map[membership]bool  // by operators, ever
+	over       map[arn.KeyID]bool   // sets that were deleted as a whole
+	writtenOff map[string]bool      // materials
+	unaware    map[region.Name]bool // Regions that were ever rolled back without noticing
 }
 
 type membership struct {
@@ -45,7 +46,7 @@ type place struct {
 func newLedger() ledger {
 	return ledger{
 		states: map[stateName]mrk.Hash{}, objects: map[string]map[place]bool{},
-		buried: map[membership]bool{}, evicted: map[membership]bool{}, over: map[arn.KeyID]bool{}, writtenOff: map[string]bool{},
+		buried: map[membership]bool{}, evicted: map[membership]bool{}, over: map[arn.KeyID]bool{}, writtenOff: map[string]bool{}, unaware: map[region.Name]bool{},
 	}
 }
 
@@ -88,7 +89,7 @@ func (w *world) record(id arn.KeyID) {
 			continue
 		}
 		name := stateName{id, st.Epoch, st.Seq}
-		if before, ok := w.ledger.states[name]; ok && before != st.Hash() {
+		if before, ok := w.ledger.states[name]; ok && before != st.Hash() && !w.ledger.unaware[st.Epoch.Region] {
 			w.break_("two states %d of epoch %s of %s", st.Seq, st.Epoch, id)
 		}
 		w.ledger.states[name] = st.Hash()
@@ -269,9 +270,10 @@ func (n *node) recallOut() {
 // believe ends a doubt once the primary Region of every key knows the Region's newest word
 // and counts it active all the same.
 func (n *node) believe() {
-	if !n.doubted || !n.running() {
+	if !n.doubted || !n.running() || n.unaware && !n.informed() {
 		return
 	}
+	n.unaware = false
 	for _, id := range n.w.keys {
 		k := n.key(id)
 		if k == nil {
@@ -291,6 +293,19 @@ func (n *node) believe() {
 		}
 	}
 	n.doubted = false
+}
+
+// informed reports whether a Region has heard all others since its start.
+func (n *node) informed() bool {
+	for _, id := range n.w.keys {
+		heard := n.run.repl.Contact(id).Heard
+		for _, o := range n.w.nodes {
+			if o != n && !heard(o.name) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // converged is what must be true once nothing goes wrong any more.

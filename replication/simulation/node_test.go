@@ -46,6 +46,7 @@ type node struct {
 
 	// What the invariants excuse, from a restore or a loss until the others know of it.
 	doubted bool
+	unaware bool                               // that it was rolled back, until it has heard all others
 	out     map[arn.KeyID]map[region.Name]bool // members that the restored state calls suspended
 }
 

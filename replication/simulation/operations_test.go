@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/keyferry/keyferry/hsm/hsmtest"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
-	"github.com/keyferry/keyferry/keyops/store/storetest"
 )
 
 // operation is one thing that may happen. What cannot happen now does nothing.
@@ -59,6 +57,7 @@ var operations = []operation{
 	{"start", 12, (*world).startOne},
 	{"back up", 4, (*world).backUp},
 	{"restore", 4, (*world).restore},
+	{"roll back", 2, (*world).rollBack},
 	{"lose token", 3, (*world).loseToken},
 	{"clock", 1, (*world).jump},
 }
@@ -72,7 +71,7 @@ const maxDepth = 3
 func init() {
 	for _, op := range operations {
 		switch op.name {
-		case "stop", "start", "restore", "back up", "lose token", "clock", "days", "rounds":
+		case "stop", "start", "restore", "roll back", "back up", "lose token", "clock", "days", "rounds":
 			continue // between two messages only
 		}
 		between = append(between, op)
@@ -367,71 +366,4 @@ func (w *world) startOne() {
 			return
 		}
 	}
-}
-
-const maxBackups = 6
-
-// backup is what a backup of one Region holds.
-type backup struct {
-	of    *node
-	file  *storetest.Memory
-	token hsmtest.Snapshot
-}
-
-func (w *world) backUp() {
-	n := pick(w, w.nodes)
-	file, err := n.file.Backup(n.clock())
-	w.must(err)
-	w.note("%s: backed up", n.name)
-	b := backup{n, file, n.fake.Snapshot()}
-	if kept := w.backups[len(w.nodes):]; len(kept) >= maxBackups {
-		kept[w.rng.IntN(len(kept))] = b
-		return
-	}
-	w.backups = append(w.backups, b)
-}
-
-// restore puts a backup back: the store, the token, or both.
-func (w *world) restore() {
-	if len(w.backups) == 0 {
-		return
-	}
-	b := pick(w, w.backups)
-	if newer := w.backups[len(w.nodes):]; len(newer) > 0 && w.chance(80) {
-		b = pick(w, newer)
-	}
-	n := b.of
-	store, token := w.chance(70), w.chance(50)
-	if token && !w.spared(n, b.token) {
-		return
-	}
-	if n.running() {
-		n.stop()
-	}
-	n.doubt(store || token)
-	if store {
-		n.file = b.file.Copy()
-		n.last = map[arn.KeyID]*keyops.Key{}
-	}
-	if token {
-		n.fake.Restore(b.token)
-	}
-	w.note("%s: restored, store %t, token %t", n.name, store, token)
-	w.must(n.start())
-	n.recallOut()
-}
-
-// loseToken empties a token of its materials.
-func (w *world) loseToken() {
-	n := pick(w, w.nodes)
-	if !w.spared(n, n.plant.token) {
-		return
-	}
-	if n.running() {
-		n.stop()
-	}
-	n.doubt(true)
-	n.fake.Restore(n.plant.token)
-	w.note("%s: token lost", n.name)
-	w.must(n.start())
 }

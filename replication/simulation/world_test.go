@@ -85,9 +85,7 @@ func newWorld(t *testing.T, dir string, seed uint64, s settings) *world {
 	}
 	w.net = newNetwork()
 	for _, n := range w.nodes {
-		file, err := n.file.Backup(n.clock())
-		w.must(err)
-		w.backups = append(w.backups, backup{n, file, n.fake.Snapshot()}) // of before any key
+		w.backups = append(w.backups, w.save(n)) // of before any key
 		w.must(n.start())
 	}
 	return w
@@ -220,7 +218,7 @@ func (w *world) heal() {
 	w.faults = false
 	w.net.heal()
 	for _, n := range w.nodes {
-		n.fuse = fuse{}
+		n.fuse, n.offset = fuse{}, 0
 		if !n.running() {
 			w.must(n.start())
 		}

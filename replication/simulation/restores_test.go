@@ -1,0 +1,129 @@
+package simulation
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/keyferry/keyferry/hsm/hsmtest"
+	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/store/storetest"
+)
+
+// What goes back in time: stores, audit logs and tokens.
+
+const maxBackups = 6
+
+// backup is what a backup of one Region holds.
+type backup struct {
+	of    *node
+	file  *storetest.Memory // stamped, as the backup tool makes it
+	token hsmtest.Snapshot
+	disk  *storetest.Memory // as a snapshot of the disk has it
+	audit map[string][]byte
+}
+
+// save makes a backup of a Region.
+func (w *world) save(n *node) backup {
+	file, err := n.file.Backup(n.clock())
+	w.must(err)
+	b := backup{of: n, file: file, token: n.fake.Snapshot(), disk: n.file.Copy(), audit: map[string][]byte{}}
+	names, err := filepath.Glob(filepath.Join(n.audit, "*"))
+	w.must(err)
+	for _, name := range names {
+		b.audit[name], err = os.ReadFile(name)
+		w.must(err)
+	}
+	return b
+}
+
+func (w *world) backUp() {
+	n := pick(w, w.nodes)
+	w.note("%s: backed up", n.name)
+	b := w.save(n)
+	if kept := w.backups[len(w.nodes):]; len(kept) >= maxBackups {
+		kept[w.rng.IntN(len(kept))] = b
+		return
+	}
+	w.backups = append(w.backups, b)
+}
+
+// restore puts a backup back: the store, the token, or both.
+// anyBackup picks one, mostly not of before any key.
+func (w *world) anyBackup() backup {
+	if newer := w.backups[len(w.nodes):]; len(newer) > 0 && w.chance(80) {
+		return pick(w, newer)
+	}
+	return pick(w, w.backups)
+}
+
+func (w *world) restore() {
+	b := w.anyBackup()
+	n := b.of
+	store, token := w.chance(70), w.chance(50)
+	if token && !w.spared(n, b.token) {
+		return
+	}
+	if n.running() {
+		n.stop()
+	}
+	n.doubt(store || token)
+	if store {
+		n.file = b.file.Copy()
+		n.last = map[arn.KeyID]*keyops.Key{}
+	}
+	if token {
+		n.fake.Restore(b.token)
+	}
+	w.note("%s: restored, store %t, token %t", n.name, store, token)
+	w.must(n.start())
+	n.recallOut()
+}
+
+// rollBack puts store and audit log back together, as a snapshot of the disk does: nothing in
+// the Region shows it, unless the token holds what the store has forgotten.
+func (w *world) rollBack() {
+	b := w.anyBackup()
+	w.rollBackTo(b, w.chance(30) && w.spared(b.of, b.token))
+}
+
+func (w *world) rollBackTo(b backup, token bool) {
+	n := b.of
+	if n.running() {
+		n.stop()
+	}
+	n.doubt(true)
+	n.unaware = true
+	w.ledger.unaware[n.name] = true
+	n.file = b.disk.Copy()
+	n.last = map[arn.KeyID]*keyops.Key{}
+	names, err := filepath.Glob(filepath.Join(n.audit, "*"))
+	w.must(err)
+	for _, name := range names {
+		w.must(os.Remove(name))
+	}
+	for name, content := range b.audit {
+		w.must(os.WriteFile(name, content, 0o600))
+	}
+	if token {
+		n.fake.Restore(b.token)
+	}
+	w.note("%s: rolled back, token %t", n.name, token)
+	w.must(n.start())
+	n.recallOut()
+}
+
+// loseToken empties a token of its materials.
+func (w *world) loseToken() {
+	n := pick(w, w.nodes)
+	if !w.spared(n, n.plant.token) {
+		return
+	}
+	if n.running() {
+		n.stop()
+	}
+	n.doubt(true)
+	n.fake.Restore(n.plant.token)
+	w.note("%s: token lost", n.name)
+	w.must(n.start())
+}
