@@ -22,10 +22,10 @@ const rounds = 12
 // another, and nobody needs to wait for what the peer might still tell.
 var errNoKey = errors.New("the peer does not have the key")
 
-// errContradicted means that the peer holds another fact of this Region with the number of one
-// that it was shown, and has told all that it knows: this Region was rolled back, and goes on
-// above both.
-var errContradicted = errors.New("the peer knows other facts of this Region")
+// errRefused means that the peer has told all that it knows, and refuses something that it was
+// sent. That is no reason to wait for it: a Region that was rolled back may have to act again
+// before others can believe it.
+var errRefused = errors.New("the peer refuses what it was sent")
 
 // syncKey exchanges facts and materials of one key until both ends know the same and the
 // peer lacks nothing that this Region is to send.
@@ -87,10 +87,10 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 			}
 			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
 		}
-		if last.trouble.cause == mrk.CauseEquivocation && last.head == body.head {
-			return fmt.Errorf("%w: %w", errContradicted, troubleError(last.trouble))
-		}
 		if last.trouble.cause != "" && !unasked {
+			if last.head == body.head && last.head != (mrk.Hash{}) {
+				return fmt.Errorf("%w: %w", errRefused, troubleError(last.trouble))
+			}
 			return troubleError(last.trouble)
 		}
 		done, err := p.confirmed(ctx, keys, id, last.hash)

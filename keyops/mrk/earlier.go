@@ -40,8 +40,15 @@ func (s *Set) leave(next []Certificate) {
 	if len(branch) > maxBranch {
 		return
 	}
-	s.earlier = append([]Earlier{{Branch: branch, State: s.state}}, s.earlier...)
-	s.earlier = s.earlier[:min(len(s.earlier), maxEarlier)]
+	s.keep(Earlier{Branch: branch, State: s.state})
+}
+
+// keep remembers an earlier state to show it to others, the newest ones if there are too many.
+func (s *Set) keep(e Earlier) {
+	all := append([]Earlier{e}, s.earlier...)
+	slices.SortStableFunc(all, func(a, b Earlier) int { return b.State.Compare(a.State) })
+	all = slices.CompactFunc(all, func(a, b Earlier) bool { return a.State.Epoch == b.State.Epoch && a.State.Seq == b.State.Seq })
+	s.earlier = all[:min(len(all), maxEarlier)]
 }
 
 // forget drops the earlier states of which the newest one lists everything, but for the one
@@ -71,6 +78,9 @@ func (s *Set) mergeEarlier(v Verifier, e Earlier, res *Result) error {
 		return err
 	}
 	res.Changed = s.know(e.State) || res.Changed
+	if s.state != nil && e.State.Compare(s.state) < 0 {
+		s.keep(e) // who shows it may forget it, and the one that holds the material, too
+	}
 	return nil
 }
 

@@ -191,8 +191,10 @@ func (s *Set) declined() (why string, yes bool) {
 	return "its key is deleted", s.gone(s.Entry(m.Region))
 }
 
-// begin makes the chain's last certificate this Region's term, with the permit for it.
+// begin makes the chain's last certificate this Region's term, with the permit for it. What the
+// last state lists, and this Region has lost, the others may have forgotten.
 func (s *Set) begin(chain []Certificate) {
+	s.leave(chain)
 	s.chain = chain
 	s.permit = s.head().Epoch.Nonce
 	s.sealed, s.offer = nil, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
@@ -135,27 +136,60 @@ func TestRolledBackUnaware(t *testing.T) {
 	w.must(a.replicateTo(id, b))
 	w.must(a.replicateTo(id, c))
 	w.settle()
+	rotateEvery := func(days int) {
+		_, err := a.run.svc.EnableKeyRotation(t.Context(), caller(), keyops.EnableKeyRotationInput{KeyID: string(id), RotationPeriodInDays: days})
+		w.must(err)
+		w.settle()
+	}
 	old := w.save(a)
 	w.isolate(c)
-	if !w.suspendOne(a, id, c) {
-		t.Fatal("not suspended")
-	}
-	w.settle()
+	rotateEvery(90)
 	w.rollBackTo(old, false)
 	w.isolate(b)
 	w.net.join(a, c)
 	if !a.key(id).Set.Acting() {
 		t.Fatal("the Region knows that it was rolled back")
 	}
-	if !w.suspendOne(a, id, b) {
-		t.Fatal("not suspended")
-	}
-	w.settle()
-	if x, y := b.key(id).Set.State(), c.key(id).Set.State(); x.Epoch != y.Epoch || x.Entry(c.name) == y.Entry(c.name) {
+	rotateEvery(180)
+	if x, y := b.key(id).Set.State(), c.key(id).Set.State(); x.Epoch != y.Epoch || x.Seq != y.Seq || x.Rotation == y.Rotation {
 		t.Fatal("the members have heard the same")
 	}
 	w.heal()
 	if p, _ := w.acting(id); p != a {
 		t.Error("the Region does not act again")
+	}
+}
+
+// A Region is promoted that knows of new material and does not hold it, so its state lists it no
+// more. Those who hold it are restored from backups of before, and find it in their tokens
+// without knowing what it is. The promoted Region tells them.
+func TestKnownToThePromotedAlone(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	id := w.withReplicas()
+	before := []backup{w.save(a), w.save(c)}
+	w.net.cut[[2]region.Name{a.name, b.name}] = true
+	w.net.cut[[2]region.Name{b.name, a.name}] = true
+	_, err := a.run.svc.RotateKeyOnDemand(t.Context(), caller(), keyops.RotateKeyOnDemandInput{KeyID: string(id)})
+	w.must(err)
+	w.now = w.now.Add(time.Second)
+	a.run.repl.Round(t.Context(), c.name)
+	w.now = w.now.Add(time.Second)
+	c.run.repl.Round(t.Context(), b.name)
+	k := b.key(id)
+	pending := k.Set.Pending()
+	if m := k.Material(pending); pending.IsZero() || m != nil {
+		t.Fatalf("the Region knows of %.8s, and holds it: %t", pending, m != nil)
+	}
+	w.isolate(b)
+	if !w.promoteOne(b, id) {
+		t.Fatal("not promoted")
+	}
+	for _, old := range before {
+		w.restoreTo(old)
+	}
+	w.heal()
+	if p, k := w.acting(id); p != b || k.Material(pending) == nil {
+		t.Errorf("%s acts, and the material is lost", p.name)
 	}
 }

@@ -116,8 +116,8 @@ func (w *world) onePrimary(id arn.KeyID) {
 func (w *world) proven(id arn.KeyID) {
 	for _, n := range w.up() {
 		k := n.key(id)
-		if k == nil || !k.Set.Acting() {
-			continue
+		if k == nil || !k.Set.Acting() || k.Set.Frozen() != nil {
+			continue // nobody is made active, or anything else, while contradictions last
 		}
 		st, held := k.Set.State(), k.Set.Own().Held
 		for _, e := range st.Members {
@@ -181,7 +181,7 @@ func (w *world) active(top *mrk.State, n *node, id arn.KeyID) bool {
 	if k == nil || top == nil || k.State != keystate.Enabled && k.State != keystate.Updating {
 		return false
 	}
-	if w.external[id] && (slices.ContainsFunc(k.Materials, n.expired) || k.Set.State() == nil || k.Set.State().Hash() != top.Hash()) {
+	if w.external[id] && (len(n.wanted(k)) > 0 || k.Set.State() == nil || k.Set.State().Hash() != top.Hash()) {
 		return false // waits for an import, or will once it has heard
 	}
 	e := top.Entry(n.name)

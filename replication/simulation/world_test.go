@@ -267,7 +267,7 @@ func (w *world) calm() {
 }
 
 // rescue does what operators do of whom a member has encrypted with a material that restored
-// backups have made everybody else forget: they promote it.
+// backups have made everybody else forget: they promote it, or do without it if it cannot be.
 func (w *world) rescue() {
 	for _, id := range w.keys {
 		p, k := w.acting(id)
@@ -280,7 +280,9 @@ func (w *world) rescue() {
 			}
 			forgotten := func(m material.ID) bool { _, known := k.Set.Known(m); return !known }
 			if slices.ContainsFunc(m.Fact.Used, forgotten) {
-				w.promoteOne(w.node(m.Region), id)
+				if its := w.node(m.Region); its.key(id).State != keystate.Enabled || !w.promoteOne(its, id) {
+					w.evictOne(p, id, its)
+				}
 				break
 			}
 		}
