@@ -330,7 +330,9 @@ func (w *world) converged() {
 			w.same(id, p, pk, e)
 		}
 		for _, l := range w.letters {
-			if l.key == id && !w.ledger.writtenOff[l.material] {
+			// What a restored store has forgotten of an import its owner has to import anew.
+			unlisted := !slices.ContainsFunc(top.Materials, func(m mrk.Listed) bool { return m.ID.String() == l.material })
+			if l.key == id && !w.ledger.writtenOff[l.material] && !(w.external[id] && l.excused && unlisted) {
 				w.readEverywhere(l, top)
 			}
 		}

@@ -21,6 +21,7 @@ type backup struct {
 	token hsmtest.Snapshot
 	disk  *storetest.Memory // as a snapshot of the disk has it
 	audit map[string][]byte
+	keys  map[arn.KeyID]bool // that the store has
 }
 
 // save makes a backup of a Region.
@@ -34,7 +35,28 @@ func (w *world) save(n *node) backup {
 		b.audit[name], err = os.ReadFile(name)
 		w.must(err)
 	}
+	b.keys = map[arn.KeyID]bool{}
+	for _, id := range w.keys {
+		b.keys[id] = n.key(id) != nil
+	}
 	return b
+}
+
+// remembered reports whether a store can go back without forgetting a key whose material no
+// other Region holds and knows: nobody could say what the object in the token is.
+func (w *world) remembered(b backup) bool {
+	for _, id := range w.keys {
+		k := b.of.key(id)
+		if k == nil || b.keys[id] {
+			continue
+		}
+		for _, m := range k.Held() {
+			if !w.somewhere(m.String(), b.of) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (w *world) backUp() {
@@ -61,7 +83,7 @@ func (w *world) restore() {
 	b := w.anyBackup()
 	n := b.of
 	store, token := w.chance(70), w.chance(50)
-	if token && !w.spared(n, b.token) {
+	if token && !w.spared(n, b.token) || store && !w.remembered(b) {
 		return
 	}
 	if n.running() {
@@ -84,6 +106,9 @@ func (w *world) restore() {
 // the Region shows it, unless the token holds what the store has forgotten.
 func (w *world) rollBack() {
 	b := w.anyBackup()
+	if !w.remembered(b) {
+		return
+	}
 	w.rollBackTo(b, w.chance(30) && w.spared(b.of, b.token))
 }
 
