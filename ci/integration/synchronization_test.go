@@ -76,6 +76,9 @@ func TestSynchronization(t *testing.T) {
 	if _, err := d.keyferry(nil, "sync", "associate", id, "--replica", virginia, "--all", "--region", paris); err == nil || !strings.Contains(err.Error(), "never be associated again") {
 		t.Errorf("associated again: %v", err)
 	}
+	if out, _ := d.keyferry(nil, "doctor", "--region", virginia); !strings.Contains(string(out), "disassociated for good") {
+		t.Errorf("the doctor says\n%s", out)
+	}
 	if got := d.must(t, blob, "decrypt", "--region", virginia); string(got) != "before the end" {
 		t.Errorf("opened %q", got)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/keyferry/keyferry/gateway"
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/synchronization"
 	"github.com/keyferry/keyferry/keyops/transport"
 	"github.com/keyferry/keyferry/replication"
 )
@@ -196,8 +197,19 @@ func (d *daemon) clocks() error {
 
 func (d *daemon) checkTransport(p replication.PeerStatus) gateway.HealthCheck {
 	here, there := transport.EndOf(d.self.Descriptor), transport.EndOf(d.peers[p.Region].Descriptor)
+	for _, pair := range d.keys.Severed() {
+		if pair.Between(synchronization.EndOf(d.self.Descriptor), synchronization.EndOf(d.peers[p.Region].Descriptor)) {
+			return severedTransport(string(p.Region))
+		}
+	}
 	set := d.transport.Load()
 	return transportOf(string(p.Region), epochsOf(set, here, there), epochsOf(set, there, here))
+}
+
+// severedTransport is of a pair that was disassociated: its keys are destroyed in the token,
+// whatever its ceremonies say, and no other ones are taken.
+func severedTransport(peer string) gateway.HealthCheck {
+	return gateway.HealthCheck{Name: "transport", Subject: peer, Summary: "disassociated for good, without transport keys"}
 }
 
 // epochs is what one direction has: of how many classes there are keys, and the newest epoch.
