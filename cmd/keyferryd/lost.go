@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyferry/keyferry/keyops"
-	"github.com/keyferry/keyferry/keyops/store/sqlite"
 )
 
 func newLost() *cobra.Command {
@@ -30,29 +29,21 @@ key is lost.`,
 			if err != nil {
 				return err
 			}
-			custody, err := d.custody(cmd.Context(), nil)
-			if err != nil {
-				return err
-			}
-			s, err := sqlite.Open(cmd.Context(), sqlite.Config{Path: d.config.Store.Path})
-			if err != nil {
-				return fail(exitStore, advise(err))
-			}
-			defer s.Close()
-			custody.Store = s
-			all, err := custody.LostKeys(cmd.Context())
-			if err != nil {
-				return fail(exitStore, advise(err))
-			}
-			if err := printLost(cmd.OutOrStdout(), all, asJSON); err != nil {
-				return err
-			}
-			for _, k := range all {
-				if !k.ID.MultiRegion() {
-					return fail(exitFindings, fmt.Errorf("single-Region keys are lost with the token"))
+			return d.inspect(cmd.Context(), nil, func(custody keyops.Custody) error {
+				all, err := custody.LostKeys(cmd.Context())
+				if err != nil {
+					return fail(exitStore, advise(err))
 				}
-			}
-			return nil
+				if err := printLost(cmd.OutOrStdout(), all, asJSON); err != nil {
+					return err
+				}
+				for _, k := range all {
+					if !k.ID.MultiRegion() {
+						return fail(exitFindings, fmt.Errorf("single-Region keys are lost with the token"))
+					}
+				}
+				return nil
+			})
 		},
 	}
 	cmd.Flags().StringVar(&c.config, "config", "", "configuration file")

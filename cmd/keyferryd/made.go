@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyferry/keyferry/keyops"
-	"github.com/keyferry/keyferry/keyops/store/sqlite"
 )
 
 func newMade() *cobra.Command {
@@ -35,21 +34,13 @@ it. What is listed is what to replace after a theft of the PIN (see docs/runbook
 			if err != nil {
 				return err
 			}
-			custody, err := d.custody(cmd.Context(), nil)
-			if err != nil {
-				return err
-			}
-			s, err := sqlite.Open(cmd.Context(), sqlite.Config{Path: d.config.Store.Path})
-			if err != nil {
-				return fail(exitStore, advise(err))
-			}
-			defer s.Close()
-			custody.Store = s
-			made, err := custody.Made(cmd.Context(), from)
-			if err != nil {
-				return fail(exitStore, advise(err))
-			}
-			return printMade(cmd.OutOrStdout(), made, asJSON)
+			return d.inspect(cmd.Context(), nil, func(custody keyops.Custody) error {
+				made, err := custody.Made(cmd.Context(), from)
+				if err != nil {
+					return fail(exitStore, advise(err))
+				}
+				return printMade(cmd.OutOrStdout(), made, asJSON)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file")

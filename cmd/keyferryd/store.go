@@ -60,34 +60,26 @@ the daemon before, since every change of the store makes another request.`,
 			if err != nil {
 				return err
 			}
-			custody, err := d.custody(cmd.Context(), c.peers)
-			if err != nil {
-				return err
-			}
-			s, err := sqlite.Open(cmd.Context(), sqlite.Config{Path: d.config.Store.Path})
-			if err != nil {
-				return fail(exitStore, advise(err))
-			}
-			defer s.Close()
-			custody.Store = s
-			in, err := custody.Inspect(cmd.Context())
-			if err != nil {
-				return fail(exitStore, advise(err))
-			}
-			if err := printFindings(cmd.OutOrStdout(), in, asJSON); err != nil {
-				return err
-			}
-			if in.Err() == nil {
-				return nil
-			}
-			if request != "" {
-				q := custody.Request(in, approval.NewSerial(), time.Now().Add(expiry).Truncate(time.Second).UTC())
-				if err := statement.WriteJSON(request, q); err != nil {
+			return d.inspect(cmd.Context(), c.peers, func(custody keyops.Custody) error {
+				in, err := custody.Inspect(cmd.Context())
+				if err != nil {
+					return fail(exitStore, advise(err))
+				}
+				if err := printFindings(cmd.OutOrStdout(), in, asJSON); err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.ErrOrStderr(), "request %s, fingerprint %s\napprovals needed: %d\n", request, q.Fingerprint(), custody.Roster.Threshold)
-			}
-			return fail(exitFindings, errors.New("the store does not hold"))
+				if in.Err() == nil {
+					return nil
+				}
+				if request != "" {
+					q := custody.Request(in, approval.NewSerial(), time.Now().Add(expiry).Truncate(time.Second).UTC())
+					if err := statement.WriteJSON(request, q); err != nil {
+						return err
+					}
+					fmt.Fprintf(cmd.ErrOrStderr(), "request %s, fingerprint %s\napprovals needed: %d\n", request, q.Fingerprint(), custody.Roster.Threshold)
+				}
+				return fail(exitFindings, errors.New("the store does not hold"))
+			})
 		},
 	}
 	c.flags(cmd)
@@ -210,6 +202,22 @@ func (d *daemon) reseal(ctx context.Context, out io.Writer, peers []string, appr
 		_, err = fmt.Fprintf(out, "sealed anew at head %s\n", head)
 		return err
 	})
+}
+
+// inspect opens what a look at the store needs; a daemon may be serving.
+func (d *daemon) inspect(ctx context.Context, peers []string, fn func(keyops.Custody) error) (err error) {
+	defer func() { err = errors.Join(err, d.close(context.WithoutCancel(ctx))) }()
+	c, err := d.custody(ctx, peers)
+	if err != nil {
+		return err
+	}
+	s, err := sqlite.Open(ctx, sqlite.Config{Path: d.config.Store.Path})
+	if err != nil {
+		return fail(exitStore, advise(err))
+	}
+	defer s.Close()
+	c.Store = s
+	return fn(c)
 }
 
 // keep holds store and audit log like a daemon, and serves nobody.
