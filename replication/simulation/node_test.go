@@ -59,6 +59,8 @@ type run struct {
 	store store.Store
 	dead  bool
 
+	working bool // its worker is
+
 	auditFile string // as long as it was when the daemon died
 	auditSize int64
 }

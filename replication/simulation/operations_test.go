@@ -259,12 +259,17 @@ func (w *world) handOver() {
 	w.answered(n, r, fmt.Sprintf("hand over to %s", to.name), err)
 }
 
-// work is what a daemon does by its clock every minute.
+// work is what a daemon does by its clock every minute. Its one worker may be in an exchange
+// within which this is called.
 func (w *world) work() {
-	if n, r := w.anyUp(); n != nil {
-		err := r.svc.Work(context.Background())
-		w.note("%s: work: %t", n.name, err == nil)
+	n, r := w.anyUp()
+	if n == nil || r.working {
+		return
 	}
+	r.working = true
+	defer func() { r.working = false }()
+	err := r.svc.Work(context.Background())
+	w.note("%s: work: %t", n.name, err == nil)
 }
 
 // round lets one Region do what is due with one peer.
