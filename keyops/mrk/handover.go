@@ -116,6 +116,8 @@ func (s *Set) Accept(ctx context.Context, signer Signer, c Contact) ([]Event, er
 		return nil, fmt.Errorf("%w: %d", ErrLacking, len(s.lacking(s.holds())))
 	case s.external() && guard13Holds.Stops(own.Current.IsZero() || !s.state.Pending.IsZero() && !own.Holds(s.state.Pending)):
 		return nil, fmt.Errorf("%w: not imported here", ErrLacking)
+	case s.withdrawn():
+		return nil, ErrWithdrawn
 	case guard13Heard.Stops(!c.Heard(parent)):
 		return nil, fmt.Errorf("%w: %s, which offers the key", ErrNotHeard, parent)
 	case len(s.chain) >= MaxCertificates:
@@ -163,6 +165,22 @@ func (s *Set) Refuse(reason string) error {
 	s.refused, s.refusedFor = s.offer.Certificate.Epoch.Nonce, clipText(reason)
 	s.offer = nil
 	return nil
+}
+
+// withdrawn reports whether the Region that made the offer does not know of it any more, since a
+// backup was put back there: as long as it does, its key is Updating.
+func (s *Set) withdrawn() bool {
+	m, by := s.members[s.Primary()], s.head()
+	return m != nil && m.Instance == by.Instance && m.KeyState == stateEnabled
+}
+
+// dismiss refuses an offer that nobody will make again, or the key would be Updating here for
+// ever. To accept it would end an epoch in which that Region acts, and may renew (rule 18).
+func (s *Set) dismiss(res *Result) {
+	if _, open := s.Considering(); open && s.withdrawn() {
+		_ = s.Refuse(ErrWithdrawn.Error()) // there is an offer
+		res.Changed = true
+	}
 }
 
 func clipText(s string) string {

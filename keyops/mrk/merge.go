@@ -95,6 +95,7 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 		}
 	}
 	s.follow(&res)
+	s.dismiss(&res)
 	s.thaw(&res)
 	return res, nil
 }

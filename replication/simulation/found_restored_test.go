@@ -193,3 +193,37 @@ func TestKnownToThePromotedAlone(t *testing.T) {
 		t.Errorf("%s acts, and the material is lost", p.name)
 	}
 }
+
+// A Region offers its key, and a snapshot of its disk is put back before the other one can
+// decide: nobody knows of the offer any more but the Region that would have to be asked again. As
+// soon as that one hears so, its key is Updating no more, and the next offer is as good as any.
+func TestOfferForgotten(t *testing.T) {
+	w := scene(t)
+	a, b := w.nodes[0], w.nodes[1]
+	id := w.withReplicas()
+	old := w.save(a)
+	b.stop()
+	w.must(b.start()) // it takes the key over only when it has heard who offers it
+	handOver := func() error {
+		_, err := a.run.svc.UpdatePrimaryRegion(t.Context(), caller(), keyops.UpdatePrimaryRegionInput{KeyID: string(id), PrimaryRegion: string(b.name)})
+		return err
+	}
+	w.must(handOver())
+	for range 3 {
+		w.now = w.now.Add(time.Minute)
+		a.run.repl.Round(t.Context(), b.name)
+	}
+	if k := b.key(id); k.State != keystate.Updating || k.Set.Acting() {
+		t.Fatalf("the key is %s where it is offered, and the offer accepted: %t", k.State, k.Set.Acting())
+	}
+	w.rollBackTo(old, false)
+	w.heal()
+	if p, _ := w.acting(id); p != a || a.key(id).Set.Epoch().Number != 0 {
+		t.Fatalf("where the offer was made is epoch %s", a.key(id).Set.Epoch())
+	}
+	w.must(handOver())
+	w.heal()
+	if p, _ := w.acting(id); p != b {
+		t.Error("the second offer is not accepted")
+	}
+}
