@@ -125,7 +125,10 @@ func (w *world) proven(id arn.KeyID) {
 				continue
 			}
 			f := k.Set.Fact(e.Region)
-			if f == nil || f.Joined != st.Epoch || f.Incarnation != e.Incarnation {
+			// Rule 11 demotes nobody whose store went back to an earlier epoch: it is awaited until it
+			// has joined again, and what it encrypts before is excused.
+			left := f != nil && f.Joined != st.Epoch && !w.node(e.Region).doubted
+			if f == nil || left || f.Incarnation != e.Incarnation {
 				w.break_("%s counts %s active, which has not joined epoch %s of %s", n.name, e.Region, st.Epoch, id)
 				return
 			}
@@ -283,8 +286,8 @@ func (n *node) believe() {
 			continue
 		}
 		p, its := n.w.acting(id)
-		if p == nil || p.doubted && p != n {
-			return
+		if p == nil || p.doubted && p != n || its.Set.Frozen() != nil {
+			return // or it cannot demote whom it knows to have lost something
 		}
 		known, own := its.Set.Fact(n.name), k.Set.Own()
 		if known == nil || own == nil || known.Hash() != own.Hash() ||
