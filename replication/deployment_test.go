@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,15 +83,13 @@ func newSite(t testing.TB, r *keyopstest.Region) *site {
 	return s
 }
 
-// freeAddress reserves a loopback port that is listened on later, perhaps more than once.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+var addresses atomic.Int64
+
+// freeAddress returns a loopback address that is listened on later, perhaps more than once. No
+// other process has this host, and none connects from it, so the port stays free.
+func freeAddress(testing.TB) string {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d:%d", 1+pid>>16&0x7f, pid>>8&0xff, pid&0xff, 20_000+addresses.Add(1))
 }
 
 func (s *site) name() region.Name { return s.region.Options.Name }

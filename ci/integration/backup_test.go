@@ -19,7 +19,7 @@ func TestBackup(t *testing.T) {
 	t.Parallel()
 	d := deployment{dir: filepath.Join(t.TempDir(), "d")}
 	t.Cleanup(func() { d.dev("down", "--purge") })
-	d.mustDev(t, "up", "--regions", paris)
+	d.mustDev(t, "up", "--base-port", basePort(), "--regions", paris)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	run := func(want int, line string) string {

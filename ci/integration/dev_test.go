@@ -17,7 +17,7 @@ func TestUpResumes(t *testing.T) {
 	softhsmtest.Used(t)
 	d := deployment{dir: filepath.Join(t.TempDir(), "d")}
 	t.Cleanup(func() { d.dev("down", "--purge") })
-	up := []string{"--dir", d.dir, "up", "--regions", paris + "," + virginia}
+	up := []string{"--dir", d.dir, "up", "--base-port", basePort(), "--regions", paris + "," + virginia}
 	for _, after := range []time.Duration{50, 400, 1200, 2500, 4000} {
 		ctx, cancel := context.WithTimeout(t.Context(), after*time.Millisecond)
 		cmd := exec.CommandContext(ctx, filepath.Join(bin, "keyferry-dev"), up...) // killed when ctx ends

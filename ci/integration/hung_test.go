@@ -17,7 +17,7 @@ func TestHungDaemon(t *testing.T) {
 	t.Parallel() // it mostly waits
 	d := deployment{dir: filepath.Join(t.TempDir(), "d")}
 	t.Cleanup(func() { d.dev("down", "--purge") })
-	d.mustDev(t, "up", "--regions", paris)
+	d.mustDev(t, "up", "--base-port", basePort(), "--regions", paris)
 	key := d.createKey(t, paris)
 	first := d.status(t)[paris]
 	standby := d.start(t, paris, d.in(paris, "keyferryd.yaml"), "--standby")

@@ -24,7 +24,7 @@ func TestRegionLife(t *testing.T) {
 	t.Parallel()
 	d := deployment{dir: filepath.Join(t.TempDir(), "d")}
 	t.Cleanup(func() { d.dev("down", "--purge") })
-	d.mustDev(t, "up")
+	d.mustDev(t, "up", "--base-port", basePort())
 	l := newLives(t, d)
 	three := []string{paris, virginia, tokyo}
 	for _, r := range three {

@@ -79,7 +79,7 @@ func TestRollback(t *testing.T) {
 	t.Parallel()
 	d := deployment{dir: filepath.Join(t.TempDir(), "d")}
 	t.Cleanup(func() { d.dev("down", "--purge") })
-	d.mustDev(t, "up", "--regions", paris)
+	d.mustDev(t, "up", "--base-port", basePort(), "--regions", paris)
 	kept := d.createKey(t, paris)
 	ciphertext := d.must(t, []byte("x"), "encrypt", kept, "--region", paris)
 	d.mustDev(t, "stop", paris) // an orderly stop leaves one file and a checkpoint

@@ -22,7 +22,7 @@ func TestSynchronization(t *testing.T) {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
-	d.mustDev(t, "up", "--regions", paris+","+virginia)
+	d.mustDev(t, "up", "--base-port", basePort(), "--regions", paris+","+virginia)
 	before := d.createKey(t, paris)
 	id := strings.TrimSpace(string(d.must(t, nil, "sync", "create", "--region", paris)))
 	eventually(t, patience, func() (string, bool) { // once the Regions have met
