@@ -159,14 +159,9 @@ func (s *Server) RESTAddr() net.Addr {
 // nil if ctx ended and every call finished.
 func (s *Server) Serve(ctx context.Context) error {
 	group, failed := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if err := s.grpc.Serve(s.grpcListener); err != nil && !s.health.draining.Load() {
-			return fmt.Errorf("serving gRPC: %w", err)
-		}
-		return nil
-	})
+	group.Go(func() error { return s.serveGRPC(s.grpc, s.grpcListener) })
 	if s.rest != nil {
-		group.Go(func() error { return s.behind.Serve(s.inside) })
+		group.Go(func() error { return s.serveGRPC(s.behind, s.inside) })
 		group.Go(func() error {
 			if err := s.rest.ServeTLS(s.restListener, "", ""); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serving REST: %w", err)
@@ -189,6 +184,14 @@ func (s *Server) Serve(ctx context.Context) error {
 	err := errors.Join(group.Wait(), <-stopped)
 	s.recordThrottled() // what was refused while the last calls ended
 	return err
+}
+
+// serveGRPC serves until stop. What stop does to a server that has not begun is no failure.
+func (s *Server) serveGRPC(g *grpc.Server, l net.Listener) error {
+	if err := g.Serve(l); err != nil && !s.health.draining.Load() {
+		return fmt.Errorf("serving gRPC: %w", err)
+	}
+	return nil
 }
 
 // stop lets calls in flight finish. REST stops first, since its calls are calls of the gRPC

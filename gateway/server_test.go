@@ -341,3 +341,16 @@ func TestConfigNeedsItsFields(t *testing.T) {
 		}
 	}
 }
+
+// A server that is told to stop before it has begun, as by a supervisor that changes its mind,
+// has stopped in order.
+func TestStopBeforeServing(t *testing.T) {
+	t.Parallel()
+	for range 100 { // which of its parts has begun is for the scheduler to choose
+		s := &served{t: t, keys: &fakeKeys{t: t}}
+		s.start(s.keys, nil)
+		if err := s.halt(); err != nil {
+			t.Fatalf("Serve returned %v", err)
+		}
+	}
+}
