@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,9 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -25,72 +22,6 @@ import (
 	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
 	"github.com/keyferry/keyferry/softhsm/softhsmtest"
 )
-
-// running is a daemon that a test has started, and the messages that it has logged.
-type running struct {
-	cmd  *exec.Cmd
-	said chan string
-}
-
-func (d deployment) start(t *testing.T, region, config string, flags ...string) *running {
-	t.Helper()
-	p := &running{cmd: d.daemon(context.Background(), region, config, flags...), said: make(chan string, 4096)}
-	out, err := p.cmd.StderrPipe()
-	if err == nil {
-		err = p.cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(p.said)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			p.said <- lines.Text()
-		}
-	}()
-	t.Cleanup(func() {
-		if p.cmd.ProcessState == nil {
-			p.cmd.Process.Kill()
-			p.cmd.Wait()
-		}
-	})
-	return p
-}
-
-// await waits for a message in the daemon's log.
-func (p *running) await(t *testing.T, message string) {
-	t.Helper()
-	deadline := time.After(patience)
-	var before []string
-	for {
-		select {
-		case line, ok := <-p.said:
-			if !ok {
-				t.Fatalf("the daemon ended before it said %q:\n%s", message, strings.Join(before, "\n"))
-			}
-			if strings.Contains(line, `"msg":"`+message) {
-				return
-			}
-			before = append(before, line)
-		case <-deadline:
-			t.Fatalf("the daemon has not said %q:\n%s", message, strings.Join(before, "\n"))
-		}
-	}
-}
-
-// stop tells the daemon to stop, and returns its exit code.
-func (p *running) stop(t *testing.T) int {
-	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		for range p.said { // so that it can write
-		}
-	}()
-	p.cmd.Wait()
-	return p.cmd.ProcessState.ExitCode()
-}
 
 // client calls a Region at several addresses as admin.
 func (d deployment) client(t *testing.T, addresses ...string) kmsv1.CryptoServiceClient {
@@ -252,9 +183,7 @@ func TestStandby(t *testing.T) {
 	next.await(t, "another daemon serves, waiting as a standby")
 	l = startLoad(t, d.client(t, first.GRPC, second), key)
 	l.answered(t)
-	if code := standby.stop(t); code != 0 {
-		t.Errorf("the daemon that was stopped ended with exit code %d", code)
-	}
+	standby.stop(t)
 	next.await(t, "serving")
 	l.answered(t)
 	l.stop()
@@ -266,10 +195,6 @@ func TestStandby(t *testing.T) {
 	// One that waits is told to stop.
 	waits := d.start(t, paris, elsewhere, "--standby")
 	waits.await(t, "another daemon serves, waiting as a standby")
-	if code := waits.stop(t); code != 0 {
-		t.Errorf("a standby that was stopped ended with exit code %d", code)
-	}
-	if code := next.stop(t); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
+	waits.stop(t)
+	next.stop(t)
 }
