@@ -109,6 +109,7 @@ func (k *Key) follow(old *Key, now time.Time) {
 		k.State = keystate.Enabled
 		if k.Origin == OriginExternal {
 			k.State = keystate.PendingImport
+			k.followImports(now) // an incarnation begins with what the one before imported
 		}
 	}
 	if k.State != keystate.PendingDeletion && k.State != keystate.PendingReplicaDeletion {

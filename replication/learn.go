@@ -55,7 +55,11 @@ func (r *Replicator) learn(ctx context.Context, keys Keys, p *peer, f factsBody,
 		}
 	}
 	for _, ref := range res.Refused {
-		if !errors.Is(ref.Err, mrk.ErrGap) { // the other end sends more when it has seen our head
+		switch {
+		case errors.Is(ref.Err, mrk.ErrGap): // the other end sends more when it has seen our head
+		case errors.Is(ref.Err, mrk.ErrRequest) && !res.Gap: // it comes last, so nothing else was refused
+			return fmt.Errorf("%w: %w", errUnadmitted, ref.Err)
+		default:
 			return ref.Err
 		}
 	}

@@ -193,7 +193,8 @@ func (p *peer) settle(ctx context.Context, keys Keys, id arn.KeyID) error {
 	if errors.Is(err, keyops.ErrPeerUnreachable) || errors.Is(err, errStale) {
 		return err
 	}
-	why := failure{causeOf(err), clip(err.Error(), 512), errors.Is(err, errNoKey) || errors.Is(err, errRefused)}
+	told := errors.Is(err, errNoKey) || errors.Is(err, errRefused) || errors.Is(err, errUnadmitted)
+	why := failure{causeOf(err), clip(err.Error(), 512), told}
 	// Of a key that is not here nothing is remembered: a peer can name any number of them.
 	if _, unknown := keys.SharedKey(id); !errors.Is(unknown, keyops.ErrNotFound) {
 		p.mu.Lock()

@@ -67,7 +67,7 @@ type peer struct {
 type failure struct {
 	cause mrk.Cause
 	text  string
-	heard bool // all the same, the peer has told what it knows of the key: nothing
+	heard bool // all the same, the peer has told what it knows of the key
 }
 
 func newPeer(r *Replicator, p Peer) *peer {

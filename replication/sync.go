@@ -27,6 +27,10 @@ var errNoKey = errors.New("the peer does not have the key")
 // before others can believe it.
 var errRefused = errors.New("the peer refuses what it was sent")
 
+// errUnadmitted means that the peer has told all that it knows, and that all of it is taken in
+// but for the request by which the peer is a member.
+var errUnadmitted = errors.New("the peer is believed, but not to be a member")
+
 // syncKey exchanges facts and materials of one key until both ends know the same and the
 // peer lacks nothing that this Region is to send.
 func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {

@@ -83,6 +83,7 @@ func (s *Set) publish(ctx context.Context, signer Signer, st *State) error {
 
 // take makes st the newest state and remembers what it lists.
 func (s *Set) take(st *State) {
+	s.leaveBehind(st)
 	s.state = st
 	s.remember(st)
 	s.forget()

@@ -10,10 +10,11 @@ import (
 	"github.com/keyferry/keyferry/keyops/wire"
 )
 
-// Earlier is a state of an epoch that is over, with the certificates that lead to it from
-// the chain. Who followed it shows it, because it lists materials that the newest state does
-// not: the Region that was promoted had never heard of them. What is encrypted with them
-// stays readable, since whoever sees that a valid state listed them takes them in.
+// Earlier is a state with the certificates that lead to it from the chain. Who followed it
+// shows it, because it lists materials that the newest state does not: the Region that was
+// promoted had never heard of them, or the one that wrote it went back to before it and has
+// numbered past it. What is encrypted with them stays readable, since whoever sees that a
+// valid state listed them takes them in.
 type Earlier struct {
 	Branch []Certificate // parents before children; empty if the chain has the state's certificate
 	State  *State
@@ -51,17 +52,28 @@ func (s *Set) keep(e Earlier) {
 	s.earlier = all[:min(len(all), maxEarlier)]
 }
 
+// leaveBehind remembers the newest state if the one that follows it in its epoch lists less.
+// Within an epoch nothing made in a token is taken off the list, so the writer has forgotten
+// what it wrote. Pending imports are taken back, and nobody shows them.
+func (s *Set) leaveBehind(next *State) {
+	if s.state != nil && s.state.Epoch == next.Epoch && !s.external() && s.state.exceeds(next) {
+		s.leave(s.chain)
+	}
+}
+
 // forget drops the earlier states of which the newest one lists everything, but for the one
 // that shows who admitted this Region, until the newest one lists this Region, too.
 func (s *Set) forget() {
 	s.earlier = slices.DeleteFunc(slices.Clone(s.earlier), func(e Earlier) bool {
-		if e.State.Epoch.Compare(s.state.Epoch) >= 0 {
-			return e.State.Epoch == s.state.Epoch
-		}
-		if s.admission != nil && s.Entry(s.self.Region).Incarnation < s.incarnation && names(e.Branch, s.admission.Source, s.admission.Instance) {
+		switch {
+		case e.State.Epoch == s.state.Epoch && s.external():
+			return true
+		case e.State.Epoch.Compare(s.state.Epoch) > 0:
+			return false
+		case s.admission != nil && s.Entry(s.self.Region).Incarnation < s.incarnation && names(e.Branch, s.admission.Source, s.admission.Instance):
 			return false
 		}
-		return !slices.ContainsFunc(e.State.Materials, func(m Listed) bool { return s.state.listed(m.ID) == nil })
+		return !e.State.exceeds(s.state)
 	})
 }
 

@@ -100,6 +100,50 @@ func TestCE9RestoredMemberCountsAboveWhatOthersKnow(t *testing.T) {
 	w.converged(regionA, regionB, regionC)
 }
 
+// A has rotated, its store and token go back to before, and it numbers past the state that
+// listed the material. B, which holds it, keeps that state and shows it, also to C, which shows
+// it on when B has forgotten it. A lists the material again, in the same epoch, and everybody
+// is done with that state.
+func TestNumberedPastAForgottenState(t *testing.T) {
+	w := withReplicas(t)
+	a, b, c := w.nodes[regionA], w.nodes[regionB], w.nodes[regionC]
+	before, beforeB := a.set.Marshal(), b.set.Marshal()
+	epoch, lost := a.set.Epoch(), testMaterial(1)
+	w.must(w.rotate(regionA))
+	w.sync(regionA, regionB)
+	forgotten := b.set.State().Seq
+	w.restore(regionA, before)
+	delete(a.token, lost)
+	delete(a.rows, lost)
+	for days := range uint64(3) {
+		w.must(a.set.SetRotation(ctx(), testSigner(regionA), mrk.Rotation{Enabled: true, Days: 90 + days}))
+		w.settle(a)
+	}
+	w.sync(regionA, regionB)
+	shown := b.set.Facts(mrk.Hash{}).Earlier
+	if len(shown) != 1 || shown[0].State.Seq != forgotten || b.set.Frozen() != nil {
+		t.Fatalf("B shows %d earlier states, frozen %v", len(shown), b.set.Frozen())
+	}
+	if refused := w.sync(regionB, regionC); len(refused) > 0 || len(c.set.Facts(mrk.Hash{}).Earlier) != 1 {
+		t.Fatalf("C does not show on what B shows: %v", refused)
+	}
+	delete(b.token, lost)
+	w.restore(regionB, beforeB)
+	b.token[lost] = true // and is found to hold what it knows nothing of
+	w.takeBack(regionB)
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB, regionC)
+	if l := a.set.Listed(); a.set.Epoch() != epoch || len(l) != 2 || l[1].ID != lost || !a.set.Pending().IsZero() {
+		t.Errorf("in epoch %s A lists %v", a.set.Epoch(), l)
+	}
+	for _, n := range w.nodes {
+		if kept := n.set.Facts(mrk.Hash{}).Earlier; len(kept) != 0 {
+			t.Errorf("%s still shows %d earlier states", n.name, len(kept))
+		}
+	}
+}
+
 func TestCE10RestoredPrimaryDoesNotReleaseAlone(t *testing.T) {
 	w := newWorld(t)
 	backup := w.nodes[regionA].set.Marshal()

@@ -220,6 +220,8 @@ func TestImportedKeys(t *testing.T) {
 	w.heal()
 	if b := w.nodes[regionB].set; !b.Pending().IsZero() || len(b.Listed()) != 1 {
 		t.Errorf("B lists %d materials after the import was taken back", len(b.Listed()))
+	} else if n := len(b.Facts(mrk.Hash{}).Earlier); n != 0 {
+		t.Errorf("B shows %d states that list an import which was taken back", n)
 	}
 	w.must(a.set.ListImported(ctx(), testSigner(regionA), second))
 	w.settle(a)

@@ -147,6 +147,11 @@ func (s *State) listed(id material.ID) *Listed {
 	return nil
 }
 
+// exceeds reports whether the state lists a material that another one does not.
+func (s *State) exceeds(o *State) bool {
+	return slices.ContainsFunc(s.Materials, func(m Listed) bool { return o.listed(m.ID) == nil })
+}
+
 // clone returns a copy that may be changed and signed anew.
 func (s *State) clone() *State {
 	c := *s

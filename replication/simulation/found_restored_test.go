@@ -227,3 +227,76 @@ func TestOfferForgotten(t *testing.T) {
 		t.Error("the second offer is not accepted")
 	}
 }
+
+// A Region makes new material, and its store, audit log and token go back to before. Nothing
+// shows that, and it numbers past the state that listed the material before the members that
+// hold it are heard. They show that state, so the material is listed again, whether they have
+// encrypted with it or not, and operators have nothing to do.
+func TestNumberedPastWhatWasListed(t *testing.T) {
+	for _, used := range []bool{false, true} {
+		w := scene(t)
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		id := w.withReplicas()
+		old := w.save(a)
+		before := b.key(id).Current
+		if !used {
+			w.isolate(c)
+		}
+		_, err := a.run.svc.RotateKeyOnDemand(t.Context(), caller(), keyops.RotateKeyOnDemandInput{KeyID: string(id)})
+		w.must(err)
+		w.settle()
+		k := b.key(id)
+		if len(k.Held()) != 2 || (k.Current != before) != used {
+			t.Fatalf("used %t: the member holds %d materials", used, len(k.Held()))
+		}
+		w.isolate(a)
+		w.rollBackTo(old, true)
+		for days := range 4 {
+			_, err := a.run.svc.EnableKeyRotation(t.Context(), caller(), keyops.EnableKeyRotationInput{KeyID: string(id), RotationPeriodInDays: 90 + days})
+			w.must(err)
+		}
+		if x, y := a.key(id).Set.State(), k.Set.State(); x.Epoch != y.Epoch || x.Seq <= y.Seq {
+			t.Fatalf("used %t: the Region has written state %d of epoch %s, the member knows state %d of %s", used, x.Seq, x.Epoch, y.Seq, y.Epoch)
+		}
+		w.heal()
+		p, k := w.acting(id)
+		if p != a || len(k.Held()) != 2 || k.Set.Epoch().Line.Generation != 0 {
+			t.Errorf("used %t: %s acts, in epoch %s, and holds %d materials", used, p.name, k.Set.Epoch(), len(k.Held()))
+		}
+	}
+}
+
+// A Region is promoted that has not heard of a hand-over, and of whom the new primary Region has
+// admitted since. Nobody believes that replica to be a member, but it has told what it knows, so
+// that the promoted Region goes on when its token was lost.
+func TestRenewsBesideAStranger(t *testing.T) {
+	w := sceneOf(t, 4)
+	a, b, c, d := w.nodes[0], w.nodes[1], w.nodes[2], w.nodes[3]
+	id := w.key(a)
+	w.must(a.replicateTo(id, b))
+	w.must(a.replicateTo(id, c))
+	w.settle()
+	w.isolate(c)
+	w.isolate(d)
+	_, err := a.run.svc.UpdatePrimaryRegion(t.Context(), caller(), keyops.UpdatePrimaryRegionInput{KeyID: string(id), PrimaryRegion: string(b.name)})
+	w.must(err)
+	w.settle()
+	if p, _ := w.acting(id); p != b {
+		t.Fatalf("%s acts after the hand-over", p.name)
+	}
+	w.net.join(b, d)
+	w.must(b.replicateTo(id, d))
+	w.settle()
+	w.isolate(d)
+	if !w.promoteOne(c, id) {
+		t.Fatal("not promoted")
+	}
+	c.stop()
+	c.doubt(true)
+	c.fake.Restore(c.plant.token)
+	w.must(c.start())
+	w.heal()
+	if p, k := w.acting(id); p != c || k.Set.Epoch().Number == 0 || !k.Set.Entry(d.name).Status.In() {
+		t.Errorf("%s acts in epoch %s, and %s is %s", p.name, k.Set.Epoch(), d.name, k.Set.Entry(d.name).Status)
+	}
+}

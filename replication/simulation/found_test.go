@@ -292,3 +292,26 @@ func TestReplicaDuringAnImport(t *testing.T) {
 		t.Errorf("the replica is %s and encrypts with %.8s", k.State, k.Current)
 	}
 }
+
+// A replica of a key whose material is imported is evicted and replicated again. What was
+// imported there is in its token still, so nobody has anything to import, and nothing else
+// happens to the key: it is Enabled at once.
+func TestReplicatedAgainWithItsImports(t *testing.T) {
+	w := scene(t)
+	a, b := w.nodes[0], w.nodes[1]
+	id, first := w.imported(a)
+	w.must(a.replicateTo(id, b))
+	w.settle()
+	w.must(b.importMaterial(id, first, importing{}))
+	w.settle()
+	if !w.evictOne(a, id, b) {
+		t.Fatal("not evicted")
+	}
+	w.settle()
+	w.must(a.replicateTo(id, b))
+	w.settle()
+	if k := b.key(id); k.State != keystate.Enabled || k.Set.Incarnation() != 2 || !w.encryptAt(b, b.run, id) {
+		t.Errorf("incarnation %d of the replica is %s", k.Set.Incarnation(), k.State)
+	}
+	w.heal()
+}
