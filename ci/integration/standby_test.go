@@ -197,4 +197,11 @@ func TestStandby(t *testing.T) {
 	waits.await(t, "another daemon serves, waiting as a standby")
 	waits.stop(t)
 	next.stop(t)
+
+	// So is one that has not begun to serve.
+	for range 3 {
+		begins := d.start(t, paris, elsewhere)
+		begins.await(t, "replication boundary")
+		begins.stop(t)
+	}
 }

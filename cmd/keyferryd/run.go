@@ -47,10 +47,12 @@ func (d *daemon) serve(ctx context.Context) (err error) {
 		{"watching", exitOther, d.watch},
 	} {
 		if err := step.do(ctx); err != nil {
-			if d.waited && errors.Is(err, context.Canceled) && ctx.Err() != nil {
-				return nil // a standby that was told to stop has nothing to finish
+			err = fmt.Errorf("%s: %w", step.what, err)
+			if ctx.Err() != nil { // told to stop, and has nothing to finish
+				d.log.WithError(err).Info("stopped before serving")
+				return nil
 			}
-			return fail(step.code, d.adviseRekey(advise(fmt.Errorf("%s: %w", step.what, err))))
+			return fail(step.code, d.adviseRekey(advise(err)))
 		}
 	}
 	return d.run(ctx)
