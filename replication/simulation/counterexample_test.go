@@ -34,8 +34,7 @@ func (w *world) restoreTo(b backup) {
 		b.of.stop()
 	}
 	b.of.doubt(true)
-	b.of.file = b.file.Copy()
-	b.of.last = map[arn.KeyID]*keyops.Key{}
+	b.of.putBack(b.file)
 	w.must(b.of.start())
 	b.of.recallOut()
 }

@@ -24,6 +24,7 @@ type ledger struct {
 	over       map[arn.KeyID]bool   // sets that were deleted as a whole
 	writtenOff map[string]bool      // materials
 	unaware    map[region.Name]bool // Regions that were ever rolled back without noticing
+	wentBack   bool                 // some store, ever
 }
 
 type membership struct {

@@ -91,8 +91,7 @@ func (w *world) restore() {
 	}
 	n.doubt(store || token)
 	if store {
-		n.file = b.file.Copy()
-		n.last = map[arn.KeyID]*keyops.Key{}
+		n.putBack(b.file)
 	}
 	if token {
 		n.fake.Restore(b.token)
@@ -100,6 +99,13 @@ func (w *world) restore() {
 	w.note("%s: restored, store %t, token %t", n.name, store, token)
 	w.must(n.start())
 	n.recallOut()
+}
+
+// putBack puts an older store in the place of the Region's.
+func (n *node) putBack(file *storetest.Memory) {
+	n.file = file.Copy()
+	n.last = map[arn.KeyID]*keyops.Key{}
+	n.w.ledger.wentBack = true
 }
 
 // rollBack puts store and audit log back together, as a snapshot of the disk does: nothing in
@@ -120,8 +126,7 @@ func (w *world) rollBackTo(b backup, token bool) {
 	n.doubt(true)
 	n.unaware = true
 	w.ledger.unaware[n.name] = true
-	n.file = b.disk.Copy()
-	n.last = map[arn.KeyID]*keyops.Key{}
+	n.putBack(b.disk)
 	names, err := filepath.Glob(filepath.Join(n.audit, "*"))
 	w.must(err)
 	for _, name := range names {

@@ -267,11 +267,19 @@ func (w *world) calm() {
 	}
 }
 
-// rescue does what operators do of whom a member has encrypted with a material that restored
+// rescue does what operators do when a member has encrypted with a material that restored
 // backups have made everybody else forget: they promote it, or do without it if it cannot be.
+// A fork, too, ends with a promotion only.
 func (w *world) rescue() {
 	for _, id := range w.keys {
 		p, k := w.acting(id)
+		if w.forked(id) {
+			if !w.ledger.wentBack {
+				w.break_("%s has forked, and no store went back", id)
+			}
+			w.promoteAny(id, p)
+			continue
+		}
 		if p == nil {
 			continue
 		}
@@ -286,6 +294,23 @@ func (w *world) rescue() {
 				}
 				break
 			}
+		}
+	}
+}
+
+// forked reports whether anybody has seen two successors of one epoch.
+func (w *world) forked(id arn.KeyID) bool {
+	return slices.ContainsFunc(w.up(), func(n *node) bool {
+		k := n.key(id)
+		return k != nil && !k.Gone() && k.Set.Frozen() != nil && k.Set.Frozen().Cause == mrk.CauseEpochFork
+	})
+}
+
+// promoteAny promotes the first Region that can be, rather one that acts already.
+func (w *world) promoteAny(id arn.KeyID, first *node) {
+	for _, n := range append([]*node{first}, w.up()...) {
+		if n != nil && n.key(id) != nil && n.key(id).State == keystate.Enabled && w.promoteOne(n, id) {
+			return
 		}
 	}
 }
