@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -28,6 +29,10 @@ type Config struct {
 	Self     region.Descriptor
 	Peers    []Peer
 	Listener net.Listener // for peers only; closed by Close. Start needs it
+
+	// Former are instances of Regions, this one's included, that are no more and that operators
+	// have confirmed: what they have signed of keys is believed as history.
+	Former []region.Descriptor
 
 	Link     func(region.Name) (Link, error) // the way to a peer; nil = gRPC over mutual TLS to its address
 	Verifier mrk.Verifier                    // of what Regions sign; nil = the pinned descriptors
@@ -81,6 +86,14 @@ func (c Config) withDefaults() (Config, error) {
 			return c, fmt.Errorf("peer %s: in partition %s, this Region is in %s", p.Descriptor.Region, p.Descriptor.Partition, c.Self.Partition)
 		}
 		seen[p.Descriptor.Region] = true
+	}
+	for _, d := range c.Former {
+		if err := d.Validate(); err != nil {
+			return c, fmt.Errorf("descriptor of former instance %s: %w", d.Instance, err)
+		}
+		if d.Instance == c.Self.Instance || slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Descriptor.Instance == d.Instance }) {
+			return c, fmt.Errorf("instance %s of %s: former, and there", d.Instance, d.Region)
+		}
 	}
 	return c, nil
 }

@@ -54,17 +54,20 @@ func New(cfg Config) (*Replicator, error) {
 		cfg: cfg, self: party{cfg.Self.Region, cfg.Self.Instance},
 		pinned: pins{}, peers: map[region.Name]*peer{},
 	}
-	all := pins{cfg.Self.Region: cfg.Self}
+	known := book{pins: pins{cfg.Self.Region: cfg.Self}, former: map[party]region.Descriptor{}}
+	for _, d := range cfg.Former {
+		known.former[party{d.Region, d.Instance}] = d
+	}
 	r.identity = identity{self: r.self, clock: cfg.Clock}
 	if r.session, err = mrk.NewNonce(cfg.Rand); err != nil {
 		return nil, err
 	}
 	for _, p := range cfg.Peers {
-		all[p.Descriptor.Region] = p.Descriptor
+		known.pins[p.Descriptor.Region] = p.Descriptor
 		r.pinned[p.Descriptor.Region] = p.Descriptor
 		r.peers[p.Descriptor.Region] = newPeer(r, p)
 	}
-	r.signed = electors{all, r}
+	r.signed = electors{known, r}
 	if cfg.Verifier != nil {
 		r.signed = electors{cfg.Verifier, r}
 	}

@@ -19,11 +19,13 @@ type electors struct {
 	r *Replicator
 }
 
+var _ mrk.Historian = electors{}
+
 // Roster implements mrk.Electors.
 func (e electors) Roster(name region.Name, instance region.InstanceID, version uint64) (approval.Roster, uint64, error) {
 	none := approval.Roster{}
-	d, ok := e.r.descriptor(name)
-	if !ok || d.Instance != instance {
+	d, ok := e.r.descriptor(name, instance)
+	if !ok {
 		return none, 0, fmt.Errorf("%w: instance %s of Region %s", errNotPinned, instance, name)
 	}
 	keys, err := e.r.running()
@@ -37,12 +39,25 @@ func (e electors) Roster(name region.Name, instance region.InstanceID, version u
 	return roster, newest, nil
 }
 
-// descriptor returns the pinned descriptor of a Region, or this Region's own.
-func (r *Replicator) descriptor(name region.Name) (region.Descriptor, bool) {
-	if name == r.self.region {
-		return r.cfg.Self, true
+// Former implements mrk.Historian.
+func (e electors) Former(name region.Name, instance region.InstanceID) bool {
+	h, ok := e.Verifier.(mrk.Historian)
+	return ok && h.Former(name, instance)
+}
+
+// descriptor returns the descriptor of an instance: a pinned one, this Region's own, or that
+// of one that is no more.
+func (r *Replicator) descriptor(name region.Name, instance region.InstanceID) (region.Descriptor, bool) {
+	for _, d := range r.cfg.Former {
+		if d.Region == name && d.Instance == instance {
+			return d, true
+		}
 	}
-	return r.Peer(name)
+	d, ok := r.cfg.Self, true
+	if name != r.self.region {
+		d, ok = r.Peer(name)
+	}
+	return d, ok && d.Instance == instance
 }
 
 // rosterNeed names a roster whose operators approved something here, and who are not known
@@ -83,8 +98,8 @@ func (r *Replicator) need(keys Keys, err error) rosterNeed {
 	if !errors.As(err, &unknown) {
 		return rosterNeed{}
 	}
-	d, ok := r.descriptor(unknown.Region)
-	if !ok || d.Instance != unknown.Instance {
+	d, ok := r.descriptor(unknown.Region, unknown.Instance)
+	if !ok {
 		return rosterNeed{}
 	}
 	n := rosterNeed{d.Region, d.Instance, uint64(len(keys.RosterChanges(d))), unknown.Version}
@@ -135,8 +150,8 @@ func parseRosters(p []byte) (rostersBody, error) {
 
 // show returns the changes that are asked for, as far as they are known here and fit.
 func (r *Replicator) show(keys Keys, n rosterNeed) []approval.Change {
-	d, ok := r.descriptor(n.region)
-	if !ok || d.Instance != n.instance {
+	d, ok := r.descriptor(n.region, n.instance)
+	if !ok {
 		return nil
 	}
 	known := keys.RosterChanges(d)
@@ -160,8 +175,8 @@ func (r *Replicator) show(keys Keys, n rosterNeed) []approval.Change {
 // keep believes changes that follow what is known here: each is approved by the roster
 // before it, so it does not matter who shows them.
 func (r *Replicator) keep(ctx context.Context, keys Keys, b rostersBody) error {
-	d, ok := r.descriptor(b.need.region)
-	if !ok || d.Instance != b.need.instance {
+	d, ok := r.descriptor(b.need.region, b.need.instance)
+	if !ok {
 		return fmt.Errorf("%w: instance %s of Region %s", errNotPinned, b.need.instance, b.need.region)
 	}
 	known := keys.RosterChanges(d)

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/keyops/mrk"
-	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/wire"
 
@@ -252,19 +251,4 @@ func (ps pins) verifyClaim(cert *x509.Certificate, signed statement.Signed, now 
 		return tlsClaim{}, fmt.Errorf("%w: TLS key of %s %w", errNotPinned, claim.region, err)
 	}
 	return claim, nil
-}
-
-// pins are the descriptors of the other Regions, which operators have confirmed.
-type pins map[region.Name]region.Descriptor
-
-// Verify implements mrk.Verifier.
-func (ps pins) Verify(r region.Name, instance region.InstanceID, s statement.Signed) error {
-	d, ok := ps[r]
-	if !ok {
-		return fmt.Errorf("%w: Region %s", errNotPinned, r)
-	}
-	if d.Instance != instance {
-		return fmt.Errorf("%w: instance %s of Region %s, pinned is %s", errNotPinned, instance, r, d.Instance)
-	}
-	return d.Verify(s)
 }

@@ -52,12 +52,19 @@ func (f *flags) initCommand(ran *bool) *cobra.Command {
 }
 
 func (f *flags) pinCommand(ran *bool) *cobra.Command {
-	var replace bool
+	var replace, former bool
 	cmd := &cobra.Command{
-		Use:   "pin DESCRIPTOR | pin --replace REPLACEMENT",
+		Use:   "pin DESCRIPTOR | pin --replace REPLACEMENT | pin --former DESCRIPTOR",
 		Short: "Accept another Region's descriptor as a peer's",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if former {
+				t, err := f.tool(cmd, ran)
+				if err != nil {
+					return err
+				}
+				return t.PinFormer(cmd.Context(), args[0], f.agree(cmd))
+			}
 			t, err := f.noToken(cmd, ran)
 			if err != nil {
 				return err
@@ -69,6 +76,8 @@ func (f *flags) pinCommand(ran *bool) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&replace, "replace", false, "accept new keys of a pinned peer, from the file that its rekey has left")
+	cmd.Flags().BoolVar(&former, "former", false, "believe, as history of keys, what an instance has signed that is no more")
+	cmd.MarkFlagsMutuallyExclusive("replace", "former")
 	f.agreeFlags(cmd)
 	return cmd
 }

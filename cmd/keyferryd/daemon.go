@@ -45,6 +45,7 @@ type daemon struct {
 
 	self       region.SignedDescriptor
 	peers      map[region.Name]region.SignedDescriptor
+	former     []region.Former // instances that are no more
 	transport  atomic.Pointer[transport.Set]
 	known      atomic.Pointer[map[hsm.ID]bool] // the objects of transport
 	files      *reload.Watcher
@@ -112,7 +113,8 @@ func (d *daemon) readRegionDir(context.Context) error {
 			return fmt.Errorf("%w: hold the ceremonies of both directions, or remove peers.addresses.%s", err, name)
 		}
 	}
-	return nil
+	d.former, err = dir.LoadFormer(self.Descriptor)
+	return err
 }
 
 // readIdentities reads the identity policies, the first of the files that are kept current.

@@ -87,6 +87,9 @@ func (d *daemon) regionFiles() (keyops.RegionFiles, error) {
 		files.Pins = append(files.Pins, d.peers[name])
 		all = append(all, d.peers[name])
 	}
+	for _, f := range d.former {
+		all = append(all, f.SignedDescriptor)
+	}
 	for _, of := range all {
 		roster, changes, err := files.Dir.LoadRosters(of.Descriptor)
 		if err != nil {

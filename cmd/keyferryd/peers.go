@@ -37,6 +37,9 @@ func (d *daemon) openPeers(context.Context) error {
 			Authority: authorityOf(d.config.Peers.Permissions[name]),
 		})
 	}
+	for _, f := range d.former {
+		c.Former = append(c.Former, f.Descriptor)
+	}
 	if d.replicator, err = replication.New(c); err != nil {
 		listener.Close()
 		return err

@@ -34,6 +34,7 @@ var caught = []catch{
 	{"9 state signed by the primary Region", "TestMergeRefuses", 0},
 	{"9 member fact signed by the member", "TestMergeRefuses", 0},
 	{"9 one state of one number", "TestEquivocationFreezesUntilNumberedPast", 0},
+	{"9 nothing new of an instance that is no more", "TestFormerInstanceSaysNothingNew", 0},
 	{"11 active members hold what the primary holds", "TestNoWayBackFromDestruction", 1276},
 	{"11 primary holds what active members used", "TestPrimaryThatLostWhatMembersUsedDemotes", 0},
 	{"12 enabled", "TestOfferRefused", 0},

@@ -33,6 +33,8 @@ var (
 	ErrEpochFork = errors.New("second successor of one epoch")
 	// ErrEquivocation means that a writer signed two different facts with one number.
 	ErrEquivocation = errors.New("two different facts with one number")
+	// ErrFormer means that an instance of a Region which is no more would say something new.
+	ErrFormer = errors.New("said by an instance that is no more, and by nobody who is there")
 	// ErrProperties means that a state changes what cannot change.
 	ErrProperties = errors.New("fixed property changed")
 	// ErrOffered means that the key was offered to another Region, which has not answered.

@@ -39,6 +39,7 @@ const (
 	guard9State         guard.Name = "9 state signed by the primary Region"
 	guard9Member        guard.Name = "9 member fact signed by the member"
 	guard9Once          guard.Name = "9 one state of one number"
+	guard9Former        guard.Name = "9 nothing new of an instance that is no more"
 
 	guard11Held guard.Name = "11 active members hold what the primary holds"
 	guard11Used guard.Name = "11 primary holds what active members used"

@@ -42,7 +42,7 @@ func (r *Result) refuse(writer region.Name, err error) {
 		r.Gap = true
 	case errors.Is(err, ErrRosterUnknown):
 		r.Rosters = true
-	case errors.Is(err, statement.ErrSignature), errors.Is(err, ErrCertificate):
+	case errors.Is(err, statement.ErrSignature), errors.Is(err, ErrCertificate), errors.Is(err, ErrFormer):
 		ref.Cause = CauseSignatureInvalid
 	}
 	r.Refused = append(r.Refused, ref)
@@ -56,29 +56,15 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 	if f.Key != s.key {
 		return res, fmt.Errorf("%w: facts of key %s", ErrForeign, f.Key)
 	}
+	var last []*Member
 	for _, m := range f.Members {
-		if err := s.mergeMember(v, m, &res); err != nil {
-			res.refuse(m.Region, fmt.Errorf("merging member fact of %s: %w", m.Region, err))
+		if former(v, m.Region, m.Instance) {
+			last = append(last, m) // who was admitted is in the states
+			continue
 		}
+		s.mergeOne(v, m, &res)
 	}
-	var side []Certificate
-	gap := false
-	for _, c := range f.Certificates {
-		if gap && c.forced == nil {
-			continue // it follows what was refused
-		}
-		if err := s.mergeCertificate(v, c, &side, &res); err != nil {
-			res.refuse(c.Epoch.Region, fmt.Errorf("merging certificate of epoch %s: %w", c.Epoch, err))
-			if errors.Is(err, ErrRosterUnknown) {
-				break // it may be believed once its roster was shown, and what follows it then has its parent
-			}
-			// A line that operators opened proves itself, whatever it follows: those who approve
-			// again, because their roster had changed, do so after what was refused here.
-			gap = gap || !errors.Is(err, ErrEpochFork)
-		} else if c.forced != nil {
-			gap = false
-		}
-	}
+	s.mergeCertificates(v, f.Certificates, &res)
 	if f.State != nil {
 		if err := s.mergeState(v, f.State, &res); err != nil {
 			res.refuse(f.State.Epoch.Region, fmt.Errorf("merging state %d of epoch %s: %w", f.State.Seq, f.State.Epoch, err))
@@ -89,6 +75,9 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 			res.refuse(e.State.Epoch.Region, fmt.Errorf("merging what epoch %s listed: %w", e.State.Epoch, err))
 		}
 	}
+	for _, m := range last {
+		s.mergeOne(v, m, &res)
+	}
 	if f.Admission != nil {
 		if err := s.mergeAdmission(v, *f.Admission, f.Earlier, &res); err != nil {
 			res.refuse(f.Admission.Destination, fmt.Errorf("merging admission of %s: %w", f.Admission.Destination, err))
@@ -98,6 +87,38 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 	s.dismiss(&res)
 	s.thaw(&res)
 	return res, nil
+}
+
+// mergeEach takes certificates, each for itself.
+func (s *Set) mergeEach(v Verifier, list []Certificate, res *Result) {
+	var side []Certificate
+	gap, refused := false, len(res.Refused)
+	for _, c := range list {
+		if gap && c.forced == nil {
+			continue // it follows what was refused
+		}
+		if err := s.mergeCertificate(v, c, &side, res); err != nil {
+			res.refuse(c.Epoch.Region, fmt.Errorf("merging certificate of epoch %s: %w", c.Epoch, err))
+			if errors.Is(err, ErrRosterUnknown) {
+				return // it may be believed once its roster was shown, and what follows it then has its parent
+			}
+			// A line that operators opened proves itself, whatever it follows: those who approve
+			// again, because their roster had changed, do so after what was refused here.
+			gap = gap || !errors.Is(err, ErrEpochFork)
+		} else if c.forced != nil {
+			if gap {
+				res.Refused = res.Refused[:refused] // what was before the line does not count any more
+			}
+			gap = false
+		}
+	}
+}
+
+// mergeOne takes one member fact.
+func (s *Set) mergeOne(v Verifier, m *Member, res *Result) {
+	if err := s.mergeMember(v, m, res); err != nil {
+		res.refuse(m.Region, fmt.Errorf("merging member fact of %s: %w", m.Region, err))
+	}
 }
 
 func (s *Set) mergeMember(v Verifier, m *Member, res *Result) error {
@@ -111,6 +132,9 @@ func (s *Set) mergeMember(v Verifier, m *Member, res *Result) error {
 		return fmt.Errorf("%w: %d members", ErrFull, len(s.members))
 	}
 	if err := v.Verify(m.Region, m.Instance, m.signed); guard9Member.Stops(err != nil) {
+		return err
+	}
+	if err := s.vouched(v, m); err != nil {
 		return err
 	}
 	if m.Region == s.self.Region {
@@ -183,6 +207,9 @@ func (s *Set) mergeState(v Verifier, st *State, res *Result) error {
 			return ErrProperties
 		}
 	}
+	if former(v, writer.Epoch.Region, writer.Instance) {
+		return ErrFormer
+	}
 	if err := v.Verify(writer.Epoch.Region, writer.Instance, st.signed); guard9State.Stops(err != nil) {
 		return err
 	}
@@ -222,6 +249,9 @@ func (s *Set) mergeAdmission(v Verifier, req CreateRequest, earlier []Earlier, r
 		// A primary Region has no request for itself, but a former one could write it, and
 		// come back after its eviction.
 		return fmt.Errorf("%w: %s asks for itself", ErrRequest, req.Source)
+	}
+	if former(v, req.Source, req.Instance) {
+		return ErrFormer // or a Region that was evicted could come back
 	}
 	if !s.wasPrimary(req.Source, req.Instance) && !s.outranked(v, earlier, req.Source, req.Instance) {
 		return fmt.Errorf("%w: %s was never the primary Region", ErrRequest, req.Source)

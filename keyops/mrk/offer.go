@@ -110,6 +110,9 @@ func (s *Set) TakeOffer(v Verifier, o Offer) (changed bool, err error) {
 		c.forced != nil || len(c.counter) != 0 || s.usedNonce(c.Epoch.Nonce) {
 		return false, fmt.Errorf("%w: epoch %s after %s", ErrOffer, c.Epoch, parent.Epoch)
 	}
+	if former(v, parent.Epoch.Region, parent.Instance) {
+		return false, ErrFormer
+	}
 	if err := v.Verify(parent.Epoch.Region, parent.Instance, c.signed); err != nil {
 		return false, err
 	}

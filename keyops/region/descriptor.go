@@ -154,7 +154,7 @@ func (d Descriptor) Verify(s statement.Signed) error {
 var lasting = map[statement.Purpose]bool{
 	statement.Transcript: true, statement.Certificate: true, statement.State: true, statement.Member: true,
 	statement.CreateReplica: true, statement.Checkpoint: true, statement.Severed: true, statement.Frozen: true,
-	statement.RetiredRegion: true,
+	statement.RetiredRegion: true, statement.FormerInstance: true,
 }
 
 func (d Descriptor) payload() []byte {

@@ -18,6 +18,7 @@ import (
 //	transcripts/*.json           transport keys of this token, one file per event
 //	rosters/REGION@INSTANCE/     how the rosters of this Region and of peers were changed
 //	retired/REGION.json          peers that are gone for good
+//	former/REGION@INSTANCE.json  instances that are no more, whose words are history
 //
 // It holds public values only. What it says is signed, but whoever can replace region.json
 // can replace all of it: the daemon compares it with the token's own Region signing key.
@@ -25,7 +26,7 @@ type Dir string
 
 // ours are the directories below a Dir; their files, and those of their own directories, are
 // written by the ceremony tool alone.
-var ours = []string{"peers", "transcripts", "rosters", "replacements", "retired"}
+var ours = []string{"peers", "transcripts", "rosters", "replacements", "retired", "former"}
 
 // Ours reports whether a file, by its path below a Dir with slashes, is one that the ceremony
 // tool writes there; of a directory, with a slash at its end, whether such files are in it.

@@ -25,13 +25,14 @@ const (
 	Severed         Purpose = "severed"          // a primary instance: this replica instance is disassociated, for good
 	Frozen          Purpose = "frozen"           // a replica instance: it is, and changes nothing any more
 	RetiredRegion   Purpose = "retired-region"   // a Region about a peer that is gone for good
+	FormerInstance  Purpose = "former-instance"  // a Region about an instance that is no more, and whose words are history
 )
 
 var purposes = map[Purpose]bool{
 	Descriptor: true, CeremonyOffer: true, CeremonyPackage: true, Transcript: true, Approval: true,
 	Certificate: true, State: true, Member: true, CreateReplica: true, ConfirmHeld: true,
 	Exchange: true, Checkpoint: true, PeerTLS: true, Succession: true, Backup: true,
-	Severed: true, Frozen: true, RetiredRegion: true,
+	Severed: true, Frozen: true, RetiredRegion: true, FormerInstance: true,
 }
 
 // Known reports whether this version knows the purpose.

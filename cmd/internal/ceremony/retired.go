@@ -50,6 +50,10 @@ func (t Tool) RetireRegion(ctx context.Context, name region.Name, agree Agree) e
 	if err != nil {
 		return err
 	}
+	// What it has signed of keys stays part of their history, which others have yet to learn.
+	if err := t.keepFormer(ctx, own, peer, sgn); err != nil {
+		return err
+	}
 	if err := t.Dir.KeepRetirement(name, f); err != nil {
 		return err
 	}
