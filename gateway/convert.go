@@ -46,6 +46,7 @@ func toMetadata(k keyops.KeyMetadata) *kmsv1.KeyMetadata {
 		PendingDeletionWindowInDays: uint32(k.PendingDeletionWindowInDays),
 		ExpirationModel:             string(k.ExpirationModel),
 		ValidTo:                     toTime(k.ValidTo),
+		ExpectedDeletionDate:        toTime(k.ExpectedDeletionDate),
 		RotationDue:                 k.RotationDue,
 	}
 	if c := k.MultiRegionConfiguration; c != nil {
@@ -64,7 +65,7 @@ func toMetadata(k keyops.KeyMetadata) *kmsv1.KeyMetadata {
 }
 
 func toMultiRegionKey(k keyops.MultiRegionKey) *kmsv1.MultiRegionKey {
-	return &kmsv1.MultiRegionKey{Arn: k.ARN, Region: string(k.Region), MemberStatus: k.Member}
+	return &kmsv1.MultiRegionKey{Arn: k.ARN, Region: string(k.Region), MemberStatus: k.Member, DeletionDate: toTime(k.DeletionDate)}
 }
 
 func fromTags(tags []*kmsv1.Tag) []keyops.Tag {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/policy"
@@ -91,8 +92,11 @@ func (f *fakeKeys) metadata() keyops.KeyMetadata {
 		KeySpec: keyops.SymmetricDefault, Exportability: keyops.ExportTransportOnly,
 		MultiRegionConfiguration: &keyops.MultiRegionConfiguration{
 			MultiRegionKeyType: keyops.Primary,
-			PrimaryKey:         keyops.MultiRegionKey{ARN: keyARN, Region: "eu-paris-1"},
-			ReplicaKeys:        []keyops.MultiRegionKey{{ARN: "arn:aws:kms:us-east-1:111122223333:key/" + keyID, Region: "us-east-1"}},
+			PrimaryKey:         keyops.MultiRegionKey{ARN: keyARN, Region: "eu-paris-1", Member: "ACTIVE"},
+			ReplicaKeys: []keyops.MultiRegionKey{{
+				ARN: "arn:aws:kms:us-east-1:111122223333:key/" + keyID, Region: "us-east-1", Member: "REJOINING",
+				DeletionDate: time.Date(2026, 1, 9, 0, 0, 0, 0, time.UTC),
+			}},
 		},
 	}
 }

@@ -314,12 +314,44 @@ func TestOpenAPIIsServedAndWhole(t *testing.T) {
 	}
 }
 
+// A key is described with its related keys, the described one in its own place, and with what
+// AWS does not say: how far each of them is, and why no further.
+func TestDescribeKeyOverREST(t *testing.T) {
+	s := start(t, func(c *gateway.Config) { c.Replication = replicas{} })
+	resp := s.get("/v1/keys/" + keyID)
+	var answer struct {
+		KeyMetadata struct {
+			MultiRegion              bool
+			MultiRegionConfiguration any
+		}
+	}
+	must(t, json.Unmarshal([]byte(resp.body), &answer))
+	if !answer.KeyMetadata.MultiRegion {
+		t.Errorf("no multi-Region key: %s", resp.body)
+	}
+	want := map[string]any{
+		"multiRegionKeyType": "PRIMARY", "generation": "0", "epochNumber": "0", "certificate": "",
+		"primaryKey": map[string]any{
+			"arn": keyARN, "region": "eu-paris-1", "memberStatus": "ACTIVE",
+			"replicationStatus": "REPLICATION_STATUS_SYNCHRONIZED", "failureCause": "FAILURE_CAUSE_UNSPECIFIED",
+		},
+		"replicaKeys": []any{map[string]any{
+			"arn": "arn:aws:kms:us-east-1:111122223333:key/" + keyID, "region": "us-east-1", "memberStatus": "REJOINING",
+			"replicationStatus": "REPLICATION_STATUS_FAILED", "failureCause": "FAILURE_CAUSE_PEER_UNREACHABLE",
+			"lag": "90s", "lastSynchronizedTime": "2026-01-02T03:00:00Z", "deletionDate": "2026-01-09T00:00:00Z",
+		}},
+	}
+	if diff := cmp.Diff(want, answer.KeyMetadata.MultiRegionConfiguration); diff != "" {
+		t.Errorf("the related keys (-want +got):\n%s", diff)
+	}
+}
+
 func TestListReplicasOverREST(t *testing.T) {
 	s := start(t, func(c *gateway.Config) { c.Replication = replicas{} })
 	resp := s.get("/v1/keys/" + keyID + "/replicas")
 	for _, want := range []string{
 		`"region":"eu-paris-1"`, `"multiRegionKeyType":"PRIMARY"`, `"status":"REPLICATION_STATUS_SYNCHRONIZED"`,
-		`"region":"us-east-1"`, `"failureCause":"FAILURE_CAUSE_PEER_UNREACHABLE"`, `"attempts":3`, `"lag":"90s"`, `"nextAttemptTime":"2026-01-02T03:04:05Z"`,
+		`"region":"us-east-1"`, `"failureCause":"FAILURE_CAUSE_PEER_UNREACHABLE"`, `"attempts":3`, `"lag":"90s"`, `"nextAttemptTime":"2026-01-02T03:04:05Z"`, `"deletionDate":"2026-01-09T00:00:00Z"`,
 	} {
 		if !strings.Contains(resp.body, want) {
 			t.Errorf("no %s in %s", want, resp.body)

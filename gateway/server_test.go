@@ -32,7 +32,7 @@ func (replicas) Status(arn.KeyID) []gateway.ReplicaStatus {
 		{Region: "eu-paris-1", Status: "SYNCHRONIZED"},
 		{
 			Region: "us-east-1", KeyState: "Creating", Status: "FAILED", Cause: "PEER_UNREACHABLE", Attempts: 3, LagFacts: 2, Lag: 90 * time.Second,
-			NextTry: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+			NextTry: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), LastSynchronized: time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC),
 		},
 	}
 }

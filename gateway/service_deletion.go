@@ -19,11 +19,12 @@ func (s *keyService) ScheduleKeyDeletion(ctx context.Context, r *kmsv1.ScheduleK
 		return nil, err
 	}
 	return &kmsv1.ScheduleKeyDeletionResponse{
-		KeyId:               out.KeyID,
-		KeyState:            out.KeyState,
-		DeletionDate:        toTime(out.DeletionDate),
-		PendingWindowInDays: uint32(out.PendingWindowInDays),
-		ApprovalRequest:     out.ApprovalRequest,
+		KeyId:                out.KeyID,
+		KeyState:             out.KeyState,
+		DeletionDate:         toTime(out.DeletionDate),
+		PendingWindowInDays:  uint32(out.PendingWindowInDays),
+		ExpectedDeletionDate: toTime(out.Expected),
+		ApprovalRequest:      out.ApprovalRequest,
 	}, nil
 }
 

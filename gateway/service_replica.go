@@ -65,6 +65,7 @@ func toReplica(k keyops.MultiRegionKey, role keyops.MultiRegionKeyType, rows map
 		LagFacts:             uint32(row.LagFacts),
 		LastSynchronizedTime: toTime(row.LastSynchronized),
 		HeldKeyMaterialIds:   row.Held,
+		DeletionDate:         toTime(k.DeletionDate),
 	}
 	if row.Lag > 0 {
 		out.Lag = durationpb.New(row.Lag)

@@ -122,6 +122,7 @@ type KeyMetadata struct {
 	MultiRegionConfiguration    *MultiRegionConfiguration // nil unless MultiRegion
 	DeletionDate                time.Time                 // zero unless PendingDeletion
 	PendingDeletionWindowInDays int                       // in state PendingReplicaDeletion only; else 0
+	ExpectedDeletionDate        time.Time                 // the earliest, in state PendingReplicaDeletion; zero while a replica key is not scheduled
 	ExpirationModel             ExpirationModel           // of the current material; empty unless it was imported
 	ValidTo                     time.Time                 // when the current material expires; zero if it does not
 }
@@ -165,6 +166,8 @@ type MultiRegionKey struct {
 	ARN    string
 	Region region.Name
 	Member string // what the primary Region says of it, such as ACTIVE or SUSPENDED, as mrk.Status has it
+	// DeletionDate is when the key is deleted in its Region, as that has last said; zero if it is not.
+	DeletionDate time.Time
 }
 
 // CreateKeyInput asks for a new key.

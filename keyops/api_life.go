@@ -17,7 +17,8 @@ type ScheduleKeyDeletionOutput struct {
 	KeyState            string    // PendingDeletion, or PendingReplicaDeletion of a primary key with replica keys
 	DeletionDate        time.Time // zero while PendingReplicaDeletion
 	PendingWindowInDays int
-	ApprovalRequest     []byte // what operators are to approve, if that was asked for; then nothing has changed
+	Expected            time.Time // the earliest, while PendingReplicaDeletion; zero while a replica key is not scheduled
+	ApprovalRequest     []byte    // what operators are to approve, if that was asked for; then nothing has changed
 }
 
 // CancelKeyDeletionInput names a key by key ID or key ARN.

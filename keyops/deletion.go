@@ -71,9 +71,40 @@ func (s *Service) ScheduleKeyDeletion(ctx context.Context, caller Caller, in Sch
 		}
 		return ScheduleKeyDeletionOutput{
 			KeyID: now.arn, KeyState: string(now.State), DeletionDate: now.DeletionDate, PendingWindowInDays: now.PendingDays,
-			ApprovalRequest: p.request,
+			Expected: s.expectedDeletion(now), ApprovalRequest: p.request,
 		}, nil
 	})
+}
+
+// expectedDeletion returns the earliest time at which a primary key goes that waits for its
+// replica keys: its waiting period after the last of them. It is zero while one of them is to
+// stay, and for every other key.
+func (s *Service) expectedDeletion(k *Key) time.Time {
+	if k.Set == nil || k.State != keystate.PendingReplicaDeletion {
+		return time.Time{}
+	}
+	last := s.now()
+	for _, m := range k.Set.Members() {
+		if m.Region == s.self.Region {
+			continue
+		}
+		goes := due(m)
+		if goes.IsZero() {
+			return time.Time{}
+		}
+		if goes.After(last) {
+			last = goes
+		}
+	}
+	return last.Add(time.Duration(k.PendingDays) * day)
+}
+
+// due returns when a member is to delete its key, as it has last said; zero if it is not.
+func due(m mrk.MemberView) time.Time {
+	if m.Fact == nil || m.Fact.Incarnation != m.Incarnation || m.Fact.Deleting == 0 {
+		return time.Time{}
+	}
+	return time.Unix(m.Fact.Deleting, 0).UTC()
 }
 
 // aboutDeletion is what operators read before a multi-Region primary key is deleted.

@@ -3,6 +3,7 @@ package keyops
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/keyferry/keyferry/hsm"
 	"github.com/keyferry/keyferry/keyops/keystate"
@@ -54,7 +55,7 @@ func (s *Service) describeProperties(k *Key) KeyMetadata {
 	}
 	md.DeletionDate = k.DeletionDate
 	if k.State == keystate.PendingReplicaDeletion {
-		md.PendingDeletionWindowInDays = k.PendingDays
+		md.PendingDeletionWindowInDays, md.ExpectedDeletionDate = k.PendingDays, s.expectedDeletion(k)
 	}
 	if m := k.Material(k.Current); m != nil && m.Import == MaterialImported {
 		md.ExpirationModel, md.ValidTo = m.Expiration, m.Expires
@@ -67,8 +68,14 @@ func (s *Service) describeProperties(k *Key) KeyMetadata {
 
 // members returns the set as this Region knows it.
 func (s *Service) members(k *Key) *MultiRegionConfiguration {
+	dates := map[region.Name]time.Time{s.self.Region: k.DeletionDate}
+	for _, m := range k.Set.Members() {
+		if m.Region != s.self.Region {
+			dates[m.Region] = due(m)
+		}
+	}
 	at := func(r region.Name) MultiRegionKey {
-		return MultiRegionKey{ARN: s.keyARNIn(r, k.Account, k.ID), Region: r, Member: k.Set.Entry(r).Status.String()}
+		return MultiRegionKey{ARN: s.keyARNIn(r, k.Account, k.ID), Region: r, Member: k.Set.Entry(r).Status.String(), DeletionDate: dates[r]}
 	}
 	e := k.Set.Epoch()
 	primary := k.Set.Primary()

@@ -86,9 +86,35 @@ func TestDeleteSet(t *testing.T) {
 	if _, err := b.region.Encrypt(context.Background(), keyopstest.Admin(), keyops.EncryptInput{KeyID: string(id), Plaintext: []byte("p")}); err != nil {
 		t.Errorf("the replica key does not work any more: %v", err)
 	}
-	if err := b.schedule(id, 7); err.KeyState != "PendingDeletion" || err.DeletionDate.IsZero() {
-		t.Errorf("the replica key is %s", err.KeyState)
+	if m := a.describe(id); !m.ExpectedDeletionDate.IsZero() || m.PendingDeletionWindowInDays != 8 {
+		t.Errorf("with a replica key that is to stay, the primary key goes at %s", m.ExpectedDeletionDate)
 	}
+	expected := func(want time.Time) {
+		t.Helper()
+		eventually(t, "what the primary key's Region expects", func() (bool, string) {
+			m := a.describe(id)
+			replica := m.MultiRegionConfiguration.ReplicaKeys[0].DeletionDate
+			after := want
+			if !want.IsZero() {
+				after = want.Add(8 * 24 * time.Hour)
+			}
+			return m.ExpectedDeletionDate.Equal(after) && replica.Equal(want), fmt.Sprintf("the replica key goes at %s, the primary key at %s", replica, m.ExpectedDeletionDate)
+		})
+	}
+	schedule := func() {
+		t.Helper()
+		out := b.schedule(id, 7)
+		if out.KeyState != "PendingDeletion" || out.DeletionDate.IsZero() || !out.Expected.IsZero() {
+			t.Errorf("the replica key: %+v", out)
+		}
+		expected(out.DeletionDate.Truncate(time.Second))
+	}
+	schedule()
+	if _, err := b.region.CancelKeyDeletion(context.Background(), keyopstest.Admin(), keyops.CancelKeyDeletionInput{KeyID: string(id)}); err != nil {
+		t.Fatal(err)
+	}
+	expected(time.Time{})
+	schedule()
 	c.advance(7*24*time.Hour - time.Minute)
 	if err := b.work(); err != nil || b.isGone(id) {
 		t.Errorf("a minute before its time the replica key is gone (%v)", err)

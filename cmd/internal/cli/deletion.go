@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
 )
@@ -56,7 +57,7 @@ func (a *app) keyDelete(use string) *cobra.Command {
 				return a.print(out)
 			}
 			if out.GetDeletionDate() == nil {
-				a.say("%s is %s in %s: the waiting period of %d days begins when its last replica key is deleted", id, out.GetKeyState(), cl.region, out.GetPendingWindowInDays())
+				a.say("%s is %s in %s: the waiting period of %d days begins when its last replica key is deleted%s", id, out.GetKeyState(), cl.region, out.GetPendingWindowInDays(), expected(out.GetExpectedDeletionDate()))
 				return nil
 			}
 			a.say("%s is %s in %s; until then keyferry key undelete keeps it", id, out.GetKeyState(), cl.region)
@@ -65,6 +66,14 @@ func (a *app) keyDelete(use string) *cobra.Command {
 	p.flags(c.Flags())
 	c.Flags().Var(&in, "in", "waiting period, 7 to 30 `DAYS` (default 30d)")
 	return c
+}
+
+// expected says when a primary key goes at the earliest that waits for its replica keys.
+func expected(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "; one of them at least is to stay"
+	}
+	return ", so it goes on " + t.AsTime().Format(time.RFC3339) + " at the earliest"
 }
 
 func (a *app) keyUndelete(use string) *cobra.Command {

@@ -63,7 +63,7 @@ func describe(out io.Writer, m *kmsv1.KeyMetadata, rotation string) error {
 	}
 	date("deleted on", m.GetDeletionDate())
 	if n := m.GetPendingDeletionWindowInDays(); n > 0 {
-		row("deleted", fmt.Sprintf("%d days after its last replica key", n))
+		row("deleted", fmt.Sprintf("%d days after its last replica key%s", n, expected(m.GetExpectedDeletionDate())))
 	}
 	row("expiration", m.GetExpirationModel())
 	date("expires", m.GetValidTo())

@@ -27,12 +27,14 @@ func TestKeyShow(t *testing.T) {
 	whole.ReplicationStatus, whole.LastSynchronizedTime = kmsv1.ReplicationStatus_REPLICATION_STATUS_SYNCHRONIZED, at
 	behind.ReplicationStatus, behind.FailureCause = kmsv1.ReplicationStatus_REPLICATION_STATUS_FAILED, kmsv1.FailureCause_FAILURE_CAUSE_PEER_UNREACHABLE
 	behind.Lag, behind.LastSynchronizedTime = durationpb.New(150*time.Second), timestamppb.New(at.AsTime().Add(-time.Hour))
+	own := member("eu-paris-1", "ACTIVE")
+	own.ReplicationStatus = kmsv1.ReplicationStatus_REPLICATION_STATUS_SYNCHRONIZED
 	m := &kmsv1.KeyMetadata{
 		KeyId: id, Arn: member("eu-paris-1", "").Arn, KeyState: "Enabled", KeySpec: "SYMMETRIC_DEFAULT", KeyUsage: "ENCRYPT_DECRYPT", Origin: "AWS_KMS",
 		CreationDate: at, CurrentKeyMaterialId: strings.Repeat("0f", 32), EncryptionAlgorithms: []string{"SYMMETRIC_DEFAULT"},
 		Exportability: kmsv1.Exportability_EXPORTABILITY_TRANSPORT_ONLY, MultiRegion: true,
 		MultiRegionConfiguration: &kmsv1.MultiRegionConfiguration{
-			MultiRegionKeyType: "PRIMARY", PrimaryKey: member("eu-paris-1", "ACTIVE"), ReplicaKeys: []*kmsv1.MultiRegionKey{whole, behind},
+			MultiRegionKeyType: "PRIMARY", PrimaryKey: own, ReplicaKeys: []*kmsv1.MultiRegionKey{whole, behind},
 			Generation: 1, EpochNumber: 2, Certificate: strings.Repeat("9a", 32),
 		},
 	}
@@ -51,6 +53,20 @@ func TestKeyShow(t *testing.T) {
 	}
 	if diff := cmp.Diff(shown, b.String()); diff != "" {
 		t.Errorf("the page is not what the command prints (-page +command):\n%s", diff)
+	}
+
+	for want, date := range map[string]*timestamppb.Timestamp{
+		"7 days after its last replica key; one of them at least is to stay\n":                    nil,
+		"7 days after its last replica key, so it goes on 2026-11-20T09:30:00Z at the earliest\n": at,
+	} {
+		b.Reset()
+		m.PendingDeletionWindowInDays, m.ExpectedDeletionDate = 7, date
+		if err := describe(&b, m, ""); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("want %q in\n%s", want, b.String())
+		}
 	}
 
 	b.Reset()

@@ -133,7 +133,11 @@ func (a *app) keyReplicas(use string) *cobra.Command {
 				w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
 				fmt.Fprintln(w, "REGION\tTYPE\tSTATE\tSTATUS\tATTEMPTS\tNEXT TRY\tSYNCHRONIZED\tCAUSE")
 				for _, r := range out.GetReplicas() {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", r.GetRegion(), r.GetMultiRegionKeyType(), dash(r.GetKeyState()),
+					state := dash(r.GetKeyState())
+					if r.GetDeletionDate() != nil {
+						state += " until " + r.GetDeletionDate().AsTime().Format(time.RFC3339)
+					}
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", r.GetRegion(), r.GetMultiRegionKeyType(), state,
 						dash(replicationWord(r.GetStatus())), r.GetAttempts(),
 						clock(r.GetNextAttemptTime().AsTime(), r.GetNextAttemptTime() != nil),
 						clock(r.GetLastSynchronizedTime().AsTime(), r.GetLastSynchronizedTime() != nil), dash(r.GetFailureText()))

@@ -123,8 +123,11 @@ type ScheduleKeyDeletionResponse struct {
 	// What operators are to approve, as a file for `keyferry approve`, if that was asked for: then
 	// nothing has changed. Else empty.
 	ApprovalRequest []byte `protobuf:"bytes,5,opt,name=approval_request,json=approvalRequest,proto3" json:"approval_request,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// When the key will be deleted at the earliest, in state PendingReplicaDeletion; absent while a
+	// replica key is not scheduled for deletion, and in state PendingDeletion.
+	ExpectedDeletionDate *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expected_deletion_date,json=expectedDeletionDate,proto3" json:"expected_deletion_date,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *ScheduleKeyDeletionResponse) Reset() {
@@ -188,6 +191,13 @@ func (x *ScheduleKeyDeletionResponse) GetPendingWindowInDays() uint32 {
 func (x *ScheduleKeyDeletionResponse) GetApprovalRequest() []byte {
 	if x != nil {
 		return x.ApprovalRequest
+	}
+	return nil
+}
+
+func (x *ScheduleKeyDeletionResponse) GetExpectedDeletionDate() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpectedDeletionDate
 	}
 	return nil
 }
@@ -477,13 +487,14 @@ const file_keyferry_kms_v1_deletion_proto_rawDesc = "" +
 	"\x16pending_window_in_days\x18\x02 \x01(\rR\x13pendingWindowInDays\x12\x1c\n" +
 	"\tapprovals\x18\x03 \x03(\fR\tapprovals\x12+\n" +
 	"\x11request_approvals\x18\x04 \x01(\bR\x10requestApprovals\x12>\n" +
-	"\rapproval_life\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fapprovalLife\"\xf2\x01\n" +
+	"\rapproval_life\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\fapprovalLife\"\xc4\x02\n" +
 	"\x1bScheduleKeyDeletionResponse\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1b\n" +
 	"\tkey_state\x18\x02 \x01(\tR\bkeyState\x12?\n" +
 	"\rdeletion_date\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fdeletionDate\x123\n" +
 	"\x16pending_window_in_days\x18\x04 \x01(\rR\x13pendingWindowInDays\x12)\n" +
-	"\x10approval_request\x18\x05 \x01(\fR\x0fapprovalRequest\"1\n" +
+	"\x10approval_request\x18\x05 \x01(\fR\x0fapprovalRequest\x12P\n" +
+	"\x16expected_deletion_date\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x14expectedDeletionDate\"1\n" +
 	"\x18CancelKeyDeletionRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\"2\n" +
 	"\x19CancelKeyDeletionResponse\x12\x15\n" +
@@ -527,15 +538,16 @@ var file_keyferry_kms_v1_deletion_proto_goTypes = []any{
 var file_keyferry_kms_v1_deletion_proto_depIdxs = []int32{
 	7, // 0: keyferry.kms.v1.ScheduleKeyDeletionRequest.approval_life:type_name -> google.protobuf.Duration
 	8, // 1: keyferry.kms.v1.ScheduleKeyDeletionResponse.deletion_date:type_name -> google.protobuf.Timestamp
-	6, // 2: keyferry.kms.v1.GetKeyLastUsageResponse.key_last_usage:type_name -> keyferry.kms.v1.KeyLastUsage
-	8, // 3: keyferry.kms.v1.GetKeyLastUsageResponse.tracking_start_date:type_name -> google.protobuf.Timestamp
-	8, // 4: keyferry.kms.v1.GetKeyLastUsageResponse.key_creation_date:type_name -> google.protobuf.Timestamp
-	8, // 5: keyferry.kms.v1.KeyLastUsage.timestamp:type_name -> google.protobuf.Timestamp
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	8, // 2: keyferry.kms.v1.ScheduleKeyDeletionResponse.expected_deletion_date:type_name -> google.protobuf.Timestamp
+	6, // 3: keyferry.kms.v1.GetKeyLastUsageResponse.key_last_usage:type_name -> keyferry.kms.v1.KeyLastUsage
+	8, // 4: keyferry.kms.v1.GetKeyLastUsageResponse.tracking_start_date:type_name -> google.protobuf.Timestamp
+	8, // 5: keyferry.kms.v1.GetKeyLastUsageResponse.key_creation_date:type_name -> google.protobuf.Timestamp
+	8, // 6: keyferry.kms.v1.KeyLastUsage.timestamp:type_name -> google.protobuf.Timestamp
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_keyferry_kms_v1_deletion_proto_init() }

@@ -439,9 +439,13 @@ type KeyMetadata struct {
 	ExpirationModel string `protobuf:"bytes,23,opt,name=expiration_model,json=expirationModel,proto3" json:"expiration_model,omitempty"`
 	// Whether the current material has encrypted 2^31 times, over all Regions, so that it is time
 	// to rotate the key; at 2^32 it refuses to encrypt.
-	RotationDue   bool `protobuf:"varint,24,opt,name=rotation_due,json=rotationDue,proto3" json:"rotation_due,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RotationDue bool `protobuf:"varint,24,opt,name=rotation_due,json=rotationDue,proto3" json:"rotation_due,omitempty"`
+	// When the key will be deleted at the earliest, in state PendingReplicaDeletion: the waiting
+	// period after the latest date on which a replica key is to be deleted. Absent while a replica
+	// key is not scheduled for deletion, and in every other state.
+	ExpectedDeletionDate *timestamppb.Timestamp `protobuf:"bytes,25,opt,name=expected_deletion_date,json=expectedDeletionDate,proto3" json:"expected_deletion_date,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *KeyMetadata) Reset() {
@@ -642,6 +646,13 @@ func (x *KeyMetadata) GetRotationDue() bool {
 	return false
 }
 
+func (x *KeyMetadata) GetExpectedDeletionDate() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpectedDeletionDate
+	}
+	return nil
+}
+
 // MultiRegionConfiguration names the related keys of a multi-Region key.
 type MultiRegionConfiguration struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -757,8 +768,10 @@ type MultiRegionKey struct {
 	// When the key's Region last confirmed everything; absent if it never did, or is the serving
 	// Region itself.
 	LastSynchronizedTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_synchronized_time,json=lastSynchronizedTime,proto3" json:"last_synchronized_time,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// When the key will be deleted in its Region, as that has last said; absent if it will not.
+	DeletionDate  *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=deletion_date,json=deletionDate,proto3" json:"deletion_date,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MultiRegionKey) Reset() {
@@ -836,6 +849,13 @@ func (x *MultiRegionKey) GetLag() *durationpb.Duration {
 func (x *MultiRegionKey) GetLastSynchronizedTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastSynchronizedTime
+	}
+	return nil
+}
+
+func (x *MultiRegionKey) GetDeletionDate() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeletionDate
 	}
 	return nil
 }
@@ -1063,8 +1083,10 @@ type Replica struct {
 	LastSynchronizedTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_synchronized_time,json=lastSynchronizedTime,proto3" json:"last_synchronized_time,omitempty"`
 	// IDs of the materials that the member last reported to hold.
 	HeldKeyMaterialIds []string `protobuf:"bytes,13,rep,name=held_key_material_ids,json=heldKeyMaterialIds,proto3" json:"held_key_material_ids,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// When the member will delete its key, as it has last said; absent if it will not.
+	DeletionDate  *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=deletion_date,json=deletionDate,proto3" json:"deletion_date,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Replica) Reset() {
@@ -1184,6 +1206,13 @@ func (x *Replica) GetLastSynchronizedTime() *timestamppb.Timestamp {
 func (x *Replica) GetHeldKeyMaterialIds() []string {
 	if x != nil {
 		return x.HeldKeyMaterialIds
+	}
+	return nil
+}
+
+func (x *Replica) GetDeletionDate() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeletionDate
 	}
 	return nil
 }
@@ -1988,7 +2017,7 @@ var File_keyferry_kms_v1_resources_proto protoreflect.FileDescriptor
 
 const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
 	"\n" +
-	"\x1fkeyferry/kms/v1/resources.proto\x12\x0fkeyferry.kms.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\b\n" +
+	"\x1fkeyferry/kms/v1/resources.proto\x12\x0fkeyferry.kms.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\t\n" +
 	"\vKeyMetadata\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x15\n" +
@@ -2016,7 +2045,8 @@ const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
 	"\x1fpending_deletion_window_in_days\x18\x15 \x01(\rR\x1bpendingDeletionWindowInDays\x125\n" +
 	"\bvalid_to\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\avalidTo\x12)\n" +
 	"\x10expiration_model\x18\x17 \x01(\tR\x0fexpirationModel\x12!\n" +
-	"\frotation_due\x18\x18 \x01(\bR\vrotationDue\"\xb8\x02\n" +
+	"\frotation_due\x18\x18 \x01(\bR\vrotationDue\x12P\n" +
+	"\x16expected_deletion_date\x18\x19 \x01(\v2\x1a.google.protobuf.TimestampR\x14expectedDeletionDate\"\xb8\x02\n" +
 	"\x18MultiRegionConfiguration\x121\n" +
 	"\x15multi_region_key_type\x18\x01 \x01(\tR\x12multiRegionKeyType\x12@\n" +
 	"\vprimary_key\x18\x02 \x01(\v2\x1f.keyferry.kms.v1.MultiRegionKeyR\n" +
@@ -2026,7 +2056,7 @@ const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
 	"generation\x18\x04 \x01(\x04R\n" +
 	"generation\x12!\n" +
 	"\fepoch_number\x18\x05 \x01(\x04R\vepochNumber\x12 \n" +
-	"\vcertificate\x18\x06 \x01(\tR\vcertificate\"\xf5\x02\n" +
+	"\vcertificate\x18\x06 \x01(\tR\vcertificate\"\xb6\x03\n" +
 	"\x0eMultiRegionKey\x12\x10\n" +
 	"\x03arn\x18\x01 \x01(\tR\x03arn\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12#\n" +
@@ -2034,7 +2064,8 @@ const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
 	"\x12replication_status\x18\x04 \x01(\x0e2\".keyferry.kms.v1.ReplicationStatusR\x11replicationStatus\x12B\n" +
 	"\rfailure_cause\x18\x05 \x01(\x0e2\x1d.keyferry.kms.v1.FailureCauseR\ffailureCause\x12+\n" +
 	"\x03lag\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12P\n" +
-	"\x16last_synchronized_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x14lastSynchronizedTime\">\n" +
+	"\x16last_synchronized_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x14lastSynchronizedTime\x12?\n" +
+	"\rdeletion_date\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\fdeletionDate\">\n" +
 	"\fKeyListEntry\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x17\n" +
 	"\akey_arn\x18\x02 \x01(\tR\x06keyArn\"\xf9\x01\n" +
@@ -2047,7 +2078,7 @@ const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
 	"\x11last_updated_date\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastUpdatedDate\";\n" +
 	"\x03Tag\x12\x17\n" +
 	"\atag_key\x18\x01 \x01(\tR\x06tagKey\x12\x1b\n" +
-	"\ttag_value\x18\x02 \x01(\tR\btagValue\"\xe0\x04\n" +
+	"\ttag_value\x18\x02 \x01(\tR\btagValue\"\xa1\x05\n" +
 	"\aReplica\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x17\n" +
 	"\akey_arn\x18\x02 \x01(\tR\x06keyArn\x121\n" +
@@ -2062,7 +2093,8 @@ const file_keyferry_kms_v1_resources_proto_rawDesc = "" +
 	" \x01(\rR\blagFacts\x12+\n" +
 	"\x03lag\x18\v \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12P\n" +
 	"\x16last_synchronized_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x14lastSynchronizedTime\x121\n" +
-	"\x15held_key_material_ids\x18\r \x03(\tR\x12heldKeyMaterialIds\"\xc1\x01\n" +
+	"\x15held_key_material_ids\x18\r \x03(\tR\x12heldKeyMaterialIds\x12?\n" +
+	"\rdeletion_date\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\fdeletionDate\"\xc1\x01\n" +
 	"\tTokenInfo\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12\x16\n" +
 	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\"\n" +
@@ -2228,32 +2260,35 @@ var file_keyferry_kms_v1_resources_proto_depIdxs = []int32{
 	0,  // 2: keyferry.kms.v1.KeyMetadata.exportability:type_name -> keyferry.kms.v1.Exportability
 	23, // 3: keyferry.kms.v1.KeyMetadata.deletion_date:type_name -> google.protobuf.Timestamp
 	23, // 4: keyferry.kms.v1.KeyMetadata.valid_to:type_name -> google.protobuf.Timestamp
-	7,  // 5: keyferry.kms.v1.MultiRegionConfiguration.primary_key:type_name -> keyferry.kms.v1.MultiRegionKey
-	7,  // 6: keyferry.kms.v1.MultiRegionConfiguration.replica_keys:type_name -> keyferry.kms.v1.MultiRegionKey
-	1,  // 7: keyferry.kms.v1.MultiRegionKey.replication_status:type_name -> keyferry.kms.v1.ReplicationStatus
-	2,  // 8: keyferry.kms.v1.MultiRegionKey.failure_cause:type_name -> keyferry.kms.v1.FailureCause
-	24, // 9: keyferry.kms.v1.MultiRegionKey.lag:type_name -> google.protobuf.Duration
-	23, // 10: keyferry.kms.v1.MultiRegionKey.last_synchronized_time:type_name -> google.protobuf.Timestamp
-	23, // 11: keyferry.kms.v1.AliasListEntry.creation_date:type_name -> google.protobuf.Timestamp
-	23, // 12: keyferry.kms.v1.AliasListEntry.last_updated_date:type_name -> google.protobuf.Timestamp
-	1,  // 13: keyferry.kms.v1.Replica.status:type_name -> keyferry.kms.v1.ReplicationStatus
-	2,  // 14: keyferry.kms.v1.Replica.failure_cause:type_name -> keyferry.kms.v1.FailureCause
-	23, // 15: keyferry.kms.v1.Replica.next_attempt_time:type_name -> google.protobuf.Timestamp
-	24, // 16: keyferry.kms.v1.Replica.lag:type_name -> google.protobuf.Duration
-	23, // 17: keyferry.kms.v1.Replica.last_synchronized_time:type_name -> google.protobuf.Timestamp
-	23, // 18: keyferry.kms.v1.Peer.connected_time:type_name -> google.protobuf.Timestamp
-	23, // 19: keyferry.kms.v1.Peer.last_exchange_time:type_name -> google.protobuf.Timestamp
-	21, // 20: keyferry.kms.v1.GrantConstraints.encryption_context_subset:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextSubsetEntry
-	22, // 21: keyferry.kms.v1.GrantConstraints.encryption_context_equals:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextEqualsEntry
-	23, // 22: keyferry.kms.v1.GrantListEntry.creation_date:type_name -> google.protobuf.Timestamp
-	15, // 23: keyferry.kms.v1.GrantListEntry.constraints:type_name -> keyferry.kms.v1.GrantConstraints
-	19, // 24: keyferry.kms.v1.AccessDecision.considered:type_name -> keyferry.kms.v1.ConsideredStatement
-	20, // 25: keyferry.kms.v1.ConsideredStatement.elements:type_name -> keyferry.kms.v1.StatementElement
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	23, // 5: keyferry.kms.v1.KeyMetadata.expected_deletion_date:type_name -> google.protobuf.Timestamp
+	7,  // 6: keyferry.kms.v1.MultiRegionConfiguration.primary_key:type_name -> keyferry.kms.v1.MultiRegionKey
+	7,  // 7: keyferry.kms.v1.MultiRegionConfiguration.replica_keys:type_name -> keyferry.kms.v1.MultiRegionKey
+	1,  // 8: keyferry.kms.v1.MultiRegionKey.replication_status:type_name -> keyferry.kms.v1.ReplicationStatus
+	2,  // 9: keyferry.kms.v1.MultiRegionKey.failure_cause:type_name -> keyferry.kms.v1.FailureCause
+	24, // 10: keyferry.kms.v1.MultiRegionKey.lag:type_name -> google.protobuf.Duration
+	23, // 11: keyferry.kms.v1.MultiRegionKey.last_synchronized_time:type_name -> google.protobuf.Timestamp
+	23, // 12: keyferry.kms.v1.MultiRegionKey.deletion_date:type_name -> google.protobuf.Timestamp
+	23, // 13: keyferry.kms.v1.AliasListEntry.creation_date:type_name -> google.protobuf.Timestamp
+	23, // 14: keyferry.kms.v1.AliasListEntry.last_updated_date:type_name -> google.protobuf.Timestamp
+	1,  // 15: keyferry.kms.v1.Replica.status:type_name -> keyferry.kms.v1.ReplicationStatus
+	2,  // 16: keyferry.kms.v1.Replica.failure_cause:type_name -> keyferry.kms.v1.FailureCause
+	23, // 17: keyferry.kms.v1.Replica.next_attempt_time:type_name -> google.protobuf.Timestamp
+	24, // 18: keyferry.kms.v1.Replica.lag:type_name -> google.protobuf.Duration
+	23, // 19: keyferry.kms.v1.Replica.last_synchronized_time:type_name -> google.protobuf.Timestamp
+	23, // 20: keyferry.kms.v1.Replica.deletion_date:type_name -> google.protobuf.Timestamp
+	23, // 21: keyferry.kms.v1.Peer.connected_time:type_name -> google.protobuf.Timestamp
+	23, // 22: keyferry.kms.v1.Peer.last_exchange_time:type_name -> google.protobuf.Timestamp
+	21, // 23: keyferry.kms.v1.GrantConstraints.encryption_context_subset:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextSubsetEntry
+	22, // 24: keyferry.kms.v1.GrantConstraints.encryption_context_equals:type_name -> keyferry.kms.v1.GrantConstraints.EncryptionContextEqualsEntry
+	23, // 25: keyferry.kms.v1.GrantListEntry.creation_date:type_name -> google.protobuf.Timestamp
+	15, // 26: keyferry.kms.v1.GrantListEntry.constraints:type_name -> keyferry.kms.v1.GrantConstraints
+	19, // 27: keyferry.kms.v1.AccessDecision.considered:type_name -> keyferry.kms.v1.ConsideredStatement
+	20, // 28: keyferry.kms.v1.ConsideredStatement.elements:type_name -> keyferry.kms.v1.StatementElement
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_keyferry_kms_v1_resources_proto_init() }
