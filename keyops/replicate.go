@@ -62,11 +62,8 @@ func (s *Service) replicate(ctx context.Context, caller Caller, in ReplicateKeyI
 // replicaRegion checks that the key can be replicated, and where to.
 func (s *Service) replicaRegion(k *Key, name string) (region.Descriptor, error) {
 	var none region.Descriptor
-	if k.Set == nil {
-		return none, s.isPrimary(k)
-	}
-	if p := k.Set.Primary(); p != s.self.Region {
-		return none, refuse(ErrUnsupportedOperation, "%s is not a multi-region primary key. The primary key is in Region %s.", k.arn, p)
+	if err := s.isPrimary(k); err != nil {
+		return none, err
 	}
 	to, err := region.ParseName(name)
 	if err != nil {

@@ -24,7 +24,7 @@ func TestPeerDown(t *testing.T) {
 	destination.region.Stop()
 	id := source.createSymmetric()
 	source.mustReplicate(id, destination)
-	if row := source.status(id, destination); row.Status != replication.StatusPending && row.Status != replication.StatusFailed {
+	if row := source.status(id, destination); row.Status != replication.StatusPending && row.Status != replication.StatusFailed || row.KeyState != "Creating" {
 		t.Fatalf("just accepted: %+v", row)
 	}
 	failed := func(atLeast int) {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/keystate"
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
@@ -22,7 +23,7 @@ const (
 // RegionStatus is what is known here of one member of a multi-Region key.
 type RegionStatus struct {
 	Region           region.Name
-	KeyState         string // as the member last reported it
+	KeyState         string // as the member last reported it; Creating while one that is being made has not
 	Status           string
 	Cause            string // of the last failure, if FAILED
 	Text             string
@@ -69,6 +70,9 @@ func (r *Replicator) Status(id arn.KeyID) []RegionStatus {
 func (r *Replicator) status(keys Keys, k *keyops.Key, m mrk.MemberView) RegionStatus {
 	row := RegionStatus{Region: m.Region, Status: StatusInProgress}
 	fresh := m.Fact != nil && m.Fact.Incarnation == m.Incarnation
+	if !fresh && m.Status == mrk.Joining {
+		row.KeyState = string(keystate.Creating)
+	}
 	if fresh {
 		row.KeyState = m.Fact.KeyState
 		for _, id := range m.Fact.Held {

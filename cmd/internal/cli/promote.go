@@ -72,29 +72,14 @@ func (a *app) handOver(ctx context.Context, cl *client, req *kmsv1.UpdatePrimary
 
 // awaitPrimary prints each change of a key until its primary key is in the Region.
 func (a *app) awaitPrimary(ctx context.Context, cl *client, id, region string) error {
-	last, start := "", time.Now()
-	for {
+	return a.follow(ctx, cl.region, "key show", func() (string, bool, error) {
 		out, err := cl.keys.DescribeKey(ctx, &kmsv1.DescribeKeyRequest{KeyId: id})
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
 		m := out.GetKeyMetadata()
 		primary := m.GetMultiRegionConfiguration().GetPrimaryKey().GetRegion()
-		if now := fmt.Sprintf("%s, primary key in %s", m.GetKeyState(), primary); err == nil && now != last {
-			a.say("%s: %s (after %s)", cl.region, now, time.Since(start).Round(time.Millisecond))
-			last = now
+		now := fmt.Sprintf("%s, primary key in %s", m.GetKeyState(), primary)
+		if err == nil && m.GetKeyState() != "Updating" && primary != region {
+			err = fmt.Errorf("%s did not take over: the primary key is still in %s", region, primary)
 		}
-		switch {
-		case err != nil || m.GetKeyState() == "Updating":
-		case primary == region:
-			return nil
-		default:
-			return fmt.Errorf("%s did not take over: the primary key is still in %s", region, primary)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s is still %s; it goes on by itself, see keyferry key show", cl.region, last)
-		case <-time.After(poll):
-		}
-	}
+		return now, primary == region && m.GetKeyState() != "Updating", err
+	})
 }

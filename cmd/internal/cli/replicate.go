@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -11,9 +12,6 @@ import (
 
 	kmsv1 "github.com/keyferry/keyferry/proto/keyferry/kms/v1"
 )
-
-// poll is how often --wait asks for progress.
-const poll = 100 * time.Millisecond
 
 func (a *app) keyReplicate(use string) *cobra.Command {
 	req := &kmsv1.ReplicateKeyRequest{}
@@ -64,33 +62,31 @@ func (a *app) keyReplicate(use string) *cobra.Command {
 
 // awaitReplica prints each change of a replica's status until it is synchronized.
 func (a *app) awaitReplica(ctx context.Context, cl *client, keyID, region string) error {
-	last, start := "", time.Now()
-	for {
+	return a.follow(ctx, region, "key replicas", func() (string, bool, error) {
 		out, err := cl.keys.ListReplicas(ctx, &kmsv1.ListReplicasRequest{KeyId: keyID})
-		if err != nil {
-			if ctx.Err() != nil && last != "" {
-				return fmt.Errorf("%s is still %s; it goes on by itself, see keyferry key replicas", region, last)
-			}
-			return err
-		}
 		for _, r := range out.GetReplicas() {
-			if r.GetRegion() != region {
-				continue
-			}
-			if now := statusWords(r); now != last {
-				a.say("%s: %s (after %s)", region, now, time.Since(start).Round(time.Millisecond))
-				last = now
-			}
-			if r.GetStatus() == kmsv1.ReplicationStatus_REPLICATION_STATUS_SYNCHRONIZED {
-				return nil
+			if r.GetRegion() == region {
+				return strings.TrimSuffix(statusWords(r)+", "+r.GetKeyState(), ", "), synchronized(r), err
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s is still %s; it goes on by itself, see keyferry key replicas", region, last)
-		case <-time.After(poll):
+		return "", false, err
+	})
+}
+
+// awaitReplicas prints each change of the status of any replica until all are synchronized.
+func (a *app) awaitReplicas(ctx context.Context, cl *client, keyID string) error {
+	return a.follow(ctx, keyID, "key replicas", func() (string, bool, error) {
+		out, err := cl.keys.ListReplicas(ctx, &kmsv1.ListReplicasRequest{KeyId: keyID})
+		var words []string
+		for _, r := range out.GetReplicas() {
+			words = append(words, r.GetRegion()+" "+statusWords(r))
 		}
-	}
+		return strings.Join(words, ", "), !slices.ContainsFunc(out.GetReplicas(), func(r *kmsv1.Replica) bool { return !synchronized(r) }), err
+	})
+}
+
+func synchronized(r *kmsv1.Replica) bool {
+	return r.GetStatus() == kmsv1.ReplicationStatus_REPLICATION_STATUS_SYNCHRONIZED
 }
 
 // statusWords says a replica's status, and why it failed if it did.
@@ -115,13 +111,19 @@ func causeWord(c kmsv1.FailureCause) string {
 }
 
 func (a *app) keyReplicas(use string) *cobra.Command {
-	return &cobra.Command{
+	var wait bool
+	c := &cobra.Command{
 		Use: use, Short: "Show where a multi-Region key is and how far each Region is", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
 				id, err := cl.keyID(ctx, args[0])
 				if err != nil {
 					return err
+				}
+				if wait {
+					if err := a.awaitReplicas(ctx, cl, id); err != nil {
+						return err
+					}
 				}
 				out, err := cl.keys.ListReplicas(ctx, &kmsv1.ListReplicasRequest{KeyId: id})
 				if err != nil {
@@ -146,6 +148,8 @@ func (a *app) keyReplicas(use string) *cobra.Command {
 			})
 		},
 	}
+	c.Flags().BoolVar(&wait, "wait", false, "show progress and return when every Region is synchronized")
+	return c
 }
 
 func dash(s string) string {

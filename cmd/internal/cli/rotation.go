@@ -73,13 +73,61 @@ func (a *app) rotation(s *kmsv1.GetKeyRotationStatusResponse) error {
 }
 
 func (a *app) keyRotate(use string) *cobra.Command {
-	var alone bool
-	c := a.onKey(use, "Give a key new material now; what it has encrypted stays readable", func(ctx context.Context, cl *client, id string) (string, error) {
-		_, err := cl.keys.RotateKeyOnDemand(ctx, &kmsv1.RotateKeyOnDemandRequest{KeyId: id, AcceptAlone: alone})
-		return "rotated, or on its way (keyferry key rotation show),", err
-	})
+	var alone, wait bool
+	c := a.onKeyWith(use, "Give a key new material now; what it has encrypted stays readable", cobra.ExactArgs(1),
+		func(ctx context.Context, cl *client, id string, _ []string) error {
+			if _, err := cl.keys.RotateKeyOnDemand(ctx, &kmsv1.RotateKeyOnDemandRequest{KeyId: id, AcceptAlone: alone}); err != nil {
+				return err
+			}
+			if wait {
+				return a.awaitRotation(ctx, cl, id)
+			}
+			a.say("%s is rotated, or on its way (keyferry key rotation show), in %s", id, cl.region)
+			return nil
+		})
 	c.Flags().BoolVar(&alone, "accept-alone", false, "accept that the new material is in one token only, because no other Region is waited for; also of a rotation that waits for that")
+	c.Flags().BoolVar(&wait, "wait", false, "show which Regions hold the new material and which are awaited, and return when it is current")
 	return c
+}
+
+// awaitRotation prints each change of a rotation until the key encrypts with the new material.
+func (a *app) awaitRotation(ctx context.Context, cl *client, id string) error {
+	return a.follow(ctx, cl.region, "key rotation show", func() (string, bool, error) {
+		out, err := cl.keys.DescribeKey(ctx, &kmsv1.DescribeKeyRequest{KeyId: id})
+		if err != nil {
+			return "", false, err
+		}
+		m := out.GetKeyMetadata()
+		if m.GetOrigin() != external { // whose rotation is a release, and done with the call
+			s, err := cl.keys.GetKeyRotationStatus(ctx, &kmsv1.GetKeyRotationStatusRequest{KeyId: id})
+			if p := s.GetProgress(); err != nil || p != nil {
+				return "rotating" + waitsFor(p), false, err
+			}
+			if out, err = cl.keys.DescribeKey(ctx, &kmsv1.DescribeKeyRequest{KeyId: id}); err != nil {
+				return "", false, err
+			}
+			m = out.GetKeyMetadata()
+		}
+		return "encrypts with " + m.GetCurrentKeyMaterialId(), true, nil
+	})
+}
+
+// external is the origin of keys whose material their owners import.
+const external = "EXTERNAL"
+
+// waitsFor says who holds the new material of a rotation, and who is to.
+func waitsFor(p *kmsv1.RotationProgress) string {
+	words := ", held in " + dash(strings.Join(p.GetHoldingRegions(), ", "))
+	if len(p.GetAwaitedRegions()) > 0 {
+		words += "; awaited in " + strings.Join(p.GetAwaitedRegions(), ", ")
+	}
+	if len(p.GetOutRegions()) > 0 {
+		words += "; not awaited in " + strings.Join(p.GetOutRegions(), ", ")
+	}
+	if p.GetAlone() {
+		words += "; waits for --accept-alone"
+	}
+	return words
 }
 
 func (a *app) keyRotations(use string) *cobra.Command {

@@ -1062,7 +1062,7 @@ type Replica struct {
 	// PRIMARY or REPLICA.
 	MultiRegionKeyType string `protobuf:"bytes,3,opt,name=multi_region_key_type,json=multiRegionKeyType,proto3" json:"multi_region_key_type,omitempty"`
 	// State that the member last reported about itself, as in KeyMetadata.key_state; Creating
-	// if it has not reported yet.
+	// while it is being made and has not reported yet, and empty if nothing was heard of it.
 	KeyState string `protobuf:"bytes,4,opt,name=key_state,json=keyState,proto3" json:"key_state,omitempty"`
 	// How far the member has confirmed what the serving Region knows.
 	Status ReplicationStatus `protobuf:"varint,5,opt,name=status,proto3,enum=keyferry.kms.v1.ReplicationStatus" json:"status,omitempty"`
