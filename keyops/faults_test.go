@@ -303,6 +303,16 @@ func storePoints(t *testing.T, sc scenario) (points []storetest.Point) {
 }
 
 func storeFault(t *testing.T, sc scenario, at int, crash bool) {
+	r, err := failingAt(t, sc, at, crash)
+	if err == nil {
+		t.Error("the failed write was answered with success")
+	}
+	sc.applied(t, r)
+	sound(t, r)
+}
+
+// failingAt writes with a store that fails at one of its points, and starts the Region again.
+func failingAt(t *testing.T, sc scenario, at int, crash bool) (r *keyopstest.Region, err error) {
 	r, write := sc.ready(t)
 	n, on := 0, false
 	withHook(t, r, func(storetest.Point) error {
@@ -319,15 +329,11 @@ func storeFault(t *testing.T, sc scenario, at int, crash bool) {
 		return errors.New("the disk says no")
 	})
 	on = true
-	err := write()
-	if err == nil {
-		t.Error("the failed write was answered with success")
-	}
+	err = write()
 	on = false
 	r.Options.Store = nil
 	r.Restart(t)
-	sc.applied(t, r)
-	sound(t, r)
+	return r, err
 }
 
 // TestTokenFaults fails each call of the token within each write: before it has any effect,

@@ -2,7 +2,6 @@ package keyops_test
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"github.com/keyferry/keyferry/hsm/hsmtest"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
-	"github.com/keyferry/keyferry/keyops/store/storetest"
 )
 
 // objectsOf counts the token's objects of a key's material.
@@ -436,26 +434,7 @@ func TestImportFaults(t *testing.T) {
 // importFault is storeFault for writes that leave cleaning up to a later time when they
 // have done what they were asked.
 func importFault(t *testing.T, sc scenario, at int, crash bool) {
-	r, write := sc.ready(t)
-	n, on := 0, false
-	withHook(t, r, func(storetest.Point) error {
-		if !on {
-			return nil
-		}
-		n++
-		switch {
-		case n-1 != at:
-			return nil
-		case crash:
-			return storetest.ErrCrash
-		}
-		return errors.New("the disk says no")
-	})
-	on = true
-	err := write()
-	on = false
-	r.Options.Store = nil
-	r.Restart(t)
+	r, err := failingAt(t, sc, at, crash)
 	if applied := sc.applied(t, r); err == nil && !applied {
 		t.Error("success was answered, and the restart lost it")
 	}

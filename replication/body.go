@@ -132,6 +132,14 @@ func decodeKey(r *wire.Reader) arn.KeyID {
 	return id
 }
 
+func decodePrincipal(r *wire.Reader) arn.Principal {
+	p, err := arn.ParsePrincipal(r.String(1024))
+	if err != nil && r.Err() == nil {
+		r.Fail("%v", err)
+	}
+	return p
+}
+
 // trouble says why the answering Region did not take all of a message.
 type trouble struct {
 	cause mrk.Cause // empty: no trouble
@@ -256,11 +264,7 @@ func parseCheck(p []byte, source region.Name) (checkBody, error) {
 	if err != nil && r.Err() == nil {
 		r.Fail("%v", err)
 	}
-	principal, err := arn.ParsePrincipal(r.String(1024))
-	if err != nil && r.Err() == nil {
-		r.Fail("%v", err)
-	}
-	c.Account, c.Principal = account, principal
+	c.Account, c.Principal = account, decodePrincipal(r)
 	c.Spec, c.Usage, c.Origin = keyops.KeySpec(r.String(64)), keyops.KeyUsage(r.String(64)), keyops.Origin(r.String(64))
 	c.Policy = r.Bytes(64 << 10)
 	c.Description = r.String(64 << 10)

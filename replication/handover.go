@@ -30,11 +30,7 @@ func (c checkPrimaryBody) marshal() []byte {
 func parseCheckPrimary(p []byte, source region.Name) (checkPrimaryBody, error) {
 	r := wire.NewReader(p)
 	c := keyops.PrimaryClaim{Source: source, Key: decodeKey(r)}
-	principal, err := arn.ParsePrincipal(r.String(1024))
-	if err != nil && r.Err() == nil {
-		r.Fail("%v", err)
-	}
-	c.Principal, c.CorrelationID = principal, r.String(maxCorrelation)
+	c.Principal, c.CorrelationID = decodePrincipal(r), r.String(maxCorrelation)
 	if err := r.Done(); err != nil {
 		return checkPrimaryBody{}, fmt.Errorf("parsing check-primary message: %w", err)
 	}

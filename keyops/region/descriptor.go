@@ -253,13 +253,17 @@ func Load(path string) (SignedDescriptor, error) {
 
 // Save writes the descriptor to a new file.
 func (d SignedDescriptor) Save(path string) error {
-	pub, err := d.PublicKey()
-	if err != nil {
-		return err
-	}
-	f, err := statement.NewFile(d.Statement, pub)
+	f, err := d.file()
 	if err != nil {
 		return err
 	}
 	return statement.WriteJSON(path, f)
+}
+
+func (d SignedDescriptor) file() (f statement.File, err error) {
+	pub, err := d.PublicKey()
+	if err != nil {
+		return f, err
+	}
+	return statement.NewFile(d.Statement, pub)
 }

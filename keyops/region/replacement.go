@@ -217,19 +217,13 @@ func (d Dir) KeepReplacement(of Descriptor, n uint64, r Replacement) error {
 // that durable. It is the one file here that is overwritten: replacements and transcripts
 // say what was there.
 func (d SignedDescriptor) Swap(path string) error {
-	part := path + ".next" + statement.PartSuffix
-	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := d.Save(part); err != nil {
-		return err
-	}
-	if err := os.Rename(part, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
+	f, err := d.file()
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	b, err := statement.MarshalJSON(f)
+	if err != nil {
+		return err
+	}
+	return statement.Replace(path, b, 0o644)
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -234,7 +235,8 @@ func TestSwap(t *testing.T) {
 	if err := first.Save(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path+".next.part", []byte("half"), 0o600); err != nil { // of one that was killed
+	half := path + ".1" + statement.PartSuffix
+	if err := os.WriteFile(half, []byte("half"), 0o600); err != nil { // of one that was killed
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -245,8 +247,9 @@ func TestSwap(t *testing.T) {
 			t.Errorf("read back %v, %v", got.Descriptor, err)
 		}
 	}
-	if left, _ := filepath.Glob(path + "*"); len(left) != 1 {
-		t.Errorf("left behind: %v", left)
+	left, _ := filepath.Glob(path + "*")
+	if want := []string{path, half}; !slices.Equal(left, want) {
+		t.Errorf("left are %v, want %v", left, want)
 	}
 }
 

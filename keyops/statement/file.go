@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -123,13 +124,26 @@ func WriteJSON(path string, v any) error {
 }
 
 // WriteNew writes b to a file that must not exist, whole or not at all, and makes it durable.
-func WriteNew(path string, b []byte, mode os.FileMode) (err error) {
+func WriteNew(path string, b []byte, mode os.FileMode) error {
+	return write(path, b, mode, os.Link) // unlike rename, link never replaces
+}
+
+// Replace writes b in the place of what a file held, whole or not at all, and makes it durable.
+func Replace(path string, b []byte, mode os.FileMode) error {
+	return write(path, b, mode, os.Rename)
+}
+
+func write(path string, b []byte, mode os.FileMode, put func(part, path string) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*"+PartSuffix)
 	if err != nil {
 		return err
 	}
 	part := f.Name()
-	defer func() { err = errors.Join(err, os.Remove(part)) }()
+	defer func() {
+		if left := os.Remove(part); !errors.Is(left, fs.ErrNotExist) {
+			err = errors.Join(err, left)
+		}
+	}()
 	if err = f.Chmod(mode); err == nil {
 		_, err = f.Write(b)
 	}
@@ -139,7 +153,7 @@ func WriteNew(path string, b []byte, mode os.FileMode) (err error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(part, path); err != nil { // unlike rename, link never replaces
+	if err := put(part, path); err != nil {
 		return err
 	}
 	return syncDir(path)

@@ -72,16 +72,7 @@ func (t Tool) notYetSealed(ctx context.Context, c *hsm.Ceremony, own region.Sign
 	if err != nil {
 		return err
 	}
-	seal, err := RegionKey(c.Objects(), hsm.RoleSeal, next.Descriptor)
-	if err != nil {
-		return err
-	}
-	db, err := sqlite.Open(ctx, sqlite.Config{Path: path})
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	in, err := keyops.Custody{Self: own, Token: c.Token, Seal: seal, Store: db}.Inspect(ctx)
+	in, err := inspect(ctx, c, own, next.Descriptor, path)
 	if err == nil && in.Findings.Head() == nil && in.Rows > 0 {
 		err = errors.New("the store is sealed with the new keys: finish with rekey")
 	}

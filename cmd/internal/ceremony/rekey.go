@@ -303,16 +303,7 @@ func (t Tool) ForgetRekey(ctx context.Context, opt RekeyOptions) error {
 
 // stillSealed refuses a store that the Region's present seal key has not sealed.
 func (t Tool) stillSealed(ctx context.Context, c *hsm.Ceremony, own region.SignedDescriptor, path string) error {
-	seal, err := RegionKey(c.Objects(), hsm.RoleSeal, own.Descriptor)
-	if err != nil {
-		return err
-	}
-	db, err := sqlite.Open(ctx, sqlite.Config{Path: path})
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	in, err := keyops.Custody{Self: own, Token: c.Token, Seal: seal, Store: db}.Inspect(ctx)
+	in, err := inspect(ctx, c, own, own.Descriptor, path)
 	if err != nil {
 		return err
 	}
@@ -320,6 +311,20 @@ func (t Tool) stillSealed(ctx context.Context, c *hsm.Ceremony, own region.Signe
 		return fmt.Errorf("the store is not sealed with the present keys: finish with rekey: %w", bad)
 	}
 	return nil
+}
+
+// inspect compares a store with the seal of the keys that a descriptor names.
+func inspect(ctx context.Context, c *hsm.Ceremony, own region.SignedDescriptor, by region.Descriptor, path string) (keyops.StoreInspection, error) {
+	seal, err := RegionKey(c.Objects(), hsm.RoleSeal, by)
+	if err != nil {
+		return keyops.StoreInspection{}, err
+	}
+	db, err := sqlite.Open(ctx, sqlite.Config{Path: path})
+	if err != nil {
+		return keyops.StoreInspection{}, err
+	}
+	defer db.Close()
+	return keyops.Custody{Self: own, Token: c.Token, Seal: seal, Store: db}.Inspect(ctx)
 }
 
 // PinReplacement accepts the next descriptor of a peer that is pinned, after its fingerprint

@@ -61,6 +61,15 @@ func (a *app) shorten(s *toSign, algorithm string) error {
 	return nil
 }
 
+// settle returns the algorithm, and has a message hashed that is longer than the API takes.
+func (a *app) settle(ctx context.Context, cl *client, s *toSign, named, key string, tokens []string) (string, error) {
+	algorithm, err := cl.theAlgorithm(ctx, named, key, tokens, (*kmsv1.KeyMetadata).GetSigningAlgorithms)
+	if err != nil {
+		return "", err
+	}
+	return algorithm, a.shorten(s, algorithm)
+}
+
 // theAlgorithm is what the user named, or the only one that the key has.
 func (c *client) theAlgorithm(ctx context.Context, named, key string, tokens []string, of func(*kmsv1.KeyMetadata) []string) (string, error) {
 	if named != "" {
@@ -101,10 +110,7 @@ func (a *app) sign(use string) *cobra.Command {
 				return err
 			}
 			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
-				if req.SigningAlgorithm, err = cl.theAlgorithm(ctx, req.SigningAlgorithm, args[0], u.grantTokens, (*kmsv1.KeyMetadata).GetSigningAlgorithms); err != nil {
-					return err
-				}
-				if err := a.shorten(&input, req.SigningAlgorithm); err != nil {
+				if req.SigningAlgorithm, err = a.settle(ctx, cl, &input, req.SigningAlgorithm, args[0], u.grantTokens); err != nil {
 					return err
 				}
 				req.KeyId, req.Message, req.MessageType = keyRef(args[0]), input.message, input.kind
@@ -139,10 +145,7 @@ func (a *app) verify(use string) *cobra.Command {
 				return err
 			}
 			return a.with(c.Context(), func(ctx context.Context, cl *client) error {
-				if req.SigningAlgorithm, err = cl.theAlgorithm(ctx, req.SigningAlgorithm, args[0], u.grantTokens, (*kmsv1.KeyMetadata).GetSigningAlgorithms); err != nil {
-					return err
-				}
-				if err := a.shorten(&input, req.SigningAlgorithm); err != nil {
+				if req.SigningAlgorithm, err = a.settle(ctx, cl, &input, req.SigningAlgorithm, args[0], u.grantTokens); err != nil {
 					return err
 				}
 				req.KeyId, req.Message, req.MessageType = keyRef(args[0]), input.message, input.kind

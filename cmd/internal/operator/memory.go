@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/keyferry/keyferry/keyops/statement"
@@ -86,19 +84,5 @@ func remember(path string, q approval.Request) error {
 	if err != nil {
 		return err
 	}
-	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that died
-		return err
-	}
-	if err := statement.WriteNew(fresh, b, 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(fresh, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return statement.Replace(path, b, 0o600)
 }

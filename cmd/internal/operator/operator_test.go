@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/cmd/internal/operator"
+	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
 )
 
@@ -92,7 +93,7 @@ func TestDamagedMemoryIsNotForgotten(t *testing.T) {
 		}
 	}
 	// What a process left that died between writing and renaming is no obstacle.
-	if err := errors.Join(os.WriteFile(path+operator.MemorySuffix, good, 0o600), os.WriteFile(path+operator.MemorySuffix+".new", []byte("half"), 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(path+operator.MemorySuffix, good, 0o600), os.WriteFile(path+operator.MemorySuffix+".1"+statement.PartSuffix, []byte("half"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := k.Approve(t.Context(), promotion(9, "eu-paris-1")); err != nil {
