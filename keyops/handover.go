@@ -185,13 +185,21 @@ func (s *Service) DecideOffer(ctx context.Context, source region.Name, o mrk.Off
 		return err
 	}
 	if decided {
-		details := map[string]string{"claimedPrincipal": o.By.Principal, "primaryRegion": string(s.self.Region)}
-		cause := Cause{Event: "UpdatePrimaryRegion", Peer: source, CorrelationID: o.By.CorrelationID}
-		if err := s.auditEvent(ctx, cause, "", id, details, refused); err != nil && refused == nil {
+		if err := s.auditDecision(ctx, source, o, refused); err != nil && refused == nil {
 			return err
 		}
 	}
 	return later
+}
+
+// auditDecision records that an offer was accepted, or why it was refused.
+func (s *Service) auditDecision(ctx context.Context, source region.Name, o mrk.Offer, refused error) error {
+	if e := new(Error); refused != nil && !errors.As(refused, &e) {
+		refused = refuse(ErrInvalidState, "%v", refused) // what a rule refuses is no fault of ours
+	}
+	details := map[string]string{"claimedPrincipal": o.By.Principal, "primaryRegion": string(s.self.Region)}
+	cause := Cause{Event: "UpdatePrimaryRegion", Peer: source, CorrelationID: o.By.CorrelationID}
+	return s.auditEvent(ctx, cause, "", o.Certificate.Key, details, refused)
 }
 
 // weigh accepts an offer, or says why it is refused, or why it cannot be decided yet.

@@ -89,9 +89,23 @@ func (s *Service) UpdateShared(ctx context.Context, id arn.KeyID, cause Cause, f
 	if err := s.audit.Ready(); err != nil {
 		return fmt.Errorf("changing key %s: %w", id, err)
 	}
-	now, err := s.change(ctx, id, fn, nil)
+	var dismissed *mrk.Offer
+	now, err := s.change(ctx, id, func(k *Key) error {
+		offer, open := k.Set.Considering()
+		if err := fn(k); err != nil {
+			return err
+		}
+		if open && k.Set.Refused(offer) {
+			dismissed = &offer
+		}
+		return nil
+	}, nil)
 	if err == nil && now.Version == old.Version {
 		return nil
+	}
+	if err == nil && dismissed != nil {
+		// The record of this change, which follows, says whether the log takes any.
+		_ = s.auditDecision(ctx, old.Set.Primary(), *dismissed, mrk.ErrWithdrawn)
 	}
 	return s.auditEvent(ctx, cause, "", id, nil, err)
 }

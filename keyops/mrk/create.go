@@ -141,6 +141,7 @@ func (s *Set) enabled() bool {
 // Key states that the rules know.
 const (
 	stateCreating = "Creating"
+	stateDisabled = "Disabled"
 	stateEnabled  = "Enabled"
 	stateUpdating = "Updating"
 )

@@ -167,11 +167,15 @@ func (s *Set) Refuse(reason string) error {
 	return nil
 }
 
+// Refused reports whether this Region's last refusal was of that offer.
+func (s *Set) Refused(o Offer) bool { return s.refused == o.Certificate.Epoch.Nonce }
+
 // withdrawn reports whether the Region that made the offer does not know of it any more, since a
 // backup was put back there: as long as it does, its key is Updating.
 func (s *Set) withdrawn() bool {
 	m, by := s.members[s.Primary()], s.head()
-	return m != nil && m.Instance == by.Instance && m.KeyState == stateEnabled
+	again := m != nil && (m.KeyState == stateEnabled || m.KeyState == stateDisabled)
+	return guard13Known.Stops(again && m.Instance == by.Instance)
 }
 
 // dismiss refuses an offer that nobody will make again, or the key would be Updating here for

@@ -289,6 +289,43 @@ func TestRefusalBurnsTheNumber(t *testing.T) {
 	}
 }
 
+// An offer that a backup has made its maker forget is refused as soon as that is heard, whatever
+// the key is there by now: nobody makes it again.
+func TestForgottenOfferIsRefused(t *testing.T) {
+	for _, state := range []string{"Enabled", "Disabled"} {
+		t.Run(state, func(t *testing.T) {
+			w := withReplicas(t)
+			backup := w.nodes[regionA].set.Marshal()
+			w.must(w.offer(regionA, regionB))
+			w.sync(regionA, regionB)
+			a, b := w.nodes[regionA], w.nodes[regionB]
+			made, open := b.set.Considering()
+			if !open || b.state != "Updating" || b.set.Refused(made) {
+				t.Fatalf("B is %s, and considers an offer: %v", b.state, open)
+			}
+			w.restore(regionA, backup)
+			a.state = state
+			w.settle(a)
+			w.sync(regionB, regionA)
+			w.sync(regionA, regionB)
+			if _, open := b.set.Considering(); open || !b.set.Refused(made) || b.state != "Enabled" {
+				t.Fatalf("B considers what A has forgotten: %v, is %s", open, b.state)
+			}
+			if changed, err := b.set.TakeOffer(pins{}, made); changed || err != nil {
+				t.Errorf("the offer, shown once more: %v, %v", changed, err)
+			}
+			a.state = "Enabled"
+			w.settle(a)
+			w.heal()
+			w.must(w.offer(regionA, regionB))
+			w.sync(regionA, regionB)
+			w.must(w.accept(regionB))
+			w.heal()
+			w.converged(regionA, regionB, regionC)
+		})
+	}
+}
+
 func TestLongReasonsAreCut(t *testing.T) {
 	for _, n := range []int{1023, 1024, 1025, 5000} {
 		w := offered(t)

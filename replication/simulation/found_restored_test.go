@@ -2,7 +2,10 @@ package simulation
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +62,22 @@ func (n *node) status(id arn.KeyID, of region.Name) replication.RegionStatus {
 		return replication.RegionStatus{}
 	}
 	return rows[i]
+}
+
+// recorded counts the records of the audit log with all these words.
+func (n *node) recorded(words ...string) (count int) {
+	files, err := filepath.Glob(filepath.Join(n.audit, "*.jsonl"))
+	n.w.must(err)
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		n.w.must(err)
+		for line := range strings.Lines(string(b)) {
+			if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
+				count++
+			}
+		}
+	}
+	return count
 }
 
 // Every Region was restored, and together they have forgotten that one of them has the key,
@@ -220,6 +239,9 @@ func TestOfferForgotten(t *testing.T) {
 	w.heal()
 	if p, _ := w.acting(id); p != a || a.key(id).Set.Epoch().Number != 0 {
 		t.Fatalf("where the offer was made is epoch %s", a.key(id).Set.Epoch())
+	}
+	if got := b.recorded(`"event":"UpdatePrimaryRegion"`, `"outcome":"Error"`, string(id)); got != 1 {
+		t.Errorf("%d records of the refusal", got)
 	}
 	w.must(handOver())
 	w.heal()
