@@ -14,9 +14,10 @@ func (s *Set) mergeCertificate(v Verifier, c Certificate, side *[]Certificate, r
 	if indexOf(s.chain, hash) >= 0 {
 		return nil
 	}
-	first := len(s.chain) == 0
-	if !first && c.Epoch.Line.Compare(s.head().Epoch.Line) < 0 {
-		return nil // outranked: nothing in that line counts any more
+	first, again := len(s.chain) == 0, s.opensAgain(c)
+	outranked := !first && c.Epoch.Line.Compare(s.head().Epoch.Line) < 0
+	if outranked && !again {
+		return nil // nothing in that line counts any more
 	}
 	base, err := s.base(v, c, *side)
 	if err != nil {
@@ -26,6 +27,18 @@ func (s *Set) mergeCertificate(v Verifier, c Certificate, side *[]Certificate, r
 		return fmt.Errorf("%w: nonce used before", ErrCertificate)
 	}
 	next := append(slices.Clip(base), c)
+	if guard17Once.Stops(again) {
+		*side = next
+		at := s.Epoch() // only a line above both ends it
+		if !outranked {
+			at = c.Epoch
+		}
+		s.freeze(Conflict{Cause: CauseEpochFork, Writer: c.Epoch.Region, Epoch: at, Number: at.Number, Evidence: c.signed.Marshal()}, res)
+		return fmt.Errorf("%w: line %d of %s once more by the same approvals", ErrEpochFork, c.Epoch.Line.Generation, c.Epoch.Region)
+	}
+	if outranked {
+		return nil
+	}
 	outranks := first || c.Epoch.Line.Compare(s.head().Epoch.Line) > 0
 	if !outranks && c.Parent != s.Head() {
 		at := next[max(0, len(next)-2)]
@@ -46,6 +59,22 @@ func (s *Set) mergeCertificate(v Verifier, c Certificate, side *[]Certificate, r
 	s.fence()
 	res.Changed, res.Epoch = true, true
 	return nil
+}
+
+// opensAgain reports whether a certificate opens a line by the approvals that have opened the
+// newest one, which are used once: a Region that has handed its key over could outrank its
+// successor with them. What this Region has itself signed, and has forgotten, it believes.
+func (s *Set) opensAgain(c Certificate) bool {
+	if c.forced == nil || len(s.chain) == 0 {
+		return false
+	}
+	line := s.head().Epoch.Line
+	i := slices.IndexFunc(s.chain, func(k Certificate) bool { return k.forced != nil && k.Epoch.Line == line })
+	if i < 0 || c.Epoch.Line == line || s.chain[i].forced.promotion.Request().ID() != c.forced.promotion.Request().ID() {
+		return false
+	}
+	mine := c.Epoch.Region == s.self.Region && c.Instance == s.self.Instance
+	return !mine || c.Epoch.Line.Compare(line) < 0
 }
 
 // base verifies a certificate and returns the certificates that it follows: of the chain, of

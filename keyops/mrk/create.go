@@ -86,6 +86,11 @@ func (s *Set) take(st *State) {
 	s.leaveBehind(st)
 	s.state = st
 	s.remember(st)
+	for _, l := range st.Materials {
+		if _, ok := s.known[l.ID]; ok {
+			s.known[l.ID] = l // as the newest state says, whatever earlier ones do
+		}
+	}
 	s.forget()
 }
 
@@ -103,9 +108,8 @@ func (s *Set) remember(st *State) (news bool) {
 // know keeps the materials that a state lists, and reports whether one was not known before.
 func (s *Set) know(st *State) (news bool) {
 	for _, m := range st.Materials {
-		if _, ok := s.known[m.ID]; ok || len(s.known) < 2*MaxMaterials {
-			s.known[m.ID] = m
-			news = news || !ok
+		if _, ok := s.known[m.ID]; !ok && len(s.known) < 2*MaxMaterials {
+			s.known[m.ID], news = m, true
 		}
 	}
 	return news

@@ -41,15 +41,18 @@ func (s *Set) leave(next []Certificate) {
 	if len(branch) > maxBranch {
 		return
 	}
-	s.keep(Earlier{Branch: branch, State: s.state})
+	s.keep(append([]Earlier{{Branch: branch, State: s.state}}, s.earlier...))
 }
 
-// keep remembers an earlier state to show it to others, the newest ones if there are too many.
-func (s *Set) keep(e Earlier) {
-	all := append([]Earlier{e}, s.earlier...)
-	slices.SortStableFunc(all, func(a, b Earlier) int { return b.State.Compare(a.State) })
-	all = slices.CompactFunc(all, func(a, b Earlier) bool { return a.State.Epoch == b.State.Epoch && a.State.Seq == b.State.Seq })
-	s.earlier = all[:min(len(all), maxEarlier)]
+// keep remembers earlier states to show them to others, the first ones if there are too many.
+func (s *Set) keep(all []Earlier) {
+	var kept []Earlier
+	for _, e := range all {
+		if len(kept) < maxEarlier && !slices.ContainsFunc(kept, func(k Earlier) bool { return k.State.Compare(e.State) == 0 }) {
+			kept = append(kept, e)
+		}
+	}
+	s.earlier = kept
 }
 
 // leaveBehind remembers the newest state if the one that follows it in its epoch lists less.
@@ -91,7 +94,9 @@ func (s *Set) mergeEarlier(v Verifier, e Earlier, res *Result) error {
 	}
 	res.Changed = s.know(e.State) || res.Changed
 	if s.state != nil && e.State.Compare(s.state) < 0 {
-		s.keep(e) // who shows it may forget it, and the one that holds the material, too
+		// Who shows it may forget it, and the one that holds the material, too. It takes no room
+		// from what this Region has followed itself: a former primary Region writes any number.
+		s.keep(append(slices.Clone(s.earlier), e))
 	}
 	return nil
 }

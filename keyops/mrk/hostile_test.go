@@ -2,6 +2,8 @@ package mrk_test
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/keyferry/keyferry/keyops/material"
@@ -174,5 +176,69 @@ func TestFormerPrimaryCannotAdmitItself(t *testing.T) {
 	w.must(err)
 	if len(res.Refused) != 1 || !errors.Is(res.Refused[0].Err, mrk.ErrRequest) || res.Changed {
 		t.Errorf("an admission of its own making: %+v", res)
+	}
+}
+
+// A former primary Region shows states and admissions without end. What it makes others
+// remember takes no room from what the primary Region lists, from members, or from what a
+// Region has left behind itself.
+func TestFormerPrimaryCrowdsNobodyOut(t *testing.T) {
+	w := withReplicas(t)
+	w.must(w.offer(regionA, regionB))
+	w.sync(regionA, regionB)
+	w.must(w.accept(regionB))
+	w.heal()
+	b, c := w.nodes[regionB], w.nodes[regionC]
+	branch := []mrk.Certificate{w.renewal(regionA, w.chain(regionC)[0])}
+	for len(branch) < 4 {
+		branch = append(branch, w.renewal(regionA, branch[len(branch)-1]))
+	}
+	crowd := func(n *node) {
+		t.Helper()
+		for i := range branch {
+			s := *n.set.State()
+			s.Epoch, s.Materials, s.Current, s.Pending = branch[i].Epoch, nil, material.ID{}, material.ID{}
+			s.Members = []mrk.Entry{{Region: regionA, Instance: testInstance(regionA), Incarnation: 1, Status: mrk.Active}}
+			for j := range mrk.MaxMaterials {
+				s.Materials = append(s.Materials, mrk.Listed{ID: material.ID{0xff, byte(i), byte(j), byte(j >> 8)}})
+			}
+			st, err := mrk.SignState(ctx(), testSigner(regionA), s)
+			w.must(err)
+			res, err := n.set.Merge(pins{}, mrk.Facts{Key: testKey, Earlier: []mrk.Earlier{{Branch: branch[:i+1], State: st}}})
+			w.must(err)
+			if len(res.Refused) != 0 {
+				t.Fatal(res.Refused[0].Err)
+			}
+		}
+		w.settle(n)
+	}
+	crowd(c)
+	for i := range mrk.MaxMembers + 1 {
+		to := regionName(fmt.Sprintf("eu-nowhere-%d", i))
+		req, err := mrk.SignRequest(ctx(), testSigner(regionA), mrk.CreateRequest{
+			Key: testKey, Source: regionA, Instance: testInstance(regionA), Destination: to, ToInstance: testInstance(to),
+			Incarnation: 1, Principal: "arn:aws:iam::111122223333:user/ops",
+		})
+		w.must(err)
+		_, err = c.set.Merge(pins{}, mrk.Facts{Key: testKey, Admission: &req})
+		w.must(err)
+		if c.set.Concerns(to) {
+			t.Fatalf("%s, which has said nothing, is taken for a member", to)
+		}
+	}
+	w.must(w.rotate(regionB))
+	w.heal()
+	w.check()
+	if got := len(c.held()); got != 2 || c.current != b.current {
+		t.Errorf("C holds %d materials after a rotation, want 2", got)
+	}
+
+	w.must(w.rotate(regionB)) // of which nobody hears before another Region is promoted
+	alone := b.set.State()
+	w.must(w.force(regionC))
+	w.sync(regionC, regionB)
+	crowd(b)
+	if !slices.ContainsFunc(b.set.Facts(mrk.Hash{}).Earlier, func(e mrk.Earlier) bool { return e.State.Hash() == alone.Hash() }) {
+		t.Error("B shows its own last state no more")
 	}
 }

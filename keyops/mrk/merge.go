@@ -240,9 +240,11 @@ func (s *Set) mergeState(v Verifier, st *State, res *Result) error {
 }
 
 // mergeAdmission believes that a Region is a member if a Region that was primary has signed
-// so, whatever the states say that are known here.
+// so, whatever the states say that are known here. The Region has to say so itself, too: what
+// is remembered is bounded, and nobody's name takes a place.
 func (s *Set) mergeAdmission(v Verifier, req CreateRequest, earlier []Earlier, res *Result) error {
-	if req.Incarnation <= s.admitted[req.Destination] {
+	word := s.members[req.Destination]
+	if req.Incarnation <= s.admitted[req.Destination] || word == nil || word.Incarnation < req.Incarnation {
 		return nil
 	}
 	if req.Source == req.Destination {

@@ -57,6 +57,82 @@ func TestForcedPromotion(t *testing.T) {
 	w.converged(regionA, regionB, regionC)
 }
 
+// Approvals are used once. A Region that was promoted and has handed the key over opens no
+// other line with them, which might outrank its successor's: that is a fork, and ends with
+// another promotion.
+func TestApprovalsOpenOneLine(t *testing.T) {
+	lines := func(w *world) (lower, higher *mrk.Set) {
+		a, n := approved(w.nodes[regionB].set), w.nodes[regionB]
+		for _, s := range []**mrk.Set{&lower, &higher} { // nonces of this world grow
+			*s = n.set.Clone()
+			_, err := (*s).Promote(ctx(), testSigner(regionB), a, w.contact(n))
+			w.must(err)
+		}
+		return lower, higher
+	}
+	for name, higher := range map[string]bool{"that outranks the one known": true, "that the one known outranks": false} {
+		t.Run(name, func(t *testing.T) {
+			w := withReplicas(t)
+			first, second := lines(w)
+			if !higher {
+				first, second = second, first
+			}
+			b := w.nodes[regionB]
+			b.set = first
+			w.settle(b)
+			w.heal()
+			w.must(w.offer(regionB, regionA))
+			w.sync(regionB, regionA)
+			w.must(w.accept(regionA))
+			w.heal()
+			w.converged(regionA, regionB, regionC)
+			for _, r := range []regionName{regionA, regionC} {
+				n := w.nodes[r]
+				res, err := n.set.Merge(pins{}, second.Facts(mrk.Hash{}))
+				w.must(err)
+				w.settle(n)
+				if len(res.Refused) == 0 || !errors.Is(res.Refused[0].Err, mrk.ErrEpochFork) || n.set.Primary() != regionA {
+					t.Errorf("%s calls %s primary: %v", r, n.set.Primary(), res.Refused)
+				}
+				if n.set.Frozen() == nil {
+					t.Errorf("%s goes on", r)
+				}
+			}
+			if !w.nodes[regionA].set.Acting() {
+				t.Error("A was fenced")
+			}
+			w.must(w.force(regionA))
+			w.heal()
+			w.check()
+			w.converged(regionA, regionB, regionC)
+			for _, r := range allRegions {
+				if f := w.nodes[r].set.Frozen(); f != nil {
+					t.Errorf("%s is frozen by %s", r, f.Cause)
+				}
+			}
+		})
+	}
+	t.Run("by a Region that was restored", func(t *testing.T) { // and finds out by itself, if it was the higher one
+		w := withReplicas(t)
+		again, first := lines(w)
+		for _, r := range []regionName{regionA, regionC} {
+			n := w.nodes[r]
+			_, err := n.set.Merge(pins{}, first.Facts(mrk.Hash{}))
+			w.must(err)
+			w.settle(n)
+		}
+		b := w.nodes[regionB]
+		b.set = again
+		w.settle(b)
+		w.heal()
+		w.check()
+		w.converged(regionA, regionB, regionC)
+		if b.set.Epoch().Line != first.Epoch().Line || b.set.Frozen() != nil {
+			t.Errorf("B is in %s, frozen %v", b.set.Epoch(), b.set.Frozen())
+		}
+	})
+}
+
 func TestPromoteRefused(t *testing.T) {
 	good := func(w *world) mrk.Approved { return approved(w.nodes[regionB].set, regionA) }
 	with := func(edit func(*mrk.Promotion)) func(*world) mrk.Approved {

@@ -74,7 +74,7 @@ func (s *Set) WriteOff(ctx context.Context, signer Signer, id material.ID, c Con
 		return fmt.Errorf("%w: %s", ErrUnlisted, id)
 	}
 	if st.listed(id) == nil {
-		m, known := s.known[id]
+		m, known := s.Known(id)
 		if !known {
 			m = Listed{ID: id, Created: c.Now(), Reason: ReasonTakenBack}
 		}

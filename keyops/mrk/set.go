@@ -210,8 +210,15 @@ func (s *Set) Listed() []Listed {
 	return s.state.Materials
 }
 
-// Known returns a material that a valid state lists or has listed.
+// Known returns a material that a valid state lists or has listed. What the newest one lists
+// is known even if earlier ones, which former primary Regions can write at any time, have taken
+// all the room there is for others.
 func (s *Set) Known(id material.ID) (Listed, bool) {
+	if s.state != nil {
+		if m := s.state.listed(id); m != nil {
+			return *m, true
+		}
+	}
 	m, ok := s.known[id]
 	return m, ok
 }
@@ -325,7 +332,7 @@ func (s *Set) Owes(to region.Name) []material.ID {
 	}
 	var out []material.ID
 	for _, id := range own.Held {
-		if _, known := s.known[id]; known && !its.Holds(id) {
+		if _, known := s.Known(id); known && !its.Holds(id) {
 			out = append(out, id)
 		}
 	}
@@ -343,7 +350,7 @@ func (s *Set) Accepts(b Blob) (Listed, error) {
 	if own := s.Own(); own != nil && guard4Deleted.Stops(own.Deleted && own.Incarnation == s.incarnation) {
 		return Listed{}, fmt.Errorf("%w: the key is deleted here", ErrForeign)
 	}
-	m, ok := s.known[b.Material]
+	m, ok := s.Known(b.Material)
 	if guard4Listed.Stops(!ok) {
 		return Listed{}, fmt.Errorf("%w: %s", ErrUnlisted, b.Material)
 	}

@@ -214,7 +214,7 @@ func (s *Set) takeBack(st *State, c Contact) (events []Event) {
 			}
 			continue
 		}
-		m, ok := s.known[id]
+		m, ok := s.Known(id)
 		if !ok {
 			m = Listed{ID: id, Created: c.Now(), Reason: ReasonTakenBack}
 		}
