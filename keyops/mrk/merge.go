@@ -243,8 +243,7 @@ func (s *Set) mergeState(v Verifier, st *State, res *Result) error {
 // so, whatever the states say that are known here. The Region has to say so itself, too: what
 // is remembered is bounded, and nobody's name takes a place.
 func (s *Set) mergeAdmission(v Verifier, req CreateRequest, earlier []Earlier, res *Result) error {
-	word := s.members[req.Destination]
-	if req.Incarnation <= s.admitted[req.Destination] || word == nil || word.Incarnation < req.Incarnation {
+	if req.Incarnation <= s.admitted[req.Destination] {
 		return nil
 	}
 	if req.Source == req.Destination {
@@ -260,6 +259,9 @@ func (s *Set) mergeAdmission(v Verifier, req CreateRequest, earlier []Earlier, r
 	}
 	if err := v.Verify(req.Source, req.Instance, req.signed); err != nil {
 		return err
+	}
+	if word := s.members[req.Destination]; word == nil || word.Incarnation < req.Incarnation {
+		return nil
 	}
 	s.admit(req.Destination, req.Incarnation)
 	res.Changed = true

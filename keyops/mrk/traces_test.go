@@ -130,6 +130,12 @@ func TestCE4AdoptionNeedsAnAdmission(t *testing.T) {
 	if events := w.step(regionA); len(events) != 0 || w.nodes[regionA].set.Concerns(regionB) {
 		t.Fatalf("a Region that only says that it is a member was taken for one: %v", events)
 	}
+	// Who wants it as a member all the same admits another incarnation than the one claimed.
+	again := w.nodes[regionA].set.Clone()
+	w.must(again.AddMember(ctx(), testSigner(regionA), regionB, testInstance(regionB), mrk.CreateRequest{Principal: admission.Principal, Policy: admission.Policy}))
+	if e := again.Entry(regionB); e.Incarnation != word.Incarnation+1 || e.Status != mrk.Joining {
+		t.Errorf("a Region that says it is incarnation %d was admitted as %+v", word.Incarnation, e)
+	}
 	forged, err := mrk.SignRequest(ctx(), testSigner(regionB), *admission)
 	w.must(err)
 	itself := *admission
