@@ -108,7 +108,7 @@ func TestFormerInstanceSaysNothingNew(t *testing.T) {
 			w.must(err)
 			return mrk.Facts{Key: testKey, Members: []*mrk.Member{signed}}
 		}()},
-		{"a request that admits", b, func() mrk.Facts {
+		{"a request that admits", w.says(b, "sa-lima-1"), func() mrk.Facts {
 			req, err := mrk.SignRequest(ctx(), testSigner(regionA), mrk.CreateRequest{
 				Key: testKey, Source: regionA, Instance: testInstance(regionA), Destination: "sa-lima-1", ToInstance: testInstance("sa-lima-1"), Incarnation: 1,
 			})
@@ -150,4 +150,17 @@ func TestPromotionOutlivesAFormerInstance(t *testing.T) {
 	if len(res.Refused) != 0 || dark.Epoch() != w.nodes[regionC].set.Epoch() {
 		t.Errorf("refused %v, epoch %s", res.Refused, dark.Epoch())
 	}
+}
+
+// says returns what a Region knows that has heard another one call itself a member.
+func (w *world) says(set *mrk.Set, r regionName) *mrk.Set {
+	w.t.Helper()
+	m := *set.Own()
+	m.Region, m.Instance = r, testInstance(r)
+	word, err := mrk.SignMember(ctx(), testSigner(r), m)
+	w.must(err)
+	set = set.Clone()
+	_, err = set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{word}})
+	w.must(err)
+	return set
 }
