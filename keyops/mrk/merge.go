@@ -13,14 +13,14 @@ import (
 
 // Result says what Merge did.
 type Result struct {
-	Changed bool // the set is to be stored
-	Gap     bool // a certificate or state hangs in the air: send from Head on
-	Rosters bool // operators approved a promotion who are not known here: show the changes of that Region's roster
-	Epoch   bool // a newer epoch is known; a Region that acted before does not any more
-	State   bool // a newer state is known
-	Fenced  bool // this Region acted, or had offered the key, and does not any more: a higher epoch is known
-	Reborn  bool // the key here begins a higher incarnation than it knew of: it is Creating
-	Rolled  bool // this Region met a fact of its own that it does not remember
+	Changed bool      // the set is to be stored
+	Gap     bool      // a certificate or state hangs in the air: send from Head on
+	Rosters bool      // operators approved a promotion who are not known here: show the changes of that Region's roster
+	Epoch   bool      // a newer epoch is known; a Region that acted before does not any more
+	State   bool      // a newer state is known
+	Fenced  bool      // this Region acted, or had offered the key, and does not any more: a higher epoch is known
+	Reborn  bool      // the key here begins a higher incarnation than it knew of: it is Creating
+	Rolled  bool      // this Region met a fact of its own that it does not remember
 	Refused []Refusal // facts that were not taken, others of the same message may have been
 }
 
