@@ -55,13 +55,3 @@ func (fs Findings) Head() *Finding {
 	}
 	return nil
 }
-
-// Of returns the finding about this row, or nil.
-func (fs Findings) Of(kind store.Kind, id string) *Finding {
-	for i := range fs {
-		if fs[i].Kind == kind && fs[i].ID == id {
-			return &fs[i]
-		}
-	}
-	return nil
-}

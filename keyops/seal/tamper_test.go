@@ -134,8 +134,8 @@ func TestBucketEdited(t *testing.T) {
 			}
 			findings := f.behind(fmt.Sprintf(change, mine))
 			f.wantFindings(findings, "bucket "+mine+" BUCKET_WRONG", "key a ROW_UNPROVEN")
-			if findings.Head() != nil || findings.Of("key", "a") == nil || findings.Of("key", "b") != nil {
-				t.Errorf("got %v of a, %v of b", findings.Of("key", "a"), findings.Of("key", "b"))
+			if head := findings.Head(); head != nil {
+				t.Errorf("got %v of the head", head)
 			}
 			if got := f.problem("key", "a"); got != seal.RowUnproven {
 				t.Errorf("reading a: got %q", got)

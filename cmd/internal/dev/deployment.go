@@ -119,9 +119,6 @@ func (d *Deployment) Regions() []region.Name {
 	return names
 }
 
-// Dir is the deployment's directory, an absolute path.
-func (d *Deployment) Dir() string { return d.dir }
-
 func (d *Deployment) region(name region.Name) (RegionPlan, error) {
 	i := slices.Index(d.Regions(), name)
 	if i < 0 {

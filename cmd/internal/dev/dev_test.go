@@ -32,14 +32,14 @@ func create(t *testing.T, names ...region.Name) *Deployment {
 
 func TestPlanIsDecidedOnce(t *testing.T) {
 	d := create(t, "eu-paris-1", "us-east-1")
-	again, err := OpenOrCreate(d.Dir(), Binaries{}, io.Discard, nil, 0)
+	again, err := OpenOrCreate(d.dir, Binaries{}, io.Discard, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(d.plan, again.plan); diff != "" {
 		t.Errorf("second look (-first +second):\n%s", diff)
 	}
-	if _, err := OpenOrCreate(d.Dir(), Binaries{}, io.Discard, []region.Name{"eu-paris-1"}, 0); err == nil {
+	if _, err := OpenOrCreate(d.dir, Binaries{}, io.Discard, []region.Name{"eu-paris-1"}, 0); err == nil {
 		t.Error("another set of Regions was accepted")
 	}
 	if _, err := Open(t.TempDir(), Binaries{}, io.Discard); !errors.Is(err, ErrNone) {

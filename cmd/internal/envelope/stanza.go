@@ -22,10 +22,6 @@ func (r *recipient) Wrap(fileKey []byte) ([]*age.Stanza, error) {
 	return []*age.Stanza{{Type: Type, Args: []string{key}, Body: blob}}, nil
 }
 
-// NewRecipient returns a recipient for programs that write age files themselves, to several
-// recipients for example.
-func NewRecipient(wrap Wrap) age.Recipient { return &recipient{wrap: wrap} }
-
 // identity is what a Region can open, to age.
 type identity struct {
 	unwrap Unwrap
@@ -64,6 +60,3 @@ func (i *identity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	i.key = key
 	return fileKey, nil
 }
-
-// NewIdentity returns an identity for programs that read age files themselves.
-func NewIdentity(unwrap Unwrap) age.Identity { return &identity{unwrap: unwrap} }
