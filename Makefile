@@ -4,8 +4,8 @@
 
 GO    ?= go
 BIN   := bin
-DEBS  := softhsm2 openssl curl strace
-TOOLS := softhsm2-util openssl curl strace
+DEBS  := softhsm2 openssl curl strace jq
+TOOLS := softhsm2-util openssl curl strace jq
 VECTORS := $(shell cat hsm/hsmtest/wycheproof/module.txt)
 LINT  := $(GO) tool -modfile=ci/tools/go.mod
 
@@ -19,7 +19,7 @@ RACE := ./hsm/... ./keyops ./keyops/audit ./keyops/seal ./keyops/store/... ./rep
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-deps: ## install what tests need: softhsm2, openssl, curl, strace, the test vectors of Wycheproof
+deps: ## install what tests need: softhsm2, openssl, curl, strace, jq, the test vectors of Wycheproof
 	@cd / && $(GO) mod download $(VECTORS)
 	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing=1; done; \
 	if [ -z "$$missing" ]; then exit 0; \

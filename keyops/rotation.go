@@ -149,15 +149,22 @@ func (s *Service) rotate(ctx context.Context, id arn.KeyID, why RotationType, al
 	if e == nil {
 		return material.ID{}, fmt.Errorf("key %s: %w", id, ErrNotFound)
 	}
+	may := func() (*Key, error) {
+		k := e.key.Load()
+		if k == nil {
+			return nil, fmt.Errorf("key %s: %w", id, ErrNotFound)
+		}
+		return k, still(k)
+	}
+	if _, err := may(); err != nil { // a replica key is refused as such while it takes material in
+		return material.ID{}, err
+	}
 	if !e.install.TryLock() {
 		return material.ID{}, refuse(ErrConflict, "A rotation of key %s, or an import, is under way; repeat the call once it is done.", id)
 	}
 	defer e.install.Unlock()
-	k := e.key.Load()
-	if k == nil {
-		return material.ID{}, fmt.Errorf("key %s: %w", id, ErrNotFound)
-	}
-	if err := still(k); err != nil {
+	k, err := may()
+	if err != nil {
 		return material.ID{}, err
 	}
 	if k.Set != nil && !k.Set.Pending().IsZero() {

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -22,64 +21,19 @@ import (
 // lives is a deployment whose Regions come and go, as docs/region-life.md tells it.
 type lives struct {
 	deployment
+	*typist
 	t       *testing.T
-	page    map[string]int      // its commands, and how often each was typed
-	codes   map[string]int      // the exit codes that they promise
 	daemons map[string]*running // those that this test has started
 	pids    map[string]int      // those that keyferry-dev has started
 	sets    int
 }
 
 func newLives(t *testing.T, d deployment) *lives {
-	l := &lives{deployment: d, t: t, page: map[string]int{}, codes: map[string]int{}, daemons: map[string]*running{}, pids: map[string]int{}}
-	for _, c := range commandsOf(t, "region-life.md") {
-		l.page[c.line], l.codes[c.line] = 0, c.code
-	}
+	l := &lives{deployment: d, typist: newTypist(t, d, "region-life.md"), t: t, daemons: map[string]*running{}, pids: map[string]int{}}
 	for name, s := range d.status(t) {
 		l.pids[name] = s.PID
 	}
 	return l
-}
-
-// typed runs a command of the page in a Region. with says what stands for what in it.
-func (l *lives) typed(region, line string, with ...string) string {
-	l.t.Helper()
-	l.mark(line)
-	command := strings.NewReplacer(with...).Replace(line)
-	code, out, err := l.at(l.t.Context(), region, l.shims(region, 0)+command)
-	if err != nil || code != l.codes[line] {
-		l.t.Fatalf("%s: %s: exit code %d, want %d, %v\n%s", region, command, code, l.codes[line], err, out)
-	}
-	return out
-}
-
-// mark notes a command that is typed by other means.
-func (l *lives) mark(line string) {
-	l.t.Helper()
-	if _, ok := l.page[line]; !ok {
-		l.t.Fatalf("the page has no command %q", line)
-	}
-	l.page[line]++
-}
-
-// refused runs a command that must fail, and say why.
-func (l *lives) refused(region, command, why string) {
-	l.t.Helper()
-	code, out, err := l.at(l.t.Context(), region, l.shims(region, 0)+command)
-	if err != nil || code == 0 || !strings.Contains(out, why) {
-		l.t.Errorf("%s: %s: exit code %d, %v, want a refusal with %q:\n%s", region, command, code, err, why, out)
-	}
-}
-
-// untyped lists the commands of the page that nobody has typed.
-func (l *lives) untyped() []string {
-	return slices.Sorted(func(yield func(string) bool) {
-		for line, n := range l.page {
-			if n == 0 && !yield(line) {
-				return
-			}
-		}
-	})
 }
 
 // configured writes a Region's configuration with other peers, and returns its path.
@@ -230,18 +184,6 @@ func (c calls) none(t *testing.T, what string) {
 		if len(c[name].failed) > 0 {
 			t.Errorf("%s: calls failed in %s: %v", what, name, c[name].failed)
 		}
-	}
-}
-
-// link makes files of one Region visible in the directory of another, by the names that the
-// page has.
-func (l *lives) link(in, from, to string) {
-	l.t.Helper()
-	if err := os.MkdirAll(filepath.Dir(l.in(in, to)), 0o700); err != nil {
-		l.t.Fatal(err)
-	}
-	if err := os.Symlink(from, l.in(in, to)); err != nil && !os.IsExist(err) {
-		l.t.Fatal(err)
 	}
 }
 

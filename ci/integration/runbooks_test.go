@@ -19,15 +19,7 @@ import (
 // JSON that has the word in it.
 func section(t *testing.T, heading, word string) (commands []string, document string) {
 	t.Helper()
-	page, err := os.ReadFile("../../docs/runbooks.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, ok := strings.Cut(string(page), "\n## "+heading+"\n")
-	if !ok {
-		t.Fatalf("there is no section %q", heading)
-	}
-	text, _, _ = strings.Cut(text, "\n## ")
+	text := sectionOf(t, "runbooks.md", heading)
 	for _, block := range shellBlock.FindAllStringSubmatch(text, -1) {
 		commands = append(commands, strings.Split(strings.TrimSpace(block[1]), "\n")...)
 	}

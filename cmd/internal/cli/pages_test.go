@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -48,8 +49,9 @@ func TestPagesType(t *testing.T) {
 	}
 }
 
-// parses does all that comes before a command runs.
+// parses does all that comes before a command runs. In a shell function "$@" stands for flags.
 func parses(args []string) error {
+	args = slices.DeleteFunc(args, func(a string) bool { return a == `"$@"` })
 	for i, a := range args {
 		args[i] = strings.Trim(a, `'"`)
 	}
