@@ -134,7 +134,7 @@ func TestReplicateKeyRefusals(t *testing.T) {
 		return second(r.ReplicateKey(t.Context(), admin(), keyops.ReplicateKeyInput{KeyID: string(id), ReplicaRegion: to}))
 	}
 	want(t, replicate(w.paris, single.KeyID, "ap-tokyo-1"), keyops.ErrUnsupportedOperation, single.ARN+" is not a multi-region primary key.")
-	want(t, replicate(w.tokyo, k.KeyID, "eu-paris-1"), keyops.ErrUnsupportedOperation, "is not a multi-region primary key. The primary key is in Region eu-paris-1.")
+	want(t, replicate(w.tokyo, k.KeyID, "eu-paris-1"), keyops.ErrUnsupportedOperation, "is not a multi-region primary key. The primary key is in Region eu-paris-1: call there.")
 	want(t, replicate(w.paris, k.KeyID, "ap-tokyo-1"), keyops.ErrAlreadyExists, "")
 	want(t, replicate(w.paris, k.KeyID, "eu-paris-1"), keyops.ErrAlreadyExists, "")
 	want(t, replicate(w.paris, k.KeyID, "us-east-1"), keyops.ErrInvalidArn, "Region us-east-1 is not known here.")
