@@ -16,15 +16,23 @@ import (
 
 // ledger is what the invariants remember of a schedule.
 type ledger struct {
-	states  map[stateName]mrk.Hash
+	states  map[stateName]*written
 	objects map[string]map[place]bool // by material ID: where it was ever seen
 
-	buried     map[membership]bool  // keys that are deleted
-	evicted    map[membership]bool  // by operators, ever
-	over       map[arn.KeyID]bool   // sets that were deleted as a whole
-	writtenOff map[string]bool      // materials
-	unaware    map[region.Name]bool // Regions that were ever rolled back without noticing
-	wentBack   bool                 // some store, ever
+	buried     map[membership]bool // keys that are deleted
+	evicted    map[membership]bool // by operators, ever
+	over       map[arn.KeyID]bool  // sets that were deleted as a whole
+	writtenOff map[string]bool     // materials
+	rolls      map[region.Name]int // how often a Region was rolled back without noticing
+	wentBack   bool                // some store, ever
+
+	frozen map[membership]mrk.Hash // state by which a Region acts whose management is frozen
+}
+
+// written is what there is of states with one number.
+type written struct {
+	states map[mrk.Hash]bool
+	rolls  int // of their writer, when the last one was written
 }
 
 type membership struct {
@@ -46,8 +54,8 @@ type place struct {
 
 func newLedger() ledger {
 	return ledger{
-		states: map[stateName]mrk.Hash{}, objects: map[string]map[place]bool{},
-		buried: map[membership]bool{}, evicted: map[membership]bool{}, over: map[arn.KeyID]bool{}, writtenOff: map[string]bool{}, unaware: map[region.Name]bool{},
+		states: map[stateName]*written{}, frozen: map[membership]mrk.Hash{}, objects: map[string]map[place]bool{},
+		buried: map[membership]bool{}, evicted: map[membership]bool{}, over: map[arn.KeyID]bool{}, writtenOff: map[string]bool{}, rolls: map[region.Name]int{},
 	}
 }
 
@@ -60,6 +68,7 @@ func (w *world) check() {
 		w.record(id)
 		w.funerals(id)
 		w.onePrimary(id)
+		w.unmanaged(id)
 		w.proven(id)
 		w.readable(id)
 		w.nothingLost(id)
@@ -70,7 +79,8 @@ func (w *world) check() {
 }
 
 // record writes down what everybody has, and compares numbers: no Region writes two states
-// with one number.
+// with one number. One that was rolled back and has not heard so may use those once more which
+// it has forgotten (rule 20 is about what it has heard), and no other one ever.
 func (w *world) record(id arn.KeyID) {
 	for _, n := range w.nodes {
 		k := n.key(id)
@@ -90,10 +100,33 @@ func (w *world) record(id arn.KeyID) {
 			continue
 		}
 		name := stateName{id, st.Epoch, st.Seq}
-		if before, ok := w.ledger.states[name]; ok && before != st.Hash() && !w.ledger.unaware[st.Epoch.Region] {
+		all, rolls := w.ledger.states[name], w.ledger.rolls[st.Epoch.Region]
+		switch {
+		case all == nil:
+			w.ledger.states[name] = &written{map[mrk.Hash]bool{st.Hash(): true}, rolls}
+			continue
+		case all.states[st.Hash()]:
+			continue
+		case rolls == all.rolls:
 			w.break_("two states %d of epoch %s of %s", st.Seq, st.Epoch, id)
 		}
-		w.ledger.states[name] = st.Hash()
+		all.states[st.Hash()], all.rolls = true, rolls
+	}
+}
+
+// unmanaged is that a Region which knows of contradictions writes no state: it makes nobody
+// active, releases nothing and admits nobody.
+func (w *world) unmanaged(id arn.KeyID) {
+	for _, n := range w.nodes {
+		k, at := n.key(id), membership{id, n.name}
+		if k == nil || k.Set.Frozen() == nil || !k.Set.Acting() {
+			delete(w.ledger.frozen, at)
+			continue
+		}
+		if before, was := w.ledger.frozen[at]; was && before != k.Set.State().Hash() {
+			w.break_("%s manages %s, which is frozen", n.name, id)
+		}
+		w.ledger.frozen[at] = k.Set.State().Hash()
 	}
 }
 
@@ -118,7 +151,7 @@ func (w *world) proven(id arn.KeyID) {
 	for _, n := range w.up() {
 		k := n.key(id)
 		if k == nil || !k.Set.Acting() || k.Set.Frozen() != nil {
-			continue // nobody is made active, or anything else, while contradictions last
+			continue // nobody is demoted while contradictions last, and nobody made active: unmanaged
 		}
 		st, held := k.Set.State(), k.Set.Own().Held
 		for _, e := range st.Members {
@@ -127,7 +160,7 @@ func (w *world) proven(id arn.KeyID) {
 			}
 			f := k.Set.Fact(e.Region)
 			// Rule 11 demotes nobody whose store went back to an earlier epoch: it is awaited until it
-			// has joined again, and what it encrypts before is excused.
+			// has joined again (rule 8), and what it encrypts before is excused (PROTOCOL.md 5, 2).
 			left := f != nil && f.Joined != st.Epoch && !w.node(e.Region).doubted
 			if f == nil || left || f.Incarnation != e.Incarnation {
 				w.break_("%s counts %s active, which has not joined epoch %s of %s", n.name, e.Region, st.Epoch, id)
@@ -192,7 +225,8 @@ func (w *world) active(top *mrk.State, n *node, id arn.KeyID) bool {
 	return e.Status == mrk.Active && e.Incarnation == k.Set.Incarnation()
 }
 
-// nothingLost is that whatever encrypted is in some token.
+// nothingLost is that whatever encrypted is in some token. Imported material is its owner's to
+// delete, and to keep (PROTOCOL.md 2): what was not deleted opens everywhere after healing.
 func (w *world) nothingLost(id arn.KeyID) {
 	seen := map[string]bool{}
 	for _, l := range w.letters {
@@ -221,7 +255,7 @@ func (w *world) somewhere(m string, but *node) bool {
 }
 
 // spared reports whether a token can go back to what a snapshot holds without the loss of
-// anything that no other token has: that fault nothing survives.
+// anything that no other token has: that fault nothing survives (PROTOCOL.md 5, 7).
 func (w *world) spared(n *node, s hsmtest.Snapshot) bool {
 	kept := hsmtest.NewFake(n, hsmtest.Options{})
 	kept.Restore(s)

@@ -43,7 +43,8 @@ func (w *world) save(n *node) backup {
 }
 
 // remembered reports whether a store can go back without forgetting a key whose material no
-// other Region holds and knows: nobody could say what the object in the token is.
+// other Region holds and knows: nobody could say what the object in the token is (PROTOCOL.md
+// 5, 1: an epoch that every Region has forgotten).
 func (w *world) remembered(b backup) bool {
 	for _, id := range w.keys {
 		k := b.of.key(id)
@@ -124,8 +125,11 @@ func (w *world) rollBackTo(b backup, token bool) {
 		n.stop()
 	}
 	n.doubt(true)
+	for _, id := range w.keys {
+		w.record(id) // what it wrote before it went back
+	}
 	n.unaware = true
-	w.ledger.unaware[n.name] = true
+	w.ledger.rolls[n.name]++
 	n.putBack(b.disk)
 	names, err := filepath.Glob(filepath.Join(n.audit, "*"))
 	w.must(err)
