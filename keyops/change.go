@@ -71,6 +71,7 @@ func (s *Service) settle(ctx context.Context, old, k *Key) error {
 	}
 	if !k.Gone() {
 		k.follow(old, s.now())
+		s.keepUsable(old, k)
 	}
 	own := mrk.OwnFacts{Held: k.Held(), Used: k.Used, KeyState: string(k.State), Spent: k.spent(), Deleted: k.Gone()}
 	if !k.DeletionDate.IsZero() {
@@ -100,7 +101,7 @@ func (k *Key) follow(old *Key, now time.Time) {
 	switch {
 	case k.Set.Told(): // rule 20: others know that this incarnation was deleted
 		k.State = keystate.PendingDeletion
-	case old != nil && k.Set.Incarnation() > old.Set.Incarnation():
+	case old != nil && k.Set.Incarnation() > old.Set.Incarnation() && !k.setAside(old):
 		k.State = keystate.Creating
 	case k.Set.Shut() && k.State == keystate.Enabled: // rule 25
 		k.State = keystate.Disabled
@@ -116,6 +117,14 @@ func (k *Key) follow(old *Key, now time.Time) {
 		k.unschedule()
 	}
 	k.recount()
+}
+
+// setAside reports whether clients of this Region had disabled the key, or scheduled its
+// deletion, before the primary Region listed it as another incarnation: that is theirs to take
+// back. A key that was evicted is Disabled because of that.
+func (k *Key) setAside(old *Key) bool {
+	decided := old.State == keystate.Disabled || old.State == keystate.PendingDeletion
+	return decided && k.State == old.State && !old.Set.Shut() && !old.Set.Told()
 }
 
 // handOver follows what becomes of a hand-over, at both of its ends, and of a primary key

@@ -111,8 +111,8 @@ func (s *Service) noPrimaryKeys(of synchronization.End) error {
 }
 
 // checkSeverance is consent.check for an operation that another Region's operators approve,
-// since theirs is the instance that is frozen. That Region looks at the approvals again; when
-// they expire is looked at here only, since it may hear of them much later.
+// since theirs is the instance that is frozen. That Region looks at the approvals again, when it
+// hears of them.
 func (p *consent) checkSeverance(ctx context.Context, s *Service, c *call, sev synchronization.Severance) error {
 	d, known := s.descriptorOf(sev.Replica)
 	if !known {

@@ -59,6 +59,18 @@ func (s *Service) kept(k *Key) bool {
 	return s.syncs.frozen.Load() != nil && k.Set != nil && !k.Set.Shut()
 }
 
+// keepUsable takes back what the severed primary instance's word would do to a key that is
+// usable here: evict it, or list it as one that is still to be made. Nobody here could undo it.
+func (s *Service) keepUsable(old, k *Key) {
+	f := s.syncs.frozen.Load()
+	if f == nil || old == nil || old.State != keystate.Enabled || k.Set.Primary() != f.Primary.Region {
+		return
+	}
+	if k.State == keystate.Disabled || k.State == keystate.Creating {
+		k.State = old.State
+	}
+}
+
 // Disassociate decides whether this instance is severed from its primary instance and frozen,
 // and if the claim is signed, writes it down and returns this Region's own signature, which
 // is what binds it from then on. Its errors are *Error.
@@ -143,10 +155,13 @@ func (s *Service) mayDisassociate(ctx context.Context, claim DisassociationClaim
 	if err != nil {
 		return "", disapproved(err)
 	}
-	// When they expire was looked at by the primary instance, which may have had to wait for
-	// this one ever since.
+	// The primary instance has looked at the same, when it wrote down that the pair is severed.
+	// It may be the one that is hostile, and have kept approvals that operators let expire.
+	if err := s.clocksAgree(); err != nil {
+		return "", disapproved(err)
+	}
 	q := severanceRequest(sev, roster, asked)
-	if err := roster.Verify(q, claim.Approvals); err != nil {
+	if err := roster.Check(q, s.now(), claim.Approvals); err != nil {
 		return "", disapproved(err)
 	}
 	return strings.Join(roster.Approved(q, claim.Approvals), ", "), nil

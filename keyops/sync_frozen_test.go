@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
+	"github.com/keyferry/keyferry/keyops/mrk"
 )
 
 // TestFrozenOperations asks a frozen instance for every operation of the table, on a key of
@@ -68,4 +69,35 @@ func TestFrozenOperations(t *testing.T) {
 	// A caller without permission hears nothing of the freeze.
 	_, err = w.tokyo.CreateKey(t.Context(), keyopstest.User("mallory"), keyops.CreateKeyInput{})
 	want(t, err, keyops.ErrAccessDenied, "kms:CreateKey")
+}
+
+// What the severed primary instance still signs takes no key away from a frozen instance: it
+// was promised to go on using them, and could not undo it.
+func TestFrozenKeysOutliveTheirPrimary(t *testing.T) {
+	w := newSynced(t)
+	w.end(t)
+	w.tell(t, w.key, w.paris, w.tokyo)
+	d := w.tokyo.Descriptor.Descriptor
+	for _, step := range []struct {
+		name string
+		do   func(*mrk.Set) error
+	}{
+		{"lists it as a new replica", func(set *mrk.Set) error {
+			return set.AddMember(t.Context(), w.paris.Signer(), d.Region, d.Instance, mrk.CreateRequest{Principal: admin().Principal.String()})
+		}},
+		{"evicts it", func(set *mrk.Set) error { return set.Evict(t.Context(), w.paris.Signer(), d.Region, false) }},
+	} {
+		if err := w.paris.UpdateShared(t.Context(), w.key, cause, func(k *keyops.Key) error { return step.do(k.Set) }); err != nil {
+			t.Fatal(err)
+		}
+		w.tell(t, w.key, w.paris, w.tokyo)
+		said, _ := w.paris.SharedKey(w.key)
+		k, err := w.tokyo.SharedKey(w.key)
+		if err != nil || k.Set.State().Hash() != said.Set.State().Hash() {
+			t.Fatalf("Tokyo has not heard that Paris %s: %v", step.name, err)
+		}
+		if _, err := w.tokyo.Encrypt(t.Context(), admin(), keyops.EncryptInput{KeyID: string(w.key), Plaintext: x}); err != nil || k.State != "Enabled" {
+			t.Errorf("Paris %s: the key is %s, %v", step.name, k.State, explain(err))
+		}
+	}
 }

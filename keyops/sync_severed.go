@@ -23,7 +23,7 @@ const kindSevered store.Kind = "severed"
 
 const (
 	severedRowSchema = 1
-	// maxSeveredBy bounds the pairs that one primary instance can make others remember.
+	// maxSeveredBy bounds the pairs that one instance can make others remember.
 	maxSeveredBy = 64
 	maxApproval  = 64 << 10
 )
@@ -172,8 +172,8 @@ func (s *Service) keepSevered(ctx context.Context, p severedPair, extra func(*se
 	if err := s.believeSevered(p.Severed); err != nil {
 		return false, err
 	}
-	if !known && s.syncs.countBy(p.Primary.Instance) >= maxSeveredBy {
-		return false, fmt.Errorf("%w: instance %s has severed %d pairs", ErrLimitExceeded, p.Primary.Instance, maxSeveredBy)
+	if by := s.syncs.countBy(p.Severed); !known && by >= maxSeveredBy {
+		return false, fmt.Errorf("%w: one end of it was severed in %d pairs", ErrLimitExceeded, by)
 	}
 	if known && !p.Newer(old.Severed) {
 		p.Severed = old.Severed // new approvals of what is known
@@ -205,14 +205,20 @@ func (s *Service) keepSevered(ctx context.Context, p severedPair, extra func(*se
 	return true, nil
 }
 
-func (y *synchronizations) countBy(primary region.InstanceID) int {
-	n := 0
+// countBy returns how many pairs are known by the word of one end of another one: pairs that
+// its primary instance has severed, or that its replica instance has accepted to be in. One
+// that is hostile could name ends which nobody has heard of, without end.
+func (y *synchronizations) countBy(of synchronization.Severed) int {
+	ended, accepted := 0, 0
 	for _, p := range y.pairs() {
-		if p.Primary.Instance == primary {
-			n++
+		if p.Primary.Instance == of.Primary.Instance {
+			ended++
+		}
+		if of.Frozen() && p.Frozen() && p.Replica.Instance == of.Replica.Instance {
+			accepted++
 		}
 	}
-	return n
+	return max(ended, accepted)
 }
 
 // believeSevered verifies the signatures of both ends as far as their descriptors are known

@@ -108,6 +108,34 @@ func TestSeveredIsBounded(t *testing.T) {
 	}
 }
 
+// A replica instance signs that it has accepted to be severed from instances of which nobody
+// has heard. Each is believed, since that binds nobody else, and the number is bounded, too.
+func TestAcceptedSeverancesAreBounded(t *testing.T) {
+	w := newTwo(t)
+	accept := func(n int) error {
+		f, err := synchronization.Sever(t.Context(), w.tokyo.Signer(), synchronization.Severance{
+			ID: "sync-0123456789ab", Account: keyopstest.Account, Principal: "arn:aws:iam::111122223333:user/admin", At: time.Unix(1_900_000_000, 0),
+			Primary: synchronization.End{Region: "eu-oslo-1", Instance: region.InstanceID(fmt.Sprintf("kfi-%012x", n))},
+			Replica: synchronization.EndOf(w.tokyo.Descriptor.Descriptor),
+		})
+		if err == nil {
+			f, err = f.Accept(t.Context(), w.tokyo.Signer())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.paris.KeepSevered(t.Context(), []synchronization.Severed{f})
+	}
+	for n := range 64 {
+		if err := accept(n); err != nil {
+			t.Fatalf("pair %d: %v", n+1, err)
+		}
+	}
+	if err := accept(64); !errors.Is(err, keyops.ErrLimitExceeded) || len(w.paris.Severed()) != 64 {
+		t.Errorf("pair 65: %v", err)
+	}
+}
+
 // TestDisassociationDies: either end dies at each of its transactions, as failed and as failed
 // but applied. Once both are there again, what was begun durably comes to its end, and what was
 // not leaves nothing behind.

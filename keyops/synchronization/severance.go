@@ -45,9 +45,9 @@ func (s Severance) Between(a, b End) bool {
 }
 
 // Forbids reports whether the two can never be associated: these instances, or ones that
-// were made in their Regions since.
+// were made in their Regions since, whichever of them would be the primary instance.
 func (s Severance) Forbids(primary, replica End) bool {
-	return s.Primary.like(primary) && s.Replica.like(replica)
+	return s.Primary.like(primary) && s.Replica.like(replica) || s.Primary.like(replica) && s.Replica.like(primary)
 }
 
 // Payload returns the one encoding, which both ends sign.

@@ -55,7 +55,7 @@ func TestSeveranceIsOfTwo(t *testing.T) {
 		between, forbids bool
 	}{
 		"the pair":                   {s.Primary, s.Replica, true, true},
-		"the other way round":        {s.Replica, s.Primary, true, false},
+		"the other way round":        {s.Replica, s.Primary, true, true},
 		"another replica instance":   {s.Primary, other(s.Replica, again), false, true},
 		"another primary instance":   {other(s.Primary, again), s.Replica, false, true},
 		"both initialised again":     {other(s.Primary, again), other(s.Replica, func(e *synchronization.End) { e.Instance = instance(8) }), false, true},

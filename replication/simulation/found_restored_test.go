@@ -113,6 +113,10 @@ func TestForgottenByEverybody(t *testing.T) {
 		t.Errorf("to replicate it with another description is %v", err)
 	}
 	w.must(b.replicateTo(id, c))
+	w.settle()
+	if k := c.key(id); k.State != keystate.Disabled || !k.PolicyLost() || k.Set.Incarnation() != 2 {
+		t.Errorf("the key that nobody there has enabled is %s, incarnation %d", k.State, k.Set.Incarnation())
+	}
 	w.heal()
 	if e := b.key(id).Set.Entry(c.name); e.Status != mrk.Active {
 		t.Errorf("listed again, the replica is %s", e.Status)
