@@ -17,6 +17,7 @@ var (
 	schedules = flag.Int("schedules", 200, "how many schedules to run")
 	firstSeed = flag.Uint64("seed", 1, "the first schedule's seed")
 	atMost    = flag.Duration("at-most", 0, "begin no schedule after so long; 0 = run all")
+	maxFailed = flag.Int("max-failed", 20, "a run ends after so many schedules that failed")
 	states    = flag.String("states", "", "where to write the distinct states that were visited, for a count over several processes")
 )
 
@@ -62,9 +63,6 @@ func (w *world) end() {
 	}
 }
 
-// maxFailed is how many schedules may fail before a run ends.
-const maxFailed = 20
-
 // TestSimulation runs schedules that seeds make up, one after the other.
 func TestSimulation(t *testing.T) {
 	began := time.Now()
@@ -78,7 +76,7 @@ func TestSimulation(t *testing.T) {
 			shapes[s] = true
 		}
 		if w.failed != "" {
-			if failed++; failed == maxFailed {
+			if failed++; failed >= *maxFailed {
 				t.Fatalf("schedule %d, step %d: %s; no more is run", seed, w.steps, w.failed)
 			}
 			t.Errorf("schedule %d, step %d: %s\n%s\nreplay: SIMULATION_LOG=1 go test ./replication/simulation -run 'TestSimulation$' -seed %d -schedules 1 -v",
