@@ -101,8 +101,11 @@ func (k *Key) follow(old *Key, now time.Time) {
 	switch {
 	case k.Set.Told(): // rule 20: others know that this incarnation was deleted
 		k.State = keystate.PendingDeletion
-	case old != nil && k.Set.Incarnation() > old.Set.Incarnation() && !k.setAside(old):
+	case old != nil && k.Set.Incarnation() > old.Set.Incarnation():
 		k.State = keystate.Creating
+		if k.setAside(old) {
+			k.State = keystate.Disabled
+		}
 	case k.Set.Shut() && k.State == keystate.Enabled: // rule 25
 		k.State = keystate.Disabled
 	}
@@ -120,11 +123,11 @@ func (k *Key) follow(old *Key, now time.Time) {
 }
 
 // setAside reports whether clients of this Region had disabled the key, or scheduled its
-// deletion, before the primary Region listed it as another incarnation: that is theirs to take
-// back. A key that was evicted is Disabled because of that.
+// deletion, before another incarnation of it began: only they make it usable again. The
+// deletion was of the incarnation before. A key that was evicted is Disabled because of that.
 func (k *Key) setAside(old *Key) bool {
 	decided := old.State == keystate.Disabled || old.State == keystate.PendingDeletion
-	return decided && k.State == old.State && !old.Set.Shut() && !old.Set.Told()
+	return decided && !old.Set.Shut() && !old.Set.Told()
 }
 
 // handOver follows what becomes of a hand-over, at both of its ends, and of a primary key

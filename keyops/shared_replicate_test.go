@@ -235,3 +235,45 @@ func TestInstallRefusals(t *testing.T) {
 		t.Errorf("wrapping for an unknown instance: %v", err)
 	}
 }
+
+// A key that the primary Region lists as another incarnation, because everybody had forgotten
+// it, is usable where it was, and not where clients had taken care that it is not.
+func TestListedAgainAsItWas(t *testing.T) {
+	for name, tt := range map[string]struct {
+		do   func(w two, id arn.KeyID) error
+		want string
+	}{
+		"enabled": {func(two, arn.KeyID) error { return nil }, "Enabled"},
+		"disabled": {func(w two, id arn.KeyID) error {
+			return second(w.tokyo.DisableKey(t.Context(), admin(), keyops.DisableKeyInput{KeyID: string(id)}))
+		}, "Disabled"},
+		"pending deletion": {func(w two, id arn.KeyID) error {
+			return second(w.tokyo.ScheduleKeyDeletion(t.Context(), admin(), keyops.ScheduleKeyDeletionInput{KeyID: string(id), PendingWindowInDays: 7}))
+		}, "Disabled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newTwo(t)
+			id := w.shared(t)
+			if err := tt.do(w, id); err != nil {
+				t.Fatal(explain(err))
+			}
+			d := w.tokyo.Descriptor.Descriptor
+			if err := w.paris.UpdateShared(t.Context(), id, cause, func(k *keyops.Key) error {
+				if err := k.Set.Evict(t.Context(), w.paris.Signer(), d.Region, false); err != nil { // of which Tokyo never hears
+					return err
+				}
+				return k.Set.AddMember(t.Context(), w.paris.Signer(), d.Region, d.Instance, mrk.CreateRequest{Principal: admin().Principal.String()})
+			}); err != nil {
+				t.Fatal(err)
+			}
+			w.sync(t, id)
+			k, err := w.tokyo.SharedKey(id)
+			if err != nil || k.Set.Incarnation() != 2 || string(k.State) != tt.want || !k.DeletionDate.IsZero() {
+				t.Errorf("incarnation %d is %s, to be deleted at %v (%v)", k.Set.Incarnation(), k.State, k.DeletionDate, err)
+			}
+			if s := statusIn(t, w.paris, id, string(d.Region)); s != mrk.Active {
+				t.Errorf("Tokyo is %s", s)
+			}
+		})
+	}
+}
