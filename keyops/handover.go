@@ -79,10 +79,11 @@ func (s *Service) nextPrimary(k *Key, name string) (region.Name, error) {
 	if e := k.Set.Entry(to); !e.Status.In() {
 		return "", refuse(ErrNotFound, "Key %s has no replica in Region %s. Replicate it there first.", k.ID, to)
 	}
-	if _, known := s.peers.Peer(to); !known {
+	d, known := s.peers.Peer(to)
+	if !known {
 		return "", refuse(ErrInvalidArn, "Region %s is not known here.", to)
 	}
-	return to, nil
+	return to, s.together(d)
 }
 
 // isPrimary refuses what only the primary key of a multi-Region set can do, and names the
@@ -140,7 +141,7 @@ func (s *Service) checkPrimary(k *Key, claim PrimaryClaim) error {
 			continue
 		}
 		to := transport.End{Region: m.Region, Instance: m.Instance}
-		if _, ok := s.transport.Load().Newest(transport.EndOf(s.self), to, class); guard13Transport.Stops(!ok) {
+		if _, ok := s.transport.Load().Newest(transport.EndOf(s.self), to, class); guard13Transport.Stops(!ok || s.severedFrom(m.Region, m.Instance)) {
 			return refuse(ErrInvalidState, "Region %s has no transport key to Region %s, which has a replica of %s. Establish one in a ceremony first.", s.self.Region, m.Region, k.ID)
 		}
 	}

@@ -82,11 +82,7 @@ func (s *Service) replicaRegion(k *Key, name string) (region.Descriptor, error) 
 	if d.Partition != s.partition {
 		return none, refuse(ErrInvalidArn, "Region %s is in another partition.", to)
 	}
-	if s.severedFrom(d.Region, d.Instance) {
-		return none, &Error{Reason: ErrInvalidState, cause: ErrReplicaFrozen, Message: fmt.Sprintf(
-			"%s: instance %s of Region %s was disassociated from this one for good, and gets no keys from it any more.", mrk.CauseReplicaFrozen, d.Instance, to)}
-	}
-	return d, nil
+	return d, s.together(d)
 }
 
 // refusedBy passes on what another Region said, which is an answer like one of ours.

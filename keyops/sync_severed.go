@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/keyferry/keyferry/hsm"
+	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/seal"
 	"github.com/keyferry/keyferry/keyops/statement"
@@ -130,6 +131,16 @@ func (s *Service) end() synchronization.End { return synchronization.EndOf(s.sel
 func (s *Service) severedFrom(r region.Name, instance region.InstanceID) bool {
 	_, apart := s.syncs.apart(s.end(), synchronization.End{Region: r, Instance: instance})
 	return apart
+}
+
+// together refuses to give an instance a key, or the role of its primary key, that is severed
+// from this one.
+func (s *Service) together(d region.Descriptor) error {
+	if !s.severedFrom(d.Region, d.Instance) {
+		return nil
+	}
+	return &Error{Reason: ErrInvalidState, cause: ErrReplicaFrozen, Message: fmt.Sprintf(
+		"%s: instance %s of Region %s was disassociated from this one for good, and gets no keys from it any more.", mrk.CauseReplicaFrozen, d.Instance, d.Region)}
 }
 
 // Severed returns the pairs of instances that are severed, as far as is known here, ordered.

@@ -205,3 +205,32 @@ func dieAt(t *testing.T, name region.Name, stage storetest.Stage, n int) (died b
 	}
 	return true
 }
+
+// From the moment at which the pair is severed neither end hands a key to the other one, also
+// where memberships have not ended yet.
+func TestSeveredHandsNothingOver(t *testing.T) {
+	for _, aware := range []string{"eu-paris-1", "ap-tokyo-1"} {
+		t.Run(aware, func(t *testing.T) {
+			w := newTwo(t)
+			id := w.shared(t)
+			f, err := synchronization.Sever(t.Context(), w.paris.Signer(), synchronization.Severance{
+				ID: "sync-0123456789ab", Account: keyopstest.Account, Principal: "arn:aws:iam::111122223333:user/admin", At: time.Unix(1_900_000_000, 0),
+				Primary: synchronization.EndOf(w.paris.Descriptor.Descriptor), Replica: synchronization.EndOf(w.tokyo.Descriptor.Descriptor),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, why := w.paris, "REPLICA_FROZEN"
+			if aware != "eu-paris-1" {
+				r, why = w.tokyo, "no transport key to Region eu-paris-1"
+			}
+			if err := r.KeepSevered(t.Context(), []synchronization.Severed{f}); err != nil {
+				t.Fatal(err)
+			}
+			want(t, w.handOver(t, id), keyops.ErrInvalidState, why)
+			if k, _ := w.paris.SharedKey(id); k.State != "Enabled" || !k.Set.Acting() {
+				t.Errorf("Paris acts %v and its key is %s", k.Set.Acting(), k.State)
+			}
+		})
+	}
+}
