@@ -92,7 +92,7 @@ func (c Config) withDefaults() (Config, error) {
 			return c, fmt.Errorf("descriptor of former instance %s: %w", d.Instance, err)
 		}
 		if d.Instance == c.Self.Instance || slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Descriptor.Instance == d.Instance }) {
-			return c, fmt.Errorf("instance %s of %s: former, and there", d.Instance, d.Region)
+			return c, fmt.Errorf("peer %s: its instance %s was retired or made again, and is no peer any more", d.Region, d.Instance)
 		}
 	}
 	return c, nil
