@@ -28,6 +28,8 @@ type chaosOperation struct {
 	do       func(*chaos, *act) error                  // what a daemon is killed in
 	after    func(*chaos, *testing.T, *act, bool) bool // what who did not get an answer does, all Regions being up again; says whether it is done now
 	at       func(*act) string                         // the Region in which the key is out of use meanwhile
+	calm     bool                                      // it is refused at once unless all Regions are in touch
+	midway   func(*chaos, *act) bool                   // whether the kill has left it half done; nil = not asked
 }
 
 // stops reports whether the operation stops the use of its key in a Region.
@@ -39,10 +41,8 @@ var chaosOperations = []*chaosOperation{
 	{name: "replicate", commands: 2, do: (*chaos).replicate, after: (*chaos).replicateAgain},
 	{name: "rotate", commands: 1, do: func(c *chaos, a *act) error {
 		return c.run("key", "rotate", a.key.id, "--region", a.source)
-	}},
-	{name: "hand over", commands: 1, do: func(c *chaos, a *act) error {
-		return c.run("key", "promote", a.key.id, "--to", a.destination, "--region", a.source)
-	}},
+	}, midway: (*chaos).rotating},
+	{name: "hand over", commands: 1, calm: true, do: (*chaos).handOver, after: (*chaos).handOverAgain, midway: (*chaos).updating},
 	{name: "promote by force", commands: 1, prepare: (*chaos).askPromotion, do: (*chaos).promote, after: (*chaos).promoteAgain},
 	{name: "delete and undelete", commands: 3, prepare: (*chaos).askDeletion, do: (*chaos).deleteAndBack, after: (*chaos).revive, at: (*act).deletes},
 }
@@ -125,6 +125,33 @@ func (c *chaos) replicate(a *act) (err error) {
 
 func (c *chaos) replicateAgain(t *testing.T, a *act, ok bool) bool {
 	return ok || answered(t, a, "replicating again", c.replicate(a))
+}
+
+func (c *chaos) handOver(a *act) error {
+	return c.run("key", "promote", a.key.id, "--to", a.destination, "--region", a.source)
+}
+
+// handOverAgain looks where the primary key is now, and asks again if it has not moved.
+func (c *chaos) handOverAgain(t *testing.T, a *act, ok bool) bool {
+	return ok || c.lead(a.key) == a.destination || answered(t, a, "handing over again", c.handOver(a))
+}
+
+// updating reports whether an end of a hand-over does not know how it ended.
+func (c *chaos) updating(a *act) bool {
+	for _, r := range []string{a.source, a.destination} {
+		if m, err := c.show(r, a.key); err == nil && m.GetKeyState() == "Updating" {
+			return true
+		}
+	}
+	return false
+}
+
+// rotating reports whether a rotation waits for Regions.
+func (c *chaos) rotating(a *act) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	out, err := c.manage[a.source].GetKeyRotationStatus(ctx, &kmsv1.GetKeyRotationStatusRequest{KeyId: a.key.id})
+	return err == nil && out.GetProgress() != nil
 }
 
 func (c *chaos) askPromotion(a *act) error {

@@ -71,7 +71,7 @@ func newPlan(rng *rand.Rand, number int) plan {
 	chance := func(of int) bool { return rng.IntN(of) == 0 }
 	p := plan{
 		number: number, op: chaosOperations[number%len(chaosOperations)], killSource: cycle%2 == 0,
-		at: rng.Float64(), calm: chance(2) || cycle == 0, key: rng.IntN(1 << 20), kind: chaosKinds[rng.IntN(len(chaosKinds))],
+		at: rng.Float64(), calm: chance(2) || cycle == 0 || chaosOperations[number%len(chaosOperations)].calm, key: rng.IntN(1 << 20), kind: chaosKinds[rng.IntN(len(chaosKinds))],
 		third: chance(2), primary: cycle%2 == 0, suspend: chance(2),
 		token: chance(4), back: chance(2), others: [3]int{rng.IntN(1 << 20), rng.IntN(1 << 20), rng.IntN(1 << 20)},
 	}
@@ -84,7 +84,7 @@ func newPlan(rng *rand.Rand, number int) plan {
 }
 
 // tally counts what became of one operation.
-type tally struct{ tried, answered int }
+type tally struct{ tried, answered, midway int }
 
 // round does one operation and kills one of the daemons that take part in it meanwhile, while
 // clients use the key in the other Regions without one failure.
@@ -118,6 +118,7 @@ func (c *chaos) round(t *testing.T, p plan) {
 		c.look(t, r)
 	}
 	c.start(t, victim)
+	midway := p.op.midway != nil && p.op.midway(c, &a)
 	ok := ready && answered(t, &a, p.op.name, <-done)
 	c.proofs = append(c.proofs, used.stop(t)...)
 	c.calls += used.calls
@@ -130,10 +131,13 @@ func (c *chaos) round(t *testing.T, p plan) {
 	if ok {
 		count.answered++
 	}
+	if midway {
+		count.midway++
+	}
 	c.tallies[p.op.name] = count
 	c.kills++
-	t.Logf("%d: %s of %s, %s, from %s to %s, calm %v: killed %s after %v, answered %v, %d calls meanwhile",
-		p.number, p.op.name, k.id, k.kind.name, a.source, a.destination, p.calm, victim, killed.Round(time.Millisecond), ok, used.calls)
+	t.Logf("%d: %s of %s, %s, from %s to %s, calm %v: killed %s after %v, half done %v, answered %v, %d calls meanwhile",
+		p.number, p.op.name, k.id, k.kind.name, a.source, a.destination, p.calm, victim, killed.Round(time.Millisecond), midway, ok, used.calls)
 }
 
 // strike kills a Region's daemon at a moment that chance has chosen, after something was
@@ -214,7 +218,11 @@ func (c *chaos) report(t *testing.T, kills int) {
 	var said []string
 	for _, name := range slices.Sorted(maps.Keys(c.tallies)) {
 		n := c.tallies[name]
-		said = append(said, fmt.Sprintf("%s %d of %d", name, n.answered, n.tried))
+		words := fmt.Sprintf("%s %d of %d", name, n.answered, n.tried)
+		if n.midway > 0 {
+			words += fmt.Sprintf(" (%d half done when the daemon was killed)", n.midway)
+		}
+		said = append(said, words)
 		if n.answered == 0 && kills >= 100 {
 			t.Errorf("%s was tried %d times and never done", name, n.tried)
 		}
