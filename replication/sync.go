@@ -213,8 +213,8 @@ func (p *peer) unwraps(s *mrk.Set, last factsBody) []uint64 {
 // request returns the create request that the peer has yet to act on, or nil. The
 // configuration may forbid today what it allowed when ReplicateKey was called.
 func (p *peer) request(k *keyops.Key) (*mrk.CreateRequest, error) {
-	req, ok := k.Set.Request(p.pin.Region)
-	if !ok || said(k.Set, req) {
+	req, ok := p.outstanding(k.Set)
+	if !ok {
 		return nil, nil
 	}
 	if !slices.Contains(p.authority.Send, k.Account) {
@@ -228,16 +228,18 @@ func (p *peer) request(k *keyops.Key) (*mrk.CreateRequest, error) {
 // Region, for the incarnation that it lists. The peer may know all facts before that, from other
 // Regions, if it had a replica that is deleted.
 func (p *peer) asked(s *mrk.Set) bool {
-	req, ok := s.Request(p.pin.Region)
+	req, ok := p.outstanding(s)
 	e := s.Entry(p.pin.Region)
-	return ok && s.Acting() && e.Status.In() && e.Incarnation == req.Incarnation && !said(s, req)
+	return ok && s.Acting() && e.Status.In() && e.Incarnation == req.Incarnation
 }
 
-// said reports whether the destination has already spoken as the incarnation that the
-// request asks for.
-func said(s *mrk.Set, req mrk.CreateRequest) bool {
-	m := s.Fact(req.Destination)
-	return m != nil && m.Incarnation >= req.Incarnation
+// outstanding returns the create request that the peer has yet to act on: the destination has
+// not spoken as the incarnation that it asks for. One for an instance that is no more is
+// nobody's; who is there would refuse it, and not say what it knows.
+func (p *peer) outstanding(s *mrk.Set) (mrk.CreateRequest, bool) {
+	req, ok := s.Request(p.pin.Region)
+	m := s.Fact(p.pin.Region)
+	return req, ok && req.ToInstance == p.pin.Instance && (m == nil || m.Incarnation < req.Incarnation)
 }
 
 // owed returns the materials that the peer lacks and that this Region is to send. The

@@ -42,7 +42,10 @@ type plant struct {
 	transport  transport.Set
 }
 
-var plants = sync.OnceValues(func() (map[region.Name]plant, error) {
+// generations is how many instances a Region can have in one schedule, one after the other.
+const generations = 2
+
+var plants = sync.OnceValues(func() (map[region.Name][]plant, error) {
 	dir, err := os.MkdirTemp("", "keyferry-simulation-")
 	if err != nil {
 		return nil, err
@@ -57,10 +60,11 @@ type noTest struct{}
 func (noTest) Helper()                           {}
 func (noTest) Errorf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 
-func makePlants(ctx context.Context, dir string) (map[region.Name]plant, error) {
+func makePlants(ctx context.Context, dir string) (map[region.Name][]plant, error) {
 	var regions []*keyopstest.Region
-	for _, name := range names {
-		d := filepath.Join(dir, string(name))
+	for i := range generations * len(names) {
+		name := names[i%len(names)]
+		d := filepath.Join(dir, fmt.Sprint(name, i))
 		if err := os.Mkdir(d, 0o700); err != nil {
 			return nil, err
 		}
@@ -72,7 +76,7 @@ func makePlants(ctx context.Context, dir string) (map[region.Name]plant, error) 
 	}
 	for _, source := range regions {
 		for _, destination := range regions {
-			if source == destination {
+			if source.Options.Name == destination.Options.Name {
 				continue
 			}
 			name := keyopstest.SetName(source, destination, 1)
@@ -85,16 +89,16 @@ func makePlants(ctx context.Context, dir string) (map[region.Name]plant, error) 
 	if err := warm(ctx); err != nil {
 		return nil, err
 	}
-	all := map[region.Name]plant{}
+	all := map[region.Name][]plant{}
 	for _, r := range regions {
 		set, err := transport.Load(r.Dir)
 		if err != nil {
 			return nil, err
 		}
-		all[r.Options.Name] = plant{
+		all[r.Options.Name] = append(all[r.Options.Name], plant{
 			descriptor: r.Descriptor, operators: r.Operators, signing: r.Signing, seal: r.SealKey,
 			token: r.Fake.Snapshot(), transport: set,
-		}
+		})
 	}
 	return all, nil
 }
@@ -116,40 +120,40 @@ func warm(ctx context.Context) error {
 // A signature costs a hundred times what everything else in a step does. Here a Region's
 // word is an HMAC under a key that only its token and the verifier below use.
 
-func shortSign(r region.Name, digest []byte) []byte {
-	h := hmac.New(sha512.New384, []byte(r))
+func shortSign(i region.InstanceID, digest []byte) []byte {
+	h := hmac.New(sha512.New384, []byte(i))
 	h.Write(digest)
 	return h.Sum(nil)
 }
 
-// shortVerifier stands where production has the pinned descriptors.
-type shortVerifier map[region.Name]region.Descriptor
+// shortVerifier stands where production has the pinned descriptors, and those of instances
+// that are no more.
+type shortVerifier struct {
+	pinned map[region.Name]region.Descriptor
+	former map[region.InstanceID]region.Descriptor
+}
 
-var _ mrk.Electors = shortVerifier{}
+var _ mrk.Historian = shortVerifier{}
 
 func (v shortVerifier) Verify(r region.Name, instance region.InstanceID, s statement.Signed) error {
-	if v[r].Instance != instance {
+	if v.pinned[r].Instance != instance && (!v.Former(r, instance) || s.Purpose == statement.Exchange || s.Purpose == statement.Checkpoint) {
 		return fmt.Errorf("instance %s of %s is not pinned", instance, r)
 	}
-	if !hmac.Equal(shortSign(r, statement.Digest(s.Purpose, s.Payload)), s.Signature) {
+	if !hmac.Equal(shortSign(instance, statement.Digest(s.Purpose, s.Payload)), s.Signature) {
 		return statement.ErrSignature
 	}
 	return nil
 }
 
-// Roster returns the operators whom the descriptor names. No roster changes here.
-func (v shortVerifier) Roster(r region.Name, instance region.InstanceID, version uint64) (approval.Roster, uint64, error) {
-	d := v[r]
-	if d.Instance != instance || d.Operators.Version != version {
-		return approval.Roster{}, 0, mrk.ErrRosterUnknown
-	}
-	return d.Operators, d.Operators.Version, nil
+// Former reports whether operators have said that the instance is no more.
+func (v shortVerifier) Former(r region.Name, instance region.InstanceID) bool {
+	return v.former[instance].Region == r
 }
 
 // token is a Region's token in one run of its daemon.
 type token struct {
 	*hsmtest.Fake
-	name    region.Name
+	of      region.InstanceID
 	signing hsm.ID
 }
 
@@ -163,7 +167,7 @@ func (t token) Sign(ctx context.Context, id hsm.ID, scheme hsm.SignScheme, diges
 	if err := t.Fake.Health(ctx); err != nil { // counted, and failing, like any call
 		return nil, err
 	}
-	return shortSign(t.name, digest), nil
+	return shortSign(t.of, digest), nil
 }
 
 // approve lets a Region's operators approve a request.

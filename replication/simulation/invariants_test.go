@@ -24,6 +24,7 @@ type ledger struct {
 	over       map[arn.KeyID]bool  // sets that were deleted as a whole
 	writtenOff map[string]bool     // materials
 	rolls      map[region.Name]int // how often a Region was rolled back without noticing
+	renewed    map[membership]bool // replicas that a new instance was given again
 	wentBack   bool                // some store, ever
 
 	frozen map[membership]mrk.Hash // state by which a Region acts whose management is frozen
@@ -55,7 +56,7 @@ type place struct {
 func newLedger() ledger {
 	return ledger{
 		states: map[stateName]*written{}, frozen: map[membership]mrk.Hash{}, objects: map[string]map[place]bool{},
-		buried: map[membership]bool{}, evicted: map[membership]bool{}, over: map[arn.KeyID]bool{}, writtenOff: map[string]bool{}, rolls: map[region.Name]int{},
+		buried: map[membership]bool{}, evicted: map[membership]bool{}, over: map[arn.KeyID]bool{}, writtenOff: map[string]bool{}, rolls: map[region.Name]int{}, renewed: map[membership]bool{},
 	}
 }
 
@@ -367,6 +368,11 @@ func (w *world) converged() {
 		for _, e := range top.Members {
 			w.same(id, p, pk, e)
 		}
+		for _, n := range w.nodes {
+			if w.ledger.renewed[membership{id, n.name}] && !top.Entry(n.name).Status.In() {
+				w.break_("%s was given %s again, and does not have it", n.name, id)
+			}
+		}
 		for _, l := range w.letters {
 			// What a restored store has forgotten of an import its owner has to import anew.
 			unlisted := !slices.ContainsFunc(top.Materials, func(m mrk.Listed) bool { return m.ID.String() == l.material })
@@ -391,6 +397,8 @@ func (w *world) same(id arn.KeyID, p *node, pk *keyops.Key, e mrk.Entry) {
 	n := w.node(e.Region)
 	k := n.key(id)
 	switch {
+	case e.Instance != n.plant.descriptor.Instance:
+		w.break_("%s lists an instance of %s that is no more", p.name, n.name)
 	case k == nil:
 		w.break_("%s lists %s, which does not have %s", p.name, n.name, id)
 	case e.Status != mrk.Active:

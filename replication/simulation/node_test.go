@@ -70,9 +70,9 @@ type fuse struct{ steps int }
 
 var errDied = errors.New("the daemon died here")
 
-func newNode(w *world, name region.Name, p plant, pinned shortVerifier) *node {
+func newNode(w *world, name region.Name, p plant) *node {
 	n := &node{
-		w: w, name: name, plant: p, pinned: pinned, last: map[arn.KeyID]*keyops.Key{},
+		w: w, name: name, plant: p, last: map[arn.KeyID]*keyops.Key{},
 		file: storetest.NewMemory(p.descriptor.Instance), audit: filepath.Join(w.dir, string(name)),
 	}
 	n.fake = hsmtest.NewFake(n, hsmtest.Options{Label: string(name)})
@@ -91,7 +91,9 @@ func (n *node) running() bool { return n.run != nil && !n.run.dead && n.run.repl
 
 func (n *node) clock() time.Time { return n.w.now.Add(n.offset) }
 
-func (n *node) token() token { return token{Fake: n.fake, name: n.name, signing: n.plant.signing} }
+func (n *node) token() token {
+	return token{Fake: n.fake, of: n.plant.descriptor.Instance, signing: n.plant.signing}
+}
 
 // start starts the daemon. It may die while it starts, which is no error.
 func (n *node) start() error {
@@ -129,10 +131,13 @@ func (r *run) start(ctx context.Context) (err error) {
 		Self: n.plant.descriptor.Descriptor, Clock: n.clock, Log: r.logger(), Jitter: -1, Senders: 1, Verifier: n.pinned,
 		Link: func(to region.Name) (replication.Link, error) { return link{n.w, r, to}, nil },
 	}
+	for _, d := range n.pinned.former {
+		cfg.Former = append(cfg.Former, d)
+	}
 	for _, o := range n.w.nodes {
 		if o != n {
 			cfg.Peers = append(cfg.Peers, replication.Peer{
-				Descriptor: o.plant.descriptor.Descriptor, Authority: keyopstest.Everything(keyopstest.Account),
+				Descriptor: n.pinned.pinned[o.name], Authority: keyopstest.Everything(keyopstest.Account),
 			})
 		}
 	}

@@ -59,6 +59,8 @@ var operations = []operation{
 	{"restore", 4, (*world).restore},
 	{"roll back", 2, (*world).rollBack},
 	{"lose token", 3, (*world).loseToken},
+	{"begin again", 2, (*world).beginAgain},
+	{"pin anew", 3, (*world).pinSome},
 	{"clock", 1, (*world).jump},
 }
 
@@ -71,7 +73,7 @@ const maxDepth = 3
 func init() {
 	for _, op := range operations {
 		switch op.name {
-		case "stop", "start", "restore", "roll back", "back up", "lose token", "clock", "days", "rounds":
+		case "stop", "start", "restore", "roll back", "back up", "lose token", "begin again", "pin anew", "clock", "days", "rounds":
 			continue // between two messages only
 		}
 		between = append(between, op)

@@ -37,6 +37,7 @@ type world struct {
 	external map[arn.KeyID]bool     // keys whose material is imported
 	secrets  map[material.ID][]byte // what their owners have
 	letters  []letter               // everything that was encrypted
+	gone     []region.Descriptor    // instances that are no more
 	backups  []backup
 	ledger   ledger
 	rounds   map[[2]region.Name]bool // in progress
@@ -77,15 +78,12 @@ func newWorld(t *testing.T, dir string, seed uint64, s settings) *world {
 	if s.regions == 0 {
 		s.regions = 3 + w.rng.IntN(len(names)-2)
 	}
-	pinned := shortVerifier{}
 	for _, name := range names[:s.regions] {
-		pinned[name] = all[name].descriptor.Descriptor
-	}
-	for _, name := range names[:s.regions] {
-		w.nodes = append(w.nodes, newNode(w, name, all[name], pinned))
+		w.nodes = append(w.nodes, newNode(w, name, all[name][0]))
 	}
 	w.net = newNetwork()
 	for _, n := range w.nodes {
+		n.pin()
 		w.backups = append(w.backups, w.save(n)) // of before any key
 		w.must(n.start())
 	}
@@ -220,6 +218,7 @@ func (w *world) heal() {
 	w.net.heal()
 	for _, n := range w.nodes {
 		n.fuse, n.offset = fuse{}, 0
+		n.pinAnew()
 		if !n.running() {
 			w.must(n.start())
 		}
@@ -250,6 +249,7 @@ func (w *world) heal() {
 
 // calm lets every Region do what is due, with each other one.
 func (w *world) calm() {
+	w.renew()
 	for _, n := range w.nodes {
 		n.enableAll()
 		n.askAgain()

@@ -1,0 +1,76 @@
+package simulation
+
+import (
+	"testing"
+	"time"
+
+	"github.com/keyferry/keyferry/keyops"
+)
+
+// The Region that made a key hands it over, and begins again as another instance while a third
+// one is dark. Everybody learns the key's history, and the new instance gets the key back.
+func TestBeganAgain(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	id := w.withReplicas()
+	w.encryptAt(a, a.run, id)
+	c.stop()
+	_, err := a.run.svc.UpdatePrimaryRegion(t.Context(), caller(), keyops.UpdatePrimaryRegionInput{KeyID: string(id), PrimaryRegion: string(b.name)})
+	w.must(err)
+	for range 3 {
+		w.everybody()
+	}
+	if p, _ := w.acting(id); p != b {
+		t.Fatal("the key was not handed over")
+	}
+	w.must(w.beginAgainAt(a))
+	w.heal()
+	k := a.key(id)
+	if k == nil || k.Set.Primary() != b.name || k.Set.Entry(a.name).Incarnation != 2 {
+		t.Fatal("the new instance does not have the key")
+	}
+}
+
+// The primary Region begins again: operators promote another one, and nobody needs the word of
+// the instance that is no more.
+func TestPrimaryBeganAgain(t *testing.T) {
+	w := scene(t)
+	a := w.nodes[0]
+	id := w.withReplicas()
+	w.encryptAt(a, a.run, id)
+	w.must(w.beginAgainAt(a))
+	w.heal()
+	if p, _ := w.acting(id); p == nil || p == a || a.key(id) == nil {
+		t.Fatal("nobody else was promoted, or the new instance does not have the key")
+	}
+}
+
+// A create request for an instance that is no more is not sent to the one that is there. It
+// would be refused, and a restored primary Region would wait for ever to hear that Region.
+func TestRequestForAnInstanceThatIsNoMore(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	id := w.key(a)
+	w.must(a.replicateTo(id, b))
+	w.settle()
+	w.isolate(c)
+	w.must(a.replicateTo(id, c))
+	old := w.save(a)
+	w.must(w.beginAgainAt(c))
+	a.pinAnew()
+	b.pinAnew()
+	w.restoreTo(old)
+	w.net.heal()
+	for range 4 {
+		w.everybody()
+		w.now = w.now.Add(time.Minute)
+	}
+	a.run.repl.Step(t.Context())
+	if !a.key(id).Set.Acting() {
+		t.Error("the primary Region waits for an instance that is no more")
+	}
+	w.heal()
+	if c.key(id) == nil {
+		t.Error("the new instance does not have the key")
+	}
+}
