@@ -68,6 +68,10 @@ type Config struct {
 type Peers interface {
 	// Peer returns the descriptor of a Region that this one is configured with.
 	Peer(region.Name) (region.Descriptor, bool)
+	// Verify returns nil if that instance, of a peer or of this Region, has
+	// signed a statement that is kept. The error wraps statement.ErrSignature if it is known here
+	// and has not.
+	Verify(region.Name, region.InstanceID, statement.Signed) error
 	// Authority returns what that Region may do here and what it may be sent; the zero value
 	// for one that this Region is not configured with.
 	Authority(region.Name) Authority

@@ -45,7 +45,8 @@ func (b book) Former(r region.Name, instance region.InstanceID) bool {
 	return was
 }
 
-// historic are the statements that keys keep of an instance that is no more.
+// historic are the statements that keys keep of an instance that is no more. That it severs a
+// pair is not among them: it could not be undone.
 var historic = map[statement.Purpose]bool{
 	statement.Certificate: true, statement.State: true, statement.Member: true, statement.CreateReplica: true,
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
+	"github.com/keyferry/keyferry/keyops/statement"
 )
 
 // Replicator is a Region's end of all its peers.
@@ -103,6 +104,11 @@ func (r *Replicator) running() (Keys, error) {
 func (r *Replicator) Peer(name region.Name) (region.Descriptor, bool) {
 	d, ok := r.pinned[name]
 	return d, ok
+}
+
+// Verify returns nil if that instance has signed a statement that is kept.
+func (r *Replicator) Verify(name region.Name, instance region.InstanceID, s statement.Signed) error {
+	return r.signed.Verify(name, instance, s)
 }
 
 // Authority returns what a Region may do here and what it may be sent, by this Region's

@@ -41,15 +41,14 @@ func (s *Set) mergeCertificates(v Verifier, list []Certificate, res *Result) {
 	}
 }
 
-// vouched refuses what a former instance has signed of itself alone. That it was a member is
-// history; what it says of an incarnation that nobody has admitted is not.
-func (s *Set) vouched(v Verifier, m *Member) error {
-	if !former(v, m.Region, m.Instance) {
-		return nil
+// later compares the facts of two instances of a Region: whatever the numbers say, one that is
+// there has the last word, so that the key of one that is no more is of no use for it.
+func later(v Verifier, m, old *Member) int {
+	switch gone := former(v, m.Region, m.Instance); {
+	case m.Instance == old.Instance || gone == former(v, old.Region, old.Instance):
+		return m.Compare(old)
+	case gone:
+		return -1
 	}
-	e := s.Entry(m.Region)
-	if m.Incarnation > s.admitted[m.Region] || e.Incarnation == m.Incarnation && e.Instance != m.Instance {
-		return fmt.Errorf("%w: incarnation %d", ErrFormer, m.Incarnation)
-	}
-	return nil
+	return 1
 }

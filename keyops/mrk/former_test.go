@@ -101,13 +101,6 @@ func TestFormerInstanceSaysNothingNew(t *testing.T) {
 			w.must(err)
 			return mrk.Facts{Key: testKey, State: signed}
 		}()},
-		{"a member that nobody has admitted", b, func() mrk.Facts {
-			m := *b.Fact(regionA)
-			m.Incarnation++
-			signed, err := mrk.SignMember(ctx(), testSigner(regionA), m)
-			w.must(err)
-			return mrk.Facts{Key: testKey, Members: []*mrk.Member{signed}}
-		}()},
 		{"a request that admits", w.says(b, "sa-lima-1"), func() mrk.Facts {
 			req, err := mrk.SignRequest(ctx(), testSigner(regionA), mrk.CreateRequest{
 				Key: testKey, Source: regionA, Instance: testInstance(regionA), Destination: "sa-lima-1", ToInstance: testInstance("sa-lima-1"), Incarnation: 1,
@@ -163,4 +156,46 @@ func (w *world) says(set *mrk.Set, r regionName) *mrk.Set {
 	_, err = set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{word}})
 	w.must(err)
 	return set
+}
+
+// again verifies as a Region does where operators have pinned another instance of A.
+type again struct {
+	historian
+	instance region.InstanceID
+}
+
+func (a again) Verify(r region.Name, instance region.InstanceID, signed statement.Signed) error {
+	if instance == a.instance {
+		return signed.Verify(&testSigner("another " + r).key.PublicKey)
+	}
+	return a.historian.Verify(r, instance, signed)
+}
+
+// The instance that is there has the last word on its Region, whatever number the one before
+// has used or would use now.
+func TestNewInstanceHasTheLastWord(t *testing.T) {
+	w, _ := outlived(t)
+	b := w.nodes[regionB].set
+	v := again{historian{gone: regionA}, "kfi-aaaaaaaaaaaa"}
+	was := *b.Fact(regionA)
+	was.Incarnation, was.Deleted = 7, true
+	old, err := mrk.SignMember(ctx(), testSigner(regionA), was)
+	w.must(err)
+	is := *b.Fact(regionA)
+	is.Instance, is.Incarnation = v.instance, 2
+	now, err := mrk.SignMember(ctx(), testSigner("another "+regionA), is)
+	w.must(err)
+	for name, order := range map[string][]*mrk.Member{"the new one first": {now, old}, "the old one first": {old, now}} {
+		set := b.Clone()
+		for _, m := range order {
+			res, err := set.Merge(v, mrk.Facts{Key: testKey, Members: []*mrk.Member{m}})
+			w.must(err)
+			if len(res.Refused) != 0 {
+				t.Errorf("%s: refused %v", name, res.Refused)
+			}
+		}
+		if m := set.Fact(regionA); m.Instance != v.instance || m.Deleted {
+			t.Errorf("%s: known is incarnation %d of %s", name, m.Incarnation, m.Instance)
+		}
+	}
 }

@@ -56,13 +56,10 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 	if f.Key != s.key {
 		return res, fmt.Errorf("%w: facts of key %s", ErrForeign, f.Key)
 	}
-	var last []*Member
 	for _, m := range f.Members {
-		if former(v, m.Region, m.Instance) {
-			last = append(last, m) // who was admitted is in the states
-			continue
+		if err := s.mergeMember(v, m, &res); err != nil {
+			res.refuse(m.Region, fmt.Errorf("merging member fact of %s: %w", m.Region, err))
 		}
-		s.mergeOne(v, m, &res)
 	}
 	s.mergeCertificates(v, f.Certificates, &res)
 	if f.State != nil {
@@ -74,9 +71,6 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 		if err := s.mergeEarlier(v, e, &res); err != nil {
 			res.refuse(e.State.Epoch.Region, fmt.Errorf("merging what epoch %s listed: %w", e.State.Epoch, err))
 		}
-	}
-	for _, m := range last {
-		s.mergeOne(v, m, &res)
 	}
 	if f.Admission != nil {
 		if err := s.mergeAdmission(v, *f.Admission, f.Earlier, &res); err != nil {
@@ -114,17 +108,10 @@ func (s *Set) mergeEach(v Verifier, list []Certificate, res *Result) {
 	}
 }
 
-// mergeOne takes one member fact.
-func (s *Set) mergeOne(v Verifier, m *Member, res *Result) {
-	if err := s.mergeMember(v, m, res); err != nil {
-		res.refuse(m.Region, fmt.Errorf("merging member fact of %s: %w", m.Region, err))
-	}
-}
-
 func (s *Set) mergeMember(v Verifier, m *Member, res *Result) error {
 	old := s.members[m.Region]
 	if old != nil {
-		c := m.Compare(old)
+		c := later(v, m, old)
 		if c < 0 || c == 0 && bytes.Equal(m.signed.Payload, old.signed.Payload) {
 			return nil
 		}
@@ -134,20 +121,17 @@ func (s *Set) mergeMember(v Verifier, m *Member, res *Result) error {
 	if err := v.Verify(m.Region, m.Instance, m.signed); guard9Member.Stops(err != nil) {
 		return err
 	}
-	if err := s.vouched(v, m); err != nil {
-		return err
-	}
 	if m.Region == s.self.Region {
 		s.recall(m, res)
 		return nil
 	}
-	if old != nil && m.Compare(old) == 0 && !s.Concerns(m.Region) {
+	if old != nil && later(v, m, old) == 0 && !s.Concerns(m.Region) {
 		// Nobody's word, which must not be able to freeze a key that it has no part in: all
 		// Regions keep the same one of its facts.
 		if bytes.Compare(m.signed.Payload, old.signed.Payload) < 0 {
 			return nil
 		}
-	} else if old != nil && m.Compare(old) == 0 {
+	} else if old != nil && later(v, m, old) == 0 {
 		s.freeze(Conflict{
 			Cause: CauseEquivocation, Writer: m.Region, Incarnation: m.Incarnation, Number: m.Counter, Evidence: m.signed.Marshal(),
 		}, res)

@@ -290,7 +290,7 @@ func (w *world) setDeleted(n *node, k *keyops.Key) {
 	w.ledger.over[k.ID] = true
 	for _, o := range w.nodes {
 		its := o.key(k.ID)
-		if o == n || its == nil || its.Gone() || its.Set.Told() || o.doubted || w.ledger.evicted[membership{k.ID, o.name}] {
+		if o == n || its == nil || its.Gone() || its.Set.Told() || o.doubted || w.ledger.evicted[membership{k.ID, o.name}] || w.pair != nil && w.pair.replica == o && w.pair.severed {
 			continue
 		}
 		w.break_("%s has deleted the whole set of %s, and %s has a key in state %s", n.name, k.ID, o.name, its.State)
@@ -299,6 +299,9 @@ func (w *world) setDeleted(n *node, k *keyops.Key) {
 
 // undecide takes back what heal does not wait for: deletions that nobody has carried out.
 func (n *node) undecide() {
+	if n.frozen() {
+		return
+	}
 	for _, id := range n.w.keys {
 		k := n.key(id)
 		if k == nil || k.Gone() || k.Set.Told() || k.Set.Destroying() {

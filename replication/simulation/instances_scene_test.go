@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/keyferry/keyferry/keyops"
+	"github.com/keyferry/keyferry/keyops/keystate"
 )
 
 // The Region that made a key hands it over, and begins again as another instance while a third
@@ -72,5 +73,37 @@ func TestRequestForAnInstanceThatIsNoMore(t *testing.T) {
 	w.heal()
 	if c.key(id) == nil {
 		t.Error("the new instance does not have the key")
+	}
+}
+
+// A replica instance is disassociated. It keeps its key as it is, whatever is rotated elsewhere,
+// and whoever goes back in time hears of it.
+func TestDisassociated(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	w.associate(a, b)
+	id := w.key(a)
+	for range 4 {
+		w.must(a.run.svc.Work(t.Context()))
+		w.everybody()
+	}
+	w.must(a.replicateTo(id, c))
+	w.settle()
+	if k := b.key(id); k == nil || k.State != keystate.Enabled {
+		t.Fatal("the replica instance was not supplied")
+	}
+	before := w.save(b)
+	w.encryptAt(b, b.run, id)
+	if !w.disassociateOnce() {
+		t.Fatalf("not disassociated: %v", w.log[max(0, len(w.log)-16):])
+	}
+	w.heal()
+	if !b.frozen() || b.key(id).State != keystate.Enabled {
+		t.Fatalf("frozen %t, its key is %s", b.frozen(), b.key(id).State)
+	}
+	w.restoreTo(before)
+	w.heal()
+	if !b.frozen() {
+		t.Error("a restored instance is not frozen")
 	}
 }

@@ -111,7 +111,7 @@ func (w *world) survivable(n *node) bool {
 func (w *world) heir(id arn.KeyID, but *node) (best *node) {
 	for _, o := range w.up() {
 		k := o.key(id)
-		if o == but || k == nil || k.State != keystate.Enabled && k.State != keystate.Updating || k.Set.State() == nil || k.Set.Told() || k.Set.Shut() || !slices.Contains(k.Held(), k.Current) {
+		if o == but || k == nil || o.frozen() || k.State != keystate.Enabled && k.State != keystate.Updating || k.Set.State() == nil || k.Set.Told() || k.Set.Shut() || !slices.Contains(k.Held(), k.Current) {
 			continue
 		}
 		if best == nil || k.Set.State().Compare(best.key(id).Set.State()) > 0 {
@@ -170,10 +170,10 @@ func (w *world) succeed(id arn.KeyID) {
 	if top == nil || h == nil {
 		return
 	}
-	lost := !w.present(top.Epoch.Region, top.Entry(top.Epoch.Region).Instance)
+	lost := !w.present(top.Epoch.Region, top.Entry(top.Epoch.Region).Instance) || w.node(top.Epoch.Region).frozen()
 	if p := w.node(top.Epoch.Region); !lost && p.key(id) != nil {
 		o, offered := p.key(id).Set.Offered()
-		lost = offered && !w.present(o.Certificate.Epoch.Region, o.Certificate.Instance)
+		lost = offered && (!w.present(o.Certificate.Epoch.Region, o.Certificate.Instance) || w.node(o.Certificate.Epoch.Region).frozen())
 	}
 	if lost {
 		w.promoteOne(h, id)

@@ -77,6 +77,7 @@ func (w *world) check() {
 	for _, n := range w.nodes {
 		n.believe()
 	}
+	w.keepsWhatItHas()
 }
 
 // record writes down what everybody has, and compares numbers: no Region writes two states
@@ -349,6 +350,7 @@ func (n *node) informed() bool {
 
 // converged is what must be true once nothing goes wrong any more.
 func (w *world) converged() {
+	w.apart()
 	for _, id := range w.keys {
 		if w.ledger.over[id] {
 			continue

@@ -37,6 +37,7 @@ var operations = []operation{
 	{"hand over", 4, (*world).handOver},
 	{"promote", 2, (*world).promote},
 	{"evict", 1, (*world).evict},
+	{"disassociate", 4, (*world).disassociate},
 	{"write off", 1, (*world).writeOff},
 	{"schedule deletion", 3, (*world).scheduleDeletion},
 	{"cancel deletion", 1, (*world).cancelDeletion},

@@ -38,6 +38,7 @@ type world struct {
 	secrets  map[material.ID][]byte // what their owners have
 	letters  []letter               // everything that was encrypted
 	gone     []region.Descriptor    // instances that are no more
+	pair     *pair                  // a primary instance and its replica instance, if there are
 	backups  []backup
 	ledger   ledger
 	rounds   map[[2]region.Name]bool // in progress
@@ -191,6 +192,9 @@ func (w *world) choose(ops []operation) operation {
 // furnish makes a key and replicas of it, as schedules begin mostly.
 func (w *world) furnish() {
 	w.faults = false
+	if w.chance(25) {
+		w.associate(w.nodes[0], pick(w, w.nodes[1:]))
+	}
 	if w.chance(20) {
 		w.do(operation{"create to import", 0, (*world).createExternal})
 	} else {
@@ -250,6 +254,7 @@ func (w *world) heal() {
 // calm lets every Region do what is due, with each other one.
 func (w *world) calm() {
 	w.renew()
+	w.disassociateAgain()
 	for _, n := range w.nodes {
 		n.enableAll()
 		n.askAgain()
@@ -328,7 +333,7 @@ func (n *node) readmit() {
 			if o == n || its == nil || its.Gone() || its.Set.Told() || its.Set.Shut() || its.Set.Primary() != n.name {
 				continue
 			}
-			if e := k.Set.Entry(o.name); !e.Status.In() && e.Status != mrk.Evicted && its.Set.Entry(o.name) == e {
+			if e := k.Set.Entry(o.name); !e.Status.In() && e.Status != mrk.Evicted && e.Status != mrk.Retained && its.Set.Entry(o.name) == e {
 				r := n.run
 				n.w.answered(n, r, fmt.Sprintf("replicate to %s, which has it", o.name), n.replicateTo(id, o))
 			}
@@ -352,6 +357,9 @@ func (w *world) burials() {
 
 // enableAll ends what clients did to the keys, which nothing else would.
 func (n *node) enableAll() {
+	if n.frozen() {
+		return // multi-Region keys stay as they are
+	}
 	for _, id := range n.w.keys {
 		k := n.key(id)
 		if k != nil && k.PolicyLost() && !k.Gone() {
