@@ -131,10 +131,17 @@ func (s *Service) mayDisassociate(ctx context.Context, claim DisassociationClaim
 		return "", invalid("principal", "be the ARN of a principal")
 	case sev.Primary != synchronization.End{Region: claim.Source, Instance: claim.Instance} || sev.Replica != s.end():
 		return "", refuse(ErrValidation, "A severance of %s from %s is not for %s to ask of %s.", sev.Replica, sev.Primary, claim.Instance, s.self.Instance)
+	case role == nil && len(claim.Approvals) > 0:
+		// A store of before the association has been put back. The operators, whose approvals
+		// name both ends, know better.
 	case role == nil || role.PrimaryInstance != claim.Instance || role.ID != sev.ID:
 		return "", refuse(ErrNotFound, "Instance %s is not a replica instance of %s in synchronization %s.", s.self.Instance, claim.Instance, sev.ID)
 	}
-	if err := s.mayClaim("kms:DisassociateReplicaInstance", role.Account, p); err != nil {
+	account := sev.Account
+	if role != nil {
+		account = role.Account
+	}
+	if err := s.mayClaim("kms:DisassociateReplicaInstance", account, p); err != nil {
 		return "", err
 	}
 	if err := s.noPrimaryKeys(s.end()); err != nil {

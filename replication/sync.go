@@ -22,6 +22,12 @@ const rounds = 12
 // another, and nobody needs to wait for what the peer might still tell.
 var errNoKey = errors.New("the peer does not have the key")
 
+// declines are the causes with which a Region refuses to make a replica. It has no such key
+// then, and has said so.
+var declines = map[mrk.Cause]bool{
+	mrk.CauseAccessDenied: true, mrk.CauseQuotaExceeded: true, mrk.CauseReplicaFrozen: true, mrk.CauseMechanismUnsupported: true,
+}
+
 // errRefused means that the peer has told all that it knows, and refuses something that it was
 // sent. That is no reason to wait for it: a Region that was rolled back may have to act again
 // before others can believe it.
@@ -89,6 +95,9 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 				// Evicted before it heard of the key, or deleted and forgotten: there is nobody to tell.
 				return keys.ClearMark(ctx, id, p.pin.Region, body.hash)
 			}
+			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
+		}
+		if body.request != nil && last.head == (mrk.Hash{}) && last.hash == (mrk.Hash{}) && declines[last.trouble.cause] {
 			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
 		}
 		if last.trouble.cause != "" && !unasked {

@@ -107,3 +107,46 @@ func TestDisassociated(t *testing.T) {
 		t.Error("a restored instance is not frozen")
 	}
 }
+
+// A Region that takes no replica has told what it knows of the key: nothing. A restored primary
+// Region does not wait for it.
+func TestWhoTakesNoReplicaIsHeard(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	w.associate(a, b)
+	if !w.disassociateOnce() {
+		t.Fatal("not disassociated")
+	}
+	w.settle()
+	id := w.key(c)
+	w.isolate(b)
+	w.must(c.replicateTo(id, b))
+	w.restoreTo(w.save(c))
+	w.net.heal()
+	for range 4 {
+		w.everybody()
+		w.now = w.now.Add(time.Minute)
+	}
+	c.run.repl.Step(t.Context())
+	if !c.key(id).Set.Acting() {
+		t.Error("the primary Region waits for one that takes no replica")
+	}
+	w.heal()
+}
+
+// A replica instance is put back to before the association. It has forgotten that it is one, and
+// its operators, who approve, have not.
+func TestForgottenAssociationIsEnded(t *testing.T) {
+	w := scene(t)
+	a, b := w.nodes[0], w.nodes[1]
+	before := w.save(b)
+	w.associate(a, b)
+	w.restoreTo(before)
+	if !w.disassociateOnce() {
+		t.Errorf("not disassociated: %s", w.log[len(w.log)-1])
+	}
+	w.heal()
+	if !b.frozen() {
+		t.Error("the replica instance is not frozen")
+	}
+}

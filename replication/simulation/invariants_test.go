@@ -360,6 +360,10 @@ func (w *world) converged() {
 			continue // lost with the only store that ever knew of it
 		}
 		p, pk := w.acting(id)
+		if p == nil && w.keptByTheFrozen(id) {
+			w.ledger.over[id] = true // nobody can manage it any more; it is used as it is
+			continue
+		}
 		if p == nil {
 			w.break_("nobody acts as the primary Region of %s", id)
 			return
@@ -409,6 +413,8 @@ func (w *world) same(id arn.KeyID, p *node, pk *keyops.Key, e mrk.Entry) {
 		w.break_("%s and %s know different facts of %s", p.name, n.name, id)
 	case k.Set.Frozen() != nil:
 		w.break_("%s has %s frozen: %s of %s", n.name, id, k.Set.Frozen().Cause, k.Set.Frozen().Writer)
+	case n.frozen() && k.State != keystate.Enabled:
+		return // as it was
 	case k.State != keystate.Enabled:
 		w.break_("%s in %s is %s", id, n.name, k.State)
 	case k.Current != pk.Current || len(k.Held()) != len(pk.Held()):
@@ -428,7 +434,10 @@ func (w *world) same(id arn.KeyID, p *node, pk *keyops.Key, e mrk.Entry) {
 func (w *world) readEverywhere(l letter, top *mrk.State) {
 	for _, n := range w.nodes {
 		k := n.key(l.key)
-		if k == nil || top.Entry(n.name).Status != mrk.Active || w.failed != "" {
+		if k == nil || n.frozen() && k.State != keystate.Enabled {
+			continue
+		}
+		if top.Entry(n.name).Status != mrk.Active || w.failed != "" {
 			continue
 		}
 		if _, err := w.open(n.run, l); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/statement/approval"
@@ -82,8 +83,25 @@ func (w *world) disassociateAgain() {
 	if w.pair == nil || !w.pair.there(w) {
 		return
 	}
+	r := w.pair.replica
 	if s, known := w.pair.known(w.pair.primary); known && !s.Frozen() {
+		for _, id := range w.keys {
+			if k := r.key(id); k != nil && !k.Gone() && k.Set.Primary() == r.name {
+				if h := w.heir(id, r); h != nil {
+					w.promoteOne(h, id) // or it refuses, since nobody could manage the key any more
+				}
+			}
+		}
 		w.disassociateOnce()
+	}
+	for _, id := range w.keys {
+		p, k := w.acting(id)
+		if s, known := w.pair.known(r); p == r && known && !s.Frozen() && k.Set.Entry(w.pair.primary.name).Status == mrk.Rejoining {
+			w.evictOne(r, id, w.pair.primary) // nothing goes from one to the other any more
+		}
+		if p != nil && p != r && r.frozen() && r.key(id) == nil && k.Set.Entry(r.name).Status.In() {
+			w.evictOne(p, id, r) // which was listed while nobody knew that it takes no key any more
+		}
 	}
 }
 
@@ -141,6 +159,13 @@ func (w *world) apart() {
 	if len(all[0]) == 0 {
 		return
 	}
+	primary := func(id arn.KeyID) bool {
+		k := p.replica.key(id)
+		return k != nil && !k.Gone() && k.Set.Primary() == p.replica.name
+	}
+	if slices.ContainsFunc(w.keys, primary) {
+		return // and nobody else can be: it has not accepted it then
+	}
 	if !all[0][0].Frozen() {
 		w.break_("%s has not accepted that it is disassociated", p.replica.name)
 		return
@@ -181,4 +206,10 @@ func (w *world) standsStill(n *node, id arn.KeyID) {
 			}
 		}
 	}
+}
+
+// keptByTheFrozen reports whether a frozen instance has a key and nobody else who could be
+// promoted does.
+func (w *world) keptByTheFrozen(id arn.KeyID) bool {
+	return w.pair != nil && w.pair.replica.frozen() && w.pair.replica.key(id) != nil && w.heir(id, nil) == nil
 }
