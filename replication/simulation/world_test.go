@@ -192,7 +192,7 @@ func (w *world) choose(ops []operation) operation {
 // furnish makes a key and replicas of it, as schedules begin mostly.
 func (w *world) furnish() {
 	w.faults = false
-	if w.chance(25) {
+	if w.chance(*paired) {
 		w.associate(w.nodes[0], pick(w, w.nodes[1:]))
 	}
 	if w.chance(20) {
