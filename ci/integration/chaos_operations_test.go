@@ -23,7 +23,7 @@ type act struct {
 // chaosOperation is one that a daemon is killed in.
 type chaosOperation struct {
 	name     string
-	commands int                                       // that it takes at least
+	commands int                                       // that it takes at least; 0 if most of it comes after its answer
 	prepare  func(*chaos, *act) error                  // what is done before, all Regions being up; nil = nothing
 	do       func(*chaos, *act) error                  // what a daemon is killed in
 	after    func(*chaos, *testing.T, *act, bool) bool // what who did not get an answer does, all Regions being up again; says whether it is done now
@@ -42,7 +42,7 @@ var chaosOperations = []*chaosOperation{
 	{name: "rotate", commands: 1, do: func(c *chaos, a *act) error {
 		return c.run("key", "rotate", a.key.id, "--region", a.source)
 	}, midway: (*chaos).rotating},
-	{name: "hand over", commands: 1, calm: true, do: (*chaos).handOver, after: (*chaos).handOverAgain, midway: (*chaos).updating},
+	{name: "hand over", commands: 0, calm: true, do: (*chaos).handOver, after: (*chaos).handOverAgain, midway: (*chaos).updating},
 	{name: "promote by force", commands: 1, prepare: (*chaos).askPromotion, do: (*chaos).promote, after: (*chaos).promoteAgain},
 	{name: "delete and undelete", commands: 3, prepare: (*chaos).askDeletion, do: (*chaos).deleteAndBack, after: (*chaos).revive, at: (*act).deletes},
 }
