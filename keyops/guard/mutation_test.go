@@ -19,14 +19,25 @@ var (
 	search = flag.Int("search", 0, "so many random schedules to look for one that notices, where the table has none or its seed does not")
 )
 
+// build returns the binary of a package's tests, in which guards can be switched off.
+func build(t *testing.T, pkg string) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "tests")
+	if out, err := exec.Command("go", "test", "-c", "-tags", "mutation", "-o", binary, pkg).CombinedOutput(); err != nil {
+		t.Fatalf("building the tests of %s: %v\n%s", pkg, err, out)
+	}
+	return binary
+}
+
 // TestMutations switches each guard off in turn, in runs of test binaries of this build, and
-// demands that the test that the table names fails, and the schedule.
+// demands that the test that the table names fails, the schedule, and the scenario.
 func TestMutations(t *testing.T) {
+	whole := runner{simulation, build(t, simulation), ""}
+	if what := whole.fails("-test.skip=^(" + randomly + "|TestReplay)$"); what != "" {
+		t.Fatalf("with every guard on: %s", what)
+	}
 	for _, pkg := range packages {
-		binary := filepath.Join(t.TempDir(), "tests")
-		if out, err := exec.Command("go", "test", "-c", "-tags", "mutation", "-o", binary, pkg).CombinedOutput(); err != nil {
-			t.Fatalf("building the tests of %s: %v\n%s", pkg, err, out)
-		}
+		binary := build(t, pkg)
 		names := guards(t, pkg)
 		// With every guard on, nothing fails: or the failures below would show nothing.
 		t.Run(filepath.Base(pkg), func(t *testing.T) {
@@ -68,6 +79,15 @@ func TestMutations(t *testing.T) {
 					}
 				}
 				t.Log(what)
+				if c.scenario != "" {
+					w := whole
+					w.guard = c.guard
+					why := w.scenario(c.scenario)
+					if why == "" {
+						t.Errorf("%s of the simulation does not notice that the guard is off", c.scenario)
+					}
+					t.Log(why)
+				}
 				if c.schedule != 0 {
 					switch why := r.schedule(c.schedule, 1); {
 					case why != "":
@@ -94,6 +114,15 @@ func (r runner) rules() bool { return strings.HasSuffix(r.pkg, "mrk") }
 // schedule runs so many random schedules, the first with this seed, and returns what failed.
 func (r runner) schedule(seed uint64, count int) string {
 	return r.fails("-test.run=^TestEverySchedule$", fmt.Sprintf("-rapid.seed=%d", seed), fmt.Sprintf("-rapid.checks=%d", count))
+}
+
+// scenario runs a scenario of the simulation, or its random schedules, and returns what failed.
+func (r runner) scenario(name string) string {
+	args := []string{"-test.run=^" + name + "$"}
+	if name == randomly {
+		args = append(args, "-schedules=1000", "-max-failed=1")
+	}
+	return r.fails(args...)
 }
 
 // fails returns the lines that say what failed, or nothing.
