@@ -34,6 +34,7 @@ var causes = []struct {
 	{mrk.ErrEpochFork, mrk.CauseEpochFork},
 	{mrk.ErrEquivocation, mrk.CauseEquivocation},
 	{mrk.ErrCertificate, mrk.CauseSignatureInvalid},
+	{mrk.ErrFormer, mrk.CauseSignatureInvalid},
 	{mrk.ErrProperties, mrk.CauseEquivocation},
 	{statement.ErrSignature, mrk.CauseSignatureInvalid},
 	{errMessage, mrk.CauseSignatureInvalid},

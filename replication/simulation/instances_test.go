@@ -132,11 +132,12 @@ func (w *world) present(r region.Name, instance region.InstanceID) bool {
 // the new one.
 func (w *world) renew() {
 	for _, id := range w.keys {
-		if len(w.gone) == 0 || w.ledger.over[id] {
+		if len(w.gone) == 0 && w.pair == nil || w.ledger.over[id] {
 			continue
 		}
 		p, k := w.acting(id)
-		if p == nil {
+		top := w.newest(id)
+		if p == nil || top != nil && top.Epoch.Compare(k.Set.Epoch()) > 0 {
 			w.succeed(id)
 			continue
 		}
@@ -178,4 +179,12 @@ func (w *world) succeed(id arn.KeyID) {
 	if lost {
 		w.promoteOne(h, id)
 	}
+}
+
+// orphaned reports whether nobody is left whom operators could promote for a key, with which
+// nothing was encrypted that anybody was promised to read.
+func (w *world) orphaned(id arn.KeyID) bool {
+	top := w.newest(id)
+	return w.heir(id, nil) == nil && !w.present(top.Epoch.Region, top.Entry(top.Epoch.Region).Instance) &&
+		!slices.ContainsFunc(w.letters, func(l letter) bool { return l.key == id && !l.excused })
 }

@@ -360,7 +360,7 @@ func (w *world) converged() {
 			continue // lost with the only store that ever knew of it
 		}
 		p, pk := w.acting(id)
-		if p == nil && w.keptByTheFrozen(id) {
+		if p == nil && (w.keptByTheFrozen(id) || w.orphaned(id)) || p != nil && p.frozen() {
 			w.ledger.over[id] = true // nobody can manage it any more; it is used as it is
 			continue
 		}

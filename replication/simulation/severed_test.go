@@ -78,13 +78,14 @@ func (w *world) disassociateOnce() bool {
 	return done
 }
 
-// disassociateAgain repeats the call that the replica instance has not accepted.
+// disassociateAgain repeats the call that the replica instance has not accepted, or that the
+// primary instance has forgotten before anybody else knew.
 func (w *world) disassociateAgain() {
 	if w.pair == nil || !w.pair.there(w) {
 		return
 	}
 	r := w.pair.replica
-	if s, known := w.pair.known(w.pair.primary); known && !s.Frozen() {
+	if s, known := w.pair.known(w.pair.primary); w.pair.severed && !(known && s.Frozen()) {
 		for _, id := range w.keys {
 			if k := r.key(id); k != nil && !k.Gone() && k.Set.Primary() == r.name {
 				if h := w.heir(id, r); h != nil {
@@ -96,7 +97,7 @@ func (w *world) disassociateAgain() {
 	}
 	for _, id := range w.keys {
 		p, k := w.acting(id)
-		if s, known := w.pair.known(r); p == r && known && !s.Frozen() && k.Set.Entry(w.pair.primary.name).Status == mrk.Rejoining {
+		if p == r && w.pair.severed && !r.frozen() && k.Set.Entry(w.pair.primary.name).Status.In() && k.Set.Entry(w.pair.primary.name).Status != mrk.Active {
 			w.evictOne(r, id, w.pair.primary) // nothing goes from one to the other any more
 		}
 		if p != nil && p != r && r.frozen() && r.key(id) == nil && k.Set.Entry(r.name).Status.In() {
@@ -127,9 +128,10 @@ func (n *node) frozen() bool {
 	return known && s.Frozen() && n.w.present(n.name, p.of[1])
 }
 
-// keepsWhatItHas is what a frozen instance promises: it makes nothing new, and acts for no key.
+// keepsWhatItHas is what a frozen instance promises: it acts for no key, unless it has made one
+// while a restored store had made it forget that it is frozen.
 func (w *world) keepsWhatItHas() {
-	if w.failed != "" || w.pair == nil || !w.pair.replica.frozen() {
+	if w.failed != "" || w.pair == nil || w.ledger.wentBack || !w.pair.replica.frozen() {
 		return
 	}
 	n := w.pair.replica
@@ -165,6 +167,10 @@ func (w *world) apart() {
 	}
 	if slices.ContainsFunc(w.keys, primary) {
 		return // and nobody else can be: it has not accepted it then
+	}
+	_, err := p.primary.run.svc.GetSynchronization(context.Background(), caller(), keyops.GetSynchronizationInput{SynchronizationID: string(p.id)})
+	if err != nil && !all[0][0].Frozen() {
+		return // a store of before it was made is back, and nobody can make the call again
 	}
 	if !all[0][0].Frozen() {
 		w.break_("%s has not accepted that it is disassociated", p.replica.name)
