@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyferry/keyferry/hsm/hsmtest"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
 )
@@ -65,5 +66,30 @@ func TestAutomaticRotationOfRelatedKeys(t *testing.T) {
 		if got := status(t, r, ref); got.Progress != nil || !got.NextRotationDate.Equal(due.Add(90*aDay)) {
 			t.Errorf("%s: %+v", r.Options.Name, got)
 		}
+	}
+}
+
+// A replica key is refused as one also while it takes new material in, and not with a word
+// about a rotation that its owner has not asked for there.
+func TestRotateReplicaThatTakesMaterialIn(t *testing.T) {
+	w := newTwo(t)
+	k := w.replicate(t, keyops.CreateKeyInput{})
+	w.sync(t, k.KeyID)
+	id := string(k.KeyID)
+	if err := rotate(w.paris, id); err != nil {
+		t.Fatal(explain(err))
+	}
+	w.tell(t, k.KeyID, w.paris, w.tokyo)
+	asked := false
+	w.tokyo.Fake.SetHook(func(c hsmtest.Call) hsmtest.Fault {
+		if c.Op == "Unwrap" && !asked {
+			asked = true
+			want(t, rotate(w.tokyo, id), keyops.ErrUnsupportedOperation, "The primary key is in Region eu-paris-1: call there.")
+		}
+		return hsmtest.Fault{}
+	})
+	w.sync(t, k.KeyID)
+	if !asked {
+		t.Error("no material was taken in")
 	}
 }
