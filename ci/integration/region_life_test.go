@@ -354,6 +354,10 @@ func (l *lives) retireMilan(key string, peers map[string]string, others []string
 		l.refused(name, "ceremony pin eu-milan-1/region.json", "was retired")
 	}
 	l.opens(sealed, "its", paris)
+	// What it has signed is history, also for a Region that has never heard of the key.
+	l.handOver(tokyo, l.in(tokyo, "later.yaml"))
+	l.replicate(l.t, its, paris, tokyo)
+	l.opens(sealed, "its", tokyo)
 	l.rotate(key)
 }
 
