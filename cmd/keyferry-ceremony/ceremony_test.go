@@ -413,6 +413,24 @@ func TestPinComparesTheFingerprint(t *testing.T) {
 			t.Fatalf("answer %q pinned the peer", answer)
 		}
 	}
+
+	// Of a peer nothing is history; once it is gone, its words can be.
+	former := []string{"pin", "--former", east.dir.Own(), "--yes", "--fingerprint"}
+	paris.refuses("is pinned in Region us-east-1", append(former, d.Fingerprint())...)
+	if err := os.Remove(paris.dir.Peer(east.name)); err != nil {
+		t.Fatal(err)
+	}
+	paris.refuses("differs", append(former, strings.Repeat("0", 64))...)
+	for range 2 {
+		paris.must(append(former, d.Fingerprint())...)
+	}
+	own, err := paris.dir.LoadOwn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := paris.dir.LoadFormer(own.Descriptor); err != nil || len(all) != 1 || all[0].Instance != d.Instance {
+		t.Errorf("former: %+v, %v", all, err)
+	}
 }
 
 func TestUsage(t *testing.T) {

@@ -95,6 +95,14 @@ func (w *world) disassociateAgain() {
 		}
 		w.disassociateOnce()
 	}
+}
+
+// evictSevered ends memberships in which nothing can come to what the pair has left.
+func (w *world) evictSevered() {
+	if w.pair == nil {
+		return
+	}
+	r := w.pair.replica
 	for _, id := range w.keys {
 		p, k := w.acting(id)
 		if p == r && w.pair.severed && !r.frozen() && k.Set.Entry(w.pair.primary.name).Status.In() && k.Set.Entry(w.pair.primary.name).Status != mrk.Active {

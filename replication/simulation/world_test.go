@@ -255,6 +255,7 @@ func (w *world) heal() {
 func (w *world) calm() {
 	w.renew()
 	w.disassociateAgain()
+	w.evictSevered()
 	for _, n := range w.nodes {
 		n.enableAll()
 		n.askAgain()
