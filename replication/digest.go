@@ -127,7 +127,7 @@ func (p *peer) same(ctx context.Context, keys Keys, e entry) (owed bool, err err
 	p.mu.Lock()
 	delete(p.unsettled, e.key)
 	p.mu.Unlock()
-	if len(p.owed(k.Set)) > 0 || p.offered(k.Set) || p.asked(k.Set) {
+	if len(p.owed(keys, k.Set)) > 0 || p.offered(k.Set) || p.asked(k.Set) {
 		return true, nil
 	}
 	if _, marked := keys.Mark(e.key, p.pin.Region); marked {

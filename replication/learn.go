@@ -141,5 +141,7 @@ func (r *Replicator) contact(id arn.KeyID) mrk.Contact {
 		},
 		Nonce: func() (mrk.Nonce, error) { return mrk.NewNonce(r.cfg.Rand) },
 		Now:   func() int64 { return r.cfg.Clock().Unix() },
+
+		Verifier: r.signed,
 	}
 }

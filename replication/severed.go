@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/mrk"
@@ -197,6 +198,14 @@ func (r *Replicator) answerSevered(ctx context.Context, keys Keys, p *peer, body
 type severedSeen struct {
 	run  mrk.Nonce
 	both mrk.Hash // of the pairs that both ends knew; zero if they differed
+}
+
+// apart reports whether this instance and the peer's are severed, as far as is known here.
+func (p *peer) apart(keys Keys) bool {
+	self, its := synchronization.End{Region: p.r.self.region, Instance: p.r.self.instance}, synchronization.EndOf(p.pin)
+	return slices.ContainsFunc(keys.Severed(), func(s synchronization.Severed) bool {
+		return s.Primary == self && s.Replica == its || s.Primary == its && s.Replica == self
+	})
 }
 
 // shareSevered shows the peer which pairs are severed, and hears what it knows, once in each

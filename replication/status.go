@@ -98,6 +98,10 @@ func (r *Replicator) status(keys Keys, k *keyops.Key, m mrk.MemberView) RegionSt
 		row.Status, row.Cause = StatusFailed, string(mrk.CauseMaterialMismatch)
 		row.Text = "has encrypted with key material " + id.String() + ", which a restored backup has made the others forget: promote the key of that Region, so that it is listed again"
 	}
+	if row.Status != StatusSynchronized && p.apart(keys) {
+		row.Status, row.Cause = StatusFailed, string(mrk.CauseReplicaFrozen)
+		row.Text = "this instance and that of the Region were disassociated, and nothing goes from one to the other any more: evict the replica"
+	}
 	p.describe(&row, k.ID)
 	now := r.cfg.Clock()
 	if marked {

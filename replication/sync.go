@@ -22,8 +22,8 @@ const rounds = 12
 // another, and nobody needs to wait for what the peer might still tell.
 var errNoKey = errors.New("the peer does not have the key")
 
-// declines are the causes with which a Region refuses to make a replica. It has no such key
-// then, and has said so.
+// declines are the causes with which a Region refuses to make a replica, or to make the one
+// again that it has forgotten. It has no such key then, and has said so.
 var declines = map[mrk.Cause]bool{
 	mrk.CauseAccessDenied: true, mrk.CauseQuotaExceeded: true, mrk.CauseReplicaFrozen: true, mrk.CauseMechanismUnsupported: true,
 }
@@ -97,7 +97,7 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 			}
 			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
 		}
-		if body.request != nil && last.head == (mrk.Hash{}) && last.hash == (mrk.Hash{}) && declines[last.trouble.cause] {
+		if last.head == (mrk.Hash{}) && last.hash == (mrk.Hash{}) && declines[last.trouble.cause] {
 			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
 		}
 		if last.trouble.cause != "" && !unasked {
@@ -124,7 +124,7 @@ func (p *peer) confirmed(ctx context.Context, keys Keys, id arn.KeyID, hash mrk.
 	if err != nil {
 		return false, err
 	}
-	if k.Set.Hash() != hash || len(p.owed(k.Set)) > 0 || p.asked(k.Set) {
+	if k.Set.Hash() != hash || len(p.owed(keys, k.Set)) > 0 || p.asked(k.Set) {
 		return false, nil
 	}
 	if decided, err := p.handOver(ctx, k); decided || err != nil {
@@ -142,7 +142,7 @@ func (p *peer) confirmed(ctx context.Context, keys Keys, id arn.KeyID, hash mrk.
 // knows clears the mark if the peer, in a message of its own, has shown the hash of the newest
 // facts, and is owed nothing: then there is nothing to tell it.
 func (p *peer) knows(ctx context.Context, keys Keys, k *keyops.Key, hash mrk.Hash) error {
-	if k.Set.Hash() != hash || len(p.owed(k.Set)) > 0 || p.offered(k.Set) || p.asked(k.Set) {
+	if k.Set.Hash() != hash || len(p.owed(keys, k.Set)) > 0 || p.offered(k.Set) || p.asked(k.Set) {
 		return nil
 	}
 	if _, marked := keys.Mark(k.ID, p.pin.Region); !marked {
@@ -176,7 +176,7 @@ func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, last factsB
 	if body.request, unsent = p.request(k); unsent != nil {
 		return body, unsent, nil
 	}
-	owed := p.owed(k.Set)
+	owed := p.owed(keys, k.Set)
 	if len(owed) == 0 {
 		return body, nil, nil
 	}
@@ -253,9 +253,13 @@ func (p *peer) outstanding(s *mrk.Set) (mrk.CreateRequest, bool) {
 
 // owed returns the materials that the peer lacks and that this Region is to send. The
 // primary Region sends them; another one does where the primary Region cannot: to it, or in
-// its place if it lacks the material or cannot be reached from here.
-func (p *peer) owed(s *mrk.Set) []material.ID {
+// its place if it lacks the material or cannot be reached from here. Severed instances owe each
+// other nothing: what else they have to say waits for no material.
+func (p *peer) owed(keys Keys, s *mrk.Set) []material.ID {
 	owed := s.Owes(p.pin.Region)
+	if len(owed) > 0 && p.apart(keys) {
+		return nil
+	}
 	primary := s.Primary()
 	if len(owed) == 0 || s.Acting() || primary == p.pin.Region || p.r.silent(primary) {
 		return owed

@@ -199,3 +199,36 @@ func TestNewInstanceHasTheLastWord(t *testing.T) {
 		}
 	}
 }
+
+// An instance has signed two facts with one number, and is no more: it will not number past
+// them, and the key is managed again, whether anybody sends a message about it or not.
+func TestEquivocationOfAFormerInstanceIsHistory(t *testing.T) {
+	for _, by := range []string{"message", "step"} {
+		w := withReplicas(t)
+		a, b := w.nodes[regionA], w.nodes[regionB]
+		fact := *b.set.Own()
+		fact.KeyState = "Disabled"
+		other, err := mrk.SignMember(ctx(), testSigner(regionB), fact)
+		w.must(err)
+		contact := w.contact(a)
+		for _, v := range []mrk.Verifier{pins{}, historian{gone: regionC}, historian{gone: regionB}} {
+			_, err = a.set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{other}})
+			w.must(err)
+			if f := a.set.Frozen(); f == nil || f.Writer != regionB {
+				t.Fatalf("%s, %v: frozen %v", by, v, f)
+			}
+			changed := false
+			if contact.Verifier = v; by == "message" {
+				res, err := a.set.Merge(v, mrk.Facts{Key: testKey})
+				w.must(err)
+				changed = res.Changed
+			} else {
+				changed, _, err = a.set.Step(ctx(), testSigner(regionA), contact)
+				w.must(err)
+			}
+			if over := v == mrk.Verifier(historian{gone: regionB}); changed != over || (a.set.Frozen() == nil) != over {
+				t.Errorf("%s, %v: changed %t, frozen %v", by, v, changed, a.set.Frozen())
+			}
+		}
+	}
+}

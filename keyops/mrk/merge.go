@@ -79,7 +79,7 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 	}
 	s.follow(&res)
 	s.dismiss(&res)
-	s.thaw(&res)
+	s.thaw(v, &res)
 	return res, nil
 }
 
@@ -276,8 +276,9 @@ func (s *Set) freeze(c Conflict, res *Result) {
 }
 
 // thaw ends a freeze when the writer has numbered past both of its facts, so that neither
-// counts any more. A fork ends with a later line only.
-func (s *Set) thaw(res *Result) {
+// counts any more, or when it is a member of an instance that is no more: it never will, and
+// what it has said of itself is history. A fork ends with a later line only.
+func (s *Set) thaw(v Verifier, res *Result) {
 	f := s.frozen
 	if f == nil {
 		return
@@ -288,7 +289,7 @@ func (s *Set) thaw(res *Result) {
 		over = s.Epoch().Line.Compare(f.Epoch.Line) > 0
 	case f.Epoch.IsZero():
 		m := s.members[f.Writer]
-		over = m != nil && m.Compare(&Member{Incarnation: f.Incarnation, Counter: f.Number}) > 0
+		over = m != nil && (m.Compare(&Member{Incarnation: f.Incarnation, Counter: f.Number}) > 0 || former(v, m.Region, m.Instance))
 	default:
 		over = s.state != nil && s.state.Compare(&State{Epoch: f.Epoch, Seq: f.Number}) > 0
 	}

@@ -90,7 +90,7 @@ func (s *Set) Promote(ctx context.Context, signer Signer, a Approved, c Contact)
 	if err := s.publish(ctx, signer, st); err != nil {
 		return nil, err
 	}
-	s.thaw(&Result{})
+	s.thaw(nil, &Result{})
 	return []Event{{Kind: EventPromoted, Region: s.self.Region}}, nil
 }
 

@@ -23,6 +23,8 @@ type Contact struct {
 	Nonce func() (Nonce, error)
 	// Now returns Unix seconds, for people: they order nothing.
 	Now func() int64
+	// Verifier knows, if it is a Historian, which instances are no more. It may be nil.
+	Verifier Verifier
 }
 
 // EventKind says what Step did.
@@ -56,13 +58,15 @@ type Event struct {
 // that it had forgotten (21), demotes and activates members by what they prove (11, 5), and
 // releases the pending material (8). It relies on this Region's own fact being up to date.
 func (s *Set) Step(ctx context.Context, signer Signer, c Contact) (changed bool, events []Event, err error) {
+	var res Result
+	s.thaw(c.Verifier, &res)
 	if s.frozen != nil || s.state == nil || s.Own() == nil {
-		return false, nil, nil
+		return res.Changed, nil, nil
 	}
 	st := s.state.clone()
 	if s.sealed != nil || !s.Acting() {
 		if events, err = s.goOn(ctx, signer, st, c); err != nil || len(events) == 0 {
-			return false, nil, err
+			return res.Changed && err == nil, nil, err
 		}
 	}
 	rules := []func(*State, Contact) []Event{s.ownEntry, s.takeBack, s.remove, s.adopt, s.demote, s.activate, s.release}
@@ -70,7 +74,7 @@ func (s *Set) Step(ctx context.Context, signer Signer, c Contact) (changed bool,
 		events = append(events, rule(st, c)...)
 	}
 	if len(events) == 0 {
-		return false, nil, nil
+		return res.Changed, nil, nil
 	}
 	if err := s.publish(ctx, signer, st); err != nil {
 		return false, nil, err

@@ -150,3 +150,26 @@ func TestForgottenAssociationIsEnded(t *testing.T) {
 		t.Error("the replica instance is not frozen")
 	}
 }
+
+// A key is offered to the replica instance and has new material, which the replica instance has
+// not got, when the pair is severed. Nothing is owed to it any more, so it hears of the offer,
+// and refuses.
+func TestOfferToTheSevered(t *testing.T) {
+	w := scene(t)
+	a, b := w.nodes[0], w.nodes[1]
+	w.associate(a, b)
+	id := w.key(a)
+	w.must(a.replicateTo(id, b))
+	w.settle()
+	_, err := a.run.svc.RotateKeyOnDemand(t.Context(), caller(), keyops.RotateKeyOnDemandInput{KeyID: string(id)})
+	w.must(err)
+	_, err = a.run.svc.UpdatePrimaryRegion(t.Context(), caller(), keyops.UpdatePrimaryRegionInput{KeyID: string(id), PrimaryRegion: string(b.name)})
+	w.must(err)
+	if !w.disassociateOnce() {
+		t.Fatal("not disassociated")
+	}
+	w.heal()
+	if p, k := w.acting(id); p != a || k.Set.Epoch().Number != 2 || len(k.Held()) != 2 {
+		t.Errorf("%s acts in epoch %s, and holds %d materials", p.name, k.Set.Epoch(), len(k.Held()))
+	}
+}

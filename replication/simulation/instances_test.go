@@ -137,8 +137,8 @@ func (w *world) renew() {
 		}
 		p, k := w.acting(id)
 		top := w.newest(id)
-		if p == nil || top != nil && top.Epoch.Compare(k.Set.Epoch()) > 0 {
-			w.succeed(id)
+		if p == nil || p.frozen() || top != nil && top.Compare(k.Set.State()) > 0 {
+			w.succeed(id) // also if some believe an instance that others know to be no more (ADR 0033)
 			continue
 		}
 		if k.State != keystate.Enabled {
@@ -167,7 +167,7 @@ func (w *world) renew() {
 // succeed promotes a Region if the one that has the primary key, or to which it was offered, is
 // an instance that is no more.
 func (w *world) succeed(id arn.KeyID) {
-	top, h := w.newest(id), w.heir(id, nil)
+	top, h := w.newest(id), w.heir(id, w.frozen())
 	if top == nil || h == nil {
 		return
 	}

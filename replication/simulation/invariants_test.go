@@ -163,7 +163,9 @@ func (w *world) proven(id arn.KeyID) {
 			f := k.Set.Fact(e.Region)
 			// Rule 11 demotes nobody whose store went back to an earlier epoch: it is awaited until it
 			// has joined again (rule 8), and what it encrypts before is excused (PROTOCOL.md 5, 2).
-			left := f != nil && f.Joined != st.Epoch && !w.node(e.Region).doubted
+			// Nor one that follows a promotion of an instance that is no more, which is not believed
+			// here (ADR 0033): nobody acts in that epoch, and operators have yet to promote another.
+			left := f != nil && f.Joined != st.Epoch && !w.node(e.Region).doubted && !n.disbelieves(f.Joined, st.Epoch)
 			if f == nil || left || f.Incarnation != e.Incarnation {
 				w.break_("%s counts %s active, which has not joined epoch %s of %s", n.name, e.Region, st.Epoch, id)
 				return
@@ -183,6 +185,17 @@ func (w *world) proven(id arn.KeyID) {
 			}
 		}
 	}
+}
+
+// disbelieves reports whether operators have said here that an instance is no more, whose higher
+// epoch somebody follows.
+func (n *node) disbelieves(joined, known mrk.Epoch) bool {
+	for _, d := range n.pinned.former {
+		if d.Region == joined.Region && joined.Compare(known) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // readable is D2 and D3: what an active member encrypted, every active member decrypts.
@@ -360,7 +373,7 @@ func (w *world) converged() {
 			continue // lost with the only store that ever knew of it
 		}
 		p, pk := w.acting(id)
-		if p == nil && (w.keptByTheFrozen(id) || w.orphaned(id)) || p != nil && p.frozen() {
+		if p == nil && w.orphaned(id) || (p == nil || p.frozen()) && w.keptByTheFrozen(id) {
 			w.ledger.over[id] = true // nobody can manage it any more; it is used as it is
 			continue
 		}

@@ -81,10 +81,18 @@ func (w *world) disassociateOnce() bool {
 // disassociateAgain repeats the call that the replica instance has not accepted, or that the
 // primary instance has forgotten before anybody else knew.
 func (w *world) disassociateAgain() {
-	if w.pair == nil || !w.pair.there(w) {
+	if w.pair == nil {
 		return
 	}
 	r := w.pair.replica
+	for _, id := range w.keys {
+		if p, k := w.acting(id); p != nil && p != r && r.frozen() && r.key(id) == nil && k.Set.Entry(r.name).Status.In() {
+			w.evictOne(p, id, r) // which was listed while nobody knew that it takes no key any more
+		}
+	}
+	if !w.pair.there(w) {
+		return
+	}
 	if s, known := w.pair.known(w.pair.primary); w.pair.severed && !(known && s.Frozen()) {
 		for _, id := range w.keys {
 			if k := r.key(id); k != nil && !k.Gone() && k.Set.Primary() == r.name {
@@ -105,11 +113,11 @@ func (w *world) evictSevered() {
 	r := w.pair.replica
 	for _, id := range w.keys {
 		p, k := w.acting(id)
-		if p == r && w.pair.severed && !r.frozen() && k.Set.Entry(w.pair.primary.name).Status.In() && k.Set.Entry(w.pair.primary.name).Status != mrk.Active {
-			w.evictOne(r, id, w.pair.primary) // nothing goes from one to the other any more
+		if p != r || !w.pair.severed || r.frozen() {
+			continue
 		}
-		if p != nil && p != r && r.frozen() && r.key(id) == nil && k.Set.Entry(r.name).Status.In() {
-			w.evictOne(p, id, r) // which was listed while nobody knew that it takes no key any more
+		if e := k.Set.Entry(w.pair.primary.name); e.Status.In() && e.Status != mrk.Active {
+			w.evictOne(r, id, w.pair.primary) // nothing goes from one to the other any more
 		}
 	}
 }
@@ -222,8 +230,17 @@ func (w *world) standsStill(n *node, id arn.KeyID) {
 	}
 }
 
+// frozen returns the Region whose instance is frozen, or nil.
+func (w *world) frozen() *node {
+	if w.pair == nil || !w.pair.replica.frozen() {
+		return nil
+	}
+	return w.pair.replica
+}
+
 // keptByTheFrozen reports whether a frozen instance has a key and nobody else who could be
 // promoted does.
 func (w *world) keptByTheFrozen(id arn.KeyID) bool {
-	return w.pair != nil && w.pair.replica.frozen() && w.pair.replica.key(id) != nil && w.heir(id, nil) == nil
+	n := w.frozen()
+	return n != nil && n.key(id) != nil && w.heir(id, n) == nil
 }
