@@ -322,7 +322,7 @@ func (w *world) promoteAny(id arn.KeyID, first *node) {
 }
 
 // readmit replicates to Regions that have the key and that restored backups have made the
-// primary Region forget.
+// primary Region forget, or that only an instance has admitted which is no more.
 func (n *node) readmit() {
 	for _, id := range n.w.keys {
 		p, k := n.w.acting(id)
@@ -331,10 +331,13 @@ func (n *node) readmit() {
 		}
 		for _, o := range n.w.nodes {
 			its := o.key(id)
-			if o == n || its == nil || its.Gone() || its.Set.Told() || its.Set.Shut() || its.Set.Primary() != n.name {
+			if o == n || its == nil || its.Gone() || its.Set.Told() || its.Set.Shut() || its.Set.State() == nil {
 				continue
 			}
-			if e := k.Set.Entry(o.name); !e.Status.In() && e.Status != mrk.Evicted && e.Status != mrk.Retained && its.Set.Entry(o.name) == e {
+			e, top := k.Set.Entry(o.name), its.Set.State()
+			follows := its.Set.Primary() == n.name && its.Set.Entry(o.name) == e
+			left := !n.w.present(top.Epoch.Region, top.Entry(top.Epoch.Region).Instance)
+			if !e.Status.In() && e.Status != mrk.Evicted && e.Status != mrk.Retained && (follows || left) {
 				r := n.run
 				n.w.answered(n, r, fmt.Sprintf("replicate to %s, which has it", o.name), n.replicateTo(id, o))
 			}
