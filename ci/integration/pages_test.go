@@ -127,7 +127,7 @@ func TestTaskPages(t *testing.T) {
 	} {
 		t.Run(tc.heading, func(t *testing.T) {
 			softhsmtest.Used(t)
-			script := "set -eu\neval \"$(keyferry-dev --dir " + shared.dir + " env)\"\nprintf 'anna,100' > salaries.csv\nprintf release > release.tar\n" + tc.before + "\n"
+			script := patient + "set -eu\neval \"$(keyferry-dev --dir " + shared.dir + " env)\"\nprintf 'anna,100' > salaries.csv\nprintf release > release.tar\n" + tc.before + "\n"
 			for _, block := range shellBlock.FindAllStringSubmatch(sectionOf(t, tc.page, tc.heading), -1) {
 				script += smaller.Replace(block[1])
 			}

@@ -31,9 +31,13 @@ func section(t *testing.T, heading, word string) (commands []string, document st
 	return commands, document
 }
 
+// patient gives the commands of a page the time that a machine may need which has much else
+// to do. A command that says how long it waits goes by that.
+var patient = "keyferry() { command keyferry --timeout " + patience.String() + ` "$@"; }` + "\n"
+
 // shims are the commands of the page that a development deployment has under other names.
 func (d deployment) shims(region string, pid int) string {
-	return fmt.Sprintf(`
+	return patient + fmt.Sprintf(`
 ceremony() { keyferry-ceremony "$@" --region-dir region --module /usr/lib/softhsm/libsofthsm2.so --token %[1]s --pin-file softhsm/%[1]s.pin --profile softhsm2; }
 systemctl() { kill -HUP %[2]d; }
 journalctl() { for i in $(seq 360); do grep -q 'reloaded' keyferryd.log && break; sleep 0.5; done; cat keyferryd.log; }
