@@ -172,6 +172,9 @@ func (w *world) swarm() {
 		}
 		w.weights[op.name] = pick(w, []int{0, 1, 2, 4, 4, 8, 12}) * op.weight
 	}
+	if !*again {
+		w.weights["begin again"] = 0
+	}
 }
 
 // choose picks an operation by its weight in this schedule.
