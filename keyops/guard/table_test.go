@@ -17,6 +17,7 @@ var caught = []catch{
 	{"5 same incarnation", "TestIncarnationsProveForThemselves", 0, "TestCE4Ghost"},
 	{"5 joined this epoch", "TestReleaseWaitsForTheNewEpoch", 0, "TestSimulation"},
 	{"5 not deleted", "TestActivationReliesOnNoOrder", 0, ""},
+	{"5 suspended member has heard so", "TestSuspendedUntilItHears", 0, ""},
 	{"5 holds what the primary holds", "TestNoWayBackFromDestruction", 56, "TestSimulation"},
 	{"5 primary holds what it used", "TestWriteOff", 0, "TestEncryptedWithWhatNobodyLists"},
 	{"5 active members hold what it used", "TestActivationReliesOnNoOrder", 0, ""},

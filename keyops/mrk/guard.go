@@ -20,6 +20,7 @@ const (
 	guard5Incarnation guard.Name = "5 same incarnation"
 	guard5Joined      guard.Name = "5 joined this epoch"
 	guard5Deleted     guard.Name = "5 not deleted"
+	guard5Suspended   guard.Name = "5 suspended member has heard so"
 	guard5Holds       guard.Name = "5 holds what the primary holds"
 	guard5Used        guard.Name = "5 primary holds what it used"
 	guard5Others      guard.Name = "5 active members hold what it used"

@@ -196,3 +196,33 @@ func TestActivationReliesOnNoOrder(t *testing.T) {
 		}
 	})
 }
+
+// A member that operators suspended because it is dark stays so until it has heard of that: what
+// it said before is no sign of life. Then it is back by itself.
+func TestSuspendedUntilItHears(t *testing.T) {
+	w := withReplicas(t)
+	w.must(w.suspend(regionA, regionC))
+	for range 2 {
+		w.sync(regionA, regionB)
+		w.sync(regionB, regionA)
+		w.step(regionA)
+	}
+	a := w.nodes[regionA]
+	if e := a.set.Entry(regionC); e.Status != mrk.Suspended {
+		t.Fatalf("C, which has said nothing since, is %s", e.Status)
+	}
+	clear(a.heard) // A starts again, and does not wait for C
+	w.sync(regionB, regionA)
+	w.must(w.rotate(regionA))
+	for range 3 {
+		w.sync(regionA, regionB)
+		w.sync(regionB, regionA)
+		w.step(regionA)
+	}
+	if got := a.set.Pending(); !got.IsZero() {
+		t.Errorf("the rotation waits for the suspended Region")
+	}
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB, regionC)
+}

@@ -300,6 +300,9 @@ func (s *Set) proven(st *State, e Entry) bool {
 	if !s.joined(st, e) {
 		return false
 	}
+	if guard5Suspended.Stops(e.Status == Suspended && m.Seq < st.Seq) {
+		return false // what it said before it was suspended is no sign of life
+	}
 	if s.external() {
 		// A new replica takes no import before it is Active, and is awaited from then on.
 		return m.KeyState == stateCreating || st.Pending.IsZero() || m.Holds(st.Pending)
