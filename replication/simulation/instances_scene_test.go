@@ -134,6 +134,33 @@ func TestWhoTakesNoReplicaIsHeard(t *testing.T) {
 	w.heal()
 }
 
+// A frozen instance makes no key again that it has lost with its store, and has told so: a
+// restored primary Region in a third Region does not wait for it.
+func TestWhoMakesNoKeyAgainIsHeard(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	w.associate(a, b)
+	before := w.save(b)
+	id := w.key(c)
+	w.must(c.replicateTo(id, b))
+	w.settle()
+	if !w.disassociateOnce() {
+		t.Fatal("not disassociated")
+	}
+	w.settle()
+	w.restoreTo(before)
+	w.restoreTo(w.save(c))
+	for range 4 {
+		w.everybody()
+		w.now = w.now.Add(time.Minute)
+	}
+	c.run.repl.Step(t.Context())
+	if b.key(id) != nil || !c.key(id).Set.Acting() {
+		t.Errorf("key there %t, acting %t", b.key(id) != nil, c.key(id).Set.Acting())
+	}
+	w.heal()
+}
+
 // A replica instance is put back to before the association. It has forgotten that it is one, and
 // its operators, who approve, have not.
 func TestForgottenAssociationIsEnded(t *testing.T) {
