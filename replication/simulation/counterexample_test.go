@@ -34,7 +34,7 @@ func (w *world) restoreTo(b backup) {
 		b.of.stop()
 	}
 	b.of.doubt(true)
-	b.of.putBack(b.file)
+	w.putBackup(b)
 	w.must(b.of.start())
 	b.of.recallOut()
 }

@@ -1,11 +1,14 @@
 package simulation
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/replication"
 )
 
 // The Region that made a key hands it over, and begins again as another instance while a third
@@ -200,4 +203,25 @@ func TestOfferToTheSevered(t *testing.T) {
 		t.Error("the Region that has offered the key does not act again")
 	}
 	w.heal()
+}
+
+// A replica was asked for of the instance that is severed before it had any material. It gets
+// none, and the status says why, and what to do.
+func TestSeveredMemberIsShown(t *testing.T) {
+	w := scene(t)
+	a, b := w.nodes[0], w.nodes[1]
+	w.associate(a, b)
+	id := w.key(b)
+	w.must(b.replicateTo(id, a))
+	w.isolate(b)
+	w.disassociateOnce()
+	w.net.heal() // but the replica instance, with the primary key, does not accept it
+	w.settle()
+	if row := b.status(id, a.name); row.Status != replication.StatusFailed || row.Cause != string(mrk.CauseReplicaFrozen) || !strings.Contains(row.Text, "evict the replica") {
+		t.Errorf("the status is %+v", row)
+	}
+	w.heal() // evicts it
+	if e := b.key(id).Set.Entry(a.name); e.Status.In() {
+		t.Errorf("the replica is %s", e.Status)
+	}
 }

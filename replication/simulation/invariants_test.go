@@ -24,6 +24,7 @@ type ledger struct {
 	over       map[arn.KeyID]bool  // sets that were deleted as a whole
 	writtenOff map[string]bool     // materials
 	rolls      map[region.Name]int // how often a Region was rolled back without noticing
+	back       map[membership]back // what a Region's store knew when it was restored last
 	renewed    map[membership]bool // replicas that a new instance was given again
 	wentBack   bool                // some store, ever
 
@@ -34,6 +35,13 @@ type ledger struct {
 type written struct {
 	states map[mrk.Hash]bool
 	rolls  int // of their writer, when the last one was written
+	backs  int // likewise
+}
+
+// back is how often a store was restored, and the epoch that it then knew.
+type back struct {
+	times int
+	epoch mrk.Epoch
 }
 
 type membership struct {
@@ -56,7 +64,7 @@ type place struct {
 func newLedger() ledger {
 	return ledger{
 		states: map[stateName]*written{}, frozen: map[membership]mrk.Hash{}, objects: map[string]map[place]bool{},
-		buried: map[membership]bool{}, evicted: map[membership]bool{}, over: map[arn.KeyID]bool{}, writtenOff: map[string]bool{}, rolls: map[region.Name]int{}, renewed: map[membership]bool{},
+		buried: map[membership]bool{}, evicted: map[membership]bool{}, over: map[arn.KeyID]bool{}, writtenOff: map[string]bool{}, rolls: map[region.Name]int{}, back: map[membership]back{}, renewed: map[membership]bool{},
 	}
 }
 
@@ -82,7 +90,9 @@ func (w *world) check() {
 
 // record writes down what everybody has, and compares numbers: no Region writes two states
 // with one number. One that was rolled back and has not heard so may use those once more which
-// it has forgotten (rule 20 is about what it has heard), and no other one ever.
+// it has forgotten (rule 20 is about what it has heard). So may one that was restored in an
+// epoch of which it has forgotten everything: only a hand-over gives it the same one again, if
+// the Region that offers it has not heard that it was accepted (rule 13). No other one ever.
 func (w *world) record(id arn.KeyID) {
 	for _, n := range w.nodes {
 		k := n.key(id)
@@ -103,16 +113,17 @@ func (w *world) record(id arn.KeyID) {
 		}
 		name := stateName{id, st.Epoch, st.Seq}
 		all, rolls := w.ledger.states[name], w.ledger.rolls[st.Epoch.Region]
+		was := w.ledger.back[membership{id, st.Epoch.Region}]
 		switch {
 		case all == nil:
-			w.ledger.states[name] = &written{map[mrk.Hash]bool{st.Hash(): true}, rolls}
+			w.ledger.states[name] = &written{map[mrk.Hash]bool{st.Hash(): true}, rolls, was.times}
 			continue
 		case all.states[st.Hash()]:
 			continue
-		case rolls == all.rolls:
+		case rolls == all.rolls && (was.times == all.backs || was.epoch.Compare(st.Epoch) >= 0):
 			w.break_("two states %d of epoch %s of %s", st.Seq, st.Epoch, id)
 		}
-		all.states[st.Hash()], all.rolls = true, rolls
+		all.states[st.Hash()], all.rolls, all.backs = true, rolls, was.times
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/keyferry/keyferry/hsm/hsmtest"
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
+	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/store/storetest"
 )
 
@@ -22,6 +23,8 @@ type backup struct {
 	disk  *storetest.Memory // as a snapshot of the disk has it
 	audit map[string][]byte
 	keys  map[arn.KeyID]bool // that the store has
+
+	epochs map[arn.KeyID]mrk.Epoch // that it knows
 }
 
 // save makes a backup of a Region.
@@ -35,9 +38,12 @@ func (w *world) save(n *node) backup {
 		b.audit[name], err = os.ReadFile(name)
 		w.must(err)
 	}
-	b.keys = map[arn.KeyID]bool{}
+	b.keys, b.epochs = map[arn.KeyID]bool{}, map[arn.KeyID]mrk.Epoch{}
 	for _, id := range w.keys {
-		b.keys[id] = n.key(id) != nil
+		k := n.key(id)
+		if b.keys[id] = k != nil; k != nil {
+			b.epochs[id] = k.Set.Epoch()
+		}
 	}
 	return b
 }
@@ -92,7 +98,7 @@ func (w *world) restore() {
 	}
 	n.doubt(store || token)
 	if store {
-		n.putBack(b.file)
+		w.putBackup(b)
 	}
 	if token {
 		n.fake.Restore(b.token)
@@ -100,6 +106,16 @@ func (w *world) restore() {
 	w.note("%s: restored, store %t, token %t", n.name, store, token)
 	w.must(n.start())
 	n.recallOut()
+}
+
+// putBackup puts the store of a backup back, which shows by its stamp what it is.
+func (w *world) putBackup(b backup) {
+	for _, id := range w.keys {
+		w.record(id) // what was written before
+		at := membership{id, b.of.name}
+		w.ledger.back[at] = back{w.ledger.back[at].times + 1, b.epochs[id]}
+	}
+	b.of.putBack(b.file)
 }
 
 // putBack puts an older store in the place of the Region's.
