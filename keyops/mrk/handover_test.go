@@ -429,6 +429,33 @@ func TestCE11RestoredAcceptorBeginsAnotherEpoch(t *testing.T) {
 	}
 }
 
+// The same, and nobody has heard that B accepted: it accepts the same offer once more, in the
+// same epoch, and what it has found in its token is listed.
+func TestAcceptedOnceMore(t *testing.T) {
+	w := offered(t)
+	b := w.nodes[regionB]
+	backup := b.set.Marshal()
+	w.must(w.accept(regionB))
+	w.must(w.rotate(regionB))
+	first := b.set.Epoch()
+	w.restore(regionB, backup)
+	w.takeBack(regionB)
+	if err := w.accept(regionB); !errors.Is(err, mrk.ErrNotHeard) {
+		t.Fatalf("accepting before A was heard: %v", err)
+	}
+	w.sync(regionA, regionB)
+	w.must(w.accept(regionB))
+	if b.set.Epoch() != first {
+		t.Errorf("B acts in %s after %s", b.set.Epoch(), first)
+	}
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB, regionC)
+	if got := len(w.nodes[regionA].held()); got != 2 {
+		t.Errorf("A holds %d materials", got)
+	}
+}
+
 func TestFullChainTakesNoHandOver(t *testing.T) {
 	w := withReplicas(t)
 	a := w.nodes[regionA]
