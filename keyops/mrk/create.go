@@ -198,7 +198,7 @@ func (s *Set) AddMember(ctx context.Context, signer Signer, to region.Name, inst
 // not be: nobody keeps the request by which it would make its replica.
 func (s *Set) Forgotten(r region.Name) bool {
 	e, m := s.Entry(r), s.members[r]
-	_, kept := s.requests[r]
+	_, kept := s.Request(r)
 	return s.Acting() && !kept && (e.Status == Joining || e.Status == Suspended) && (m == nil || m.Incarnation < e.Incarnation)
 }
 

@@ -242,3 +242,35 @@ func TestFormerPrimaryCrowdsNobodyOut(t *testing.T) {
 		t.Error("B shows its own last state no more")
 	}
 }
+
+// A member that is evicted has signed two facts with one number, and has no key any more with
+// which it would number past them. Nobody's management is frozen by it, and everybody keeps the
+// same one of the two.
+func TestEquivocationOfAnEvictedMember(t *testing.T) {
+	w := withReplicas(t)
+	a, c := w.nodes[regionA], w.nodes[regionC]
+	w.must(w.evict(regionA, regionB))
+	w.sync(regionA, regionC)
+	fact := *a.set.Fact(regionB)
+	fact.Counter++
+	two := make([]*mrk.Member, 2)
+	for i, state := range []string{"Disabled", "Enabled"} {
+		var err error
+		fact.KeyState = state
+		two[i], err = mrk.SignMember(ctx(), testSigner(regionB), fact)
+		w.must(err)
+	}
+	for i, n := range []*node{a, c} {
+		for _, m := range []*mrk.Member{two[i], two[1-i]} {
+			res, err := n.set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{m}})
+			w.must(err)
+			if len(res.Refused) != 0 || n.set.Frozen() != nil {
+				t.Fatalf("%s refuses %v, frozen %v", n.name, res.Refused, n.set.Frozen())
+			}
+		}
+	}
+	if a.set.Fact(regionB).Hash() != c.set.Fact(regionB).Hash() {
+		t.Error("A and C keep different facts of B")
+	}
+	w.must(w.rotate(regionA))
+}

@@ -125,7 +125,7 @@ func (s *Set) mergeMember(v Verifier, m *Member, res *Result) error {
 		s.recall(m, res)
 		return nil
 	}
-	if old != nil && later(v, m, old) == 0 && !s.Concerns(m.Region) {
+	if old != nil && later(v, m, old) == 0 && s.apart(m) {
 		// Nobody's word, which must not be able to freeze a key that it has no part in: all
 		// Regions keep the same one of its facts.
 		if bytes.Compare(m.signed.Payload, old.signed.Payload) < 0 {
@@ -141,6 +141,13 @@ func (s *Set) mergeMember(v Verifier, m *Member, res *Result) error {
 	s.members[m.Region] = m
 	res.Changed = true
 	return nil
+}
+
+// apart reports whether a Region that has written a member fact has no part in the key: it never
+// had, or the newest state has ended the membership. It may never number past what it said.
+func (s *Set) apart(m *Member) bool {
+	e := s.Entry(m.Region)
+	return !s.Concerns(m.Region) || !e.Status.In() && e.Incarnation >= m.Incarnation
 }
 
 // recall handles a fact of this Region's own that is newer than what it remembers, or
@@ -276,8 +283,8 @@ func (s *Set) freeze(c Conflict, res *Result) {
 }
 
 // thaw ends a freeze when the writer has numbered past both of its facts, so that neither
-// counts any more, or when it is a member of an instance that is no more: it never will, and
-// what it has said of itself is history. A fork ends with a later line only.
+// counts any more, or when it is a member no more, or of an instance that is no more: it may
+// never do so, and what it has said of itself is history. A fork ends with a later line only.
 func (s *Set) thaw(v Verifier, res *Result) {
 	f := s.frozen
 	if f == nil {
@@ -289,7 +296,7 @@ func (s *Set) thaw(v Verifier, res *Result) {
 		over = s.Epoch().Line.Compare(f.Epoch.Line) > 0
 	case f.Epoch.IsZero():
 		m := s.members[f.Writer]
-		over = m != nil && (m.Compare(&Member{Incarnation: f.Incarnation, Counter: f.Number}) > 0 || former(v, m.Region, m.Instance))
+		over = m != nil && (m.Compare(&Member{Incarnation: f.Incarnation, Counter: f.Number}) > 0 || former(v, m.Region, m.Instance) || s.apart(m))
 	default:
 		over = s.state != nil && s.state.Compare(&State{Epoch: f.Epoch, Seq: f.Number}) > 0
 	}

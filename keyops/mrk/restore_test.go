@@ -144,6 +144,35 @@ func TestNumberedPastAForgottenState(t *testing.T) {
 	}
 }
 
+// A has asked B for a replica, evicted it before it spoke, and asked again. Then a backup of
+// before the eviction is put back in A: of the two requests it keeps the one that is over, and
+// knows from C that B is asked for as another incarnation. It is asked once more.
+func TestRequestOfAnIncarnationThatIsOver(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.replicate(regionA, regionC))
+	w.heal()
+	a := w.nodes[regionA]
+	w.must(w.replicate(regionA, regionB))
+	backup := a.set.Marshal()
+	w.must(w.evict(regionA, regionB))
+	w.must(w.replicate(regionA, regionB))
+	if _, kept := a.set.Request(regionB); !kept || a.set.Forgotten(regionB) {
+		t.Fatal("the second request is not kept")
+	}
+	w.sync(regionA, regionC)
+	w.restore(regionA, backup)
+	a.set.DropPermit()
+	w.sync(regionC, regionA)
+	w.step(regionA)
+	if req, kept := a.set.Request(regionB); kept || !a.set.Forgotten(regionB) {
+		t.Errorf("A has the request for incarnation %d, and lists %+v", req.Incarnation, a.set.Entry(regionB))
+	}
+	w.must(w.replicate(regionA, regionB))
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB, regionC)
+}
+
 func TestCE10RestoredPrimaryDoesNotReleaseAlone(t *testing.T) {
 	w := newWorld(t)
 	backup := w.nodes[regionA].set.Marshal()

@@ -239,10 +239,11 @@ func (s *Set) Pending() material.ID {
 	return s.state.Pending
 }
 
-// Request returns the create request that is kept for a Region.
+// Request returns the create request that is kept for a Region, if it is not for an incarnation
+// before the one that the newest state lists: a restored store keeps it, and forgets the next.
 func (s *Set) Request(r region.Name) (CreateRequest, bool) {
 	c, ok := s.requests[r]
-	return c, ok
+	return c, ok && c.Incarnation >= s.Entry(r).Incarnation
 }
 
 // Ready reports whether a replica that holds these materials may leave Creating: the
