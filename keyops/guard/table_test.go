@@ -64,7 +64,7 @@ var caught = []catch{
 	{"17 key is on the approved list", "TestCE17WhoBelievesAPromotion", 0, ""},
 	{"17 approved by a quorum", "TestCE17WhoBelievesAPromotion", 0, ""},
 	{"17 roster not older than the one known", "TestCE17WhoBelievesAPromotion", 0, ""},
-	{"18 all heard since the start", "TestCE10RestoredPrimaryDoesNotRenewAlone", 0, "TestSimulation"},
+	{"18 all heard since the start", "TestCE10RestoredPrimaryDoesNotRenewAlone", 0, "TestWhoWentBackActsNotAlone"},
 	{"18 current material usable", "TestRenewalNeedsTheCurrentMaterial", 0, ""},
 	{"18 named by the newest certificate", "TestMessagesFromBeforeAPromotion", 1, "TestSimulation"},
 	{"20 counts above its own facts", "TestLiarHarmsItself", 0, "TestSimulation"},
