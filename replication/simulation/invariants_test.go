@@ -28,7 +28,7 @@ type ledger struct {
 	renewed    map[membership]bool // replicas that a new instance was given again
 	wentBack   bool                // some store, ever
 
-	frozen map[membership]mrk.Hash // state by which a Region acts whose management is frozen
+	frozen map[membership]*mrk.State // by which a Region acts whose management is frozen
 }
 
 // written is what there is of states with one number.
@@ -63,7 +63,7 @@ type place struct {
 
 func newLedger() ledger {
 	return ledger{
-		states: map[stateName]*written{}, frozen: map[membership]mrk.Hash{}, objects: map[string]map[place]bool{},
+		states: map[stateName]*written{}, frozen: map[membership]*mrk.State{}, objects: map[string]map[place]bool{},
 		buried: map[membership]bool{}, evicted: map[membership]bool{}, over: map[arn.KeyID]bool{}, writtenOff: map[string]bool{}, rolls: map[region.Name]int{}, back: map[membership]back{}, renewed: map[membership]bool{},
 	}
 }
@@ -128,7 +128,8 @@ func (w *world) record(id arn.KeyID) {
 }
 
 // unmanaged is that a Region which knows of contradictions writes no state: it makes nobody
-// active, releases nothing and admits nobody.
+// active, releases nothing and admits nobody. Only operators, who promote it, open a line in which
+// it goes on (rule 17).
 func (w *world) unmanaged(id arn.KeyID) {
 	for _, n := range w.nodes {
 		k, at := n.key(id), membership{id, n.name}
@@ -136,10 +137,11 @@ func (w *world) unmanaged(id arn.KeyID) {
 			delete(w.ledger.frozen, at)
 			continue
 		}
-		if before, was := w.ledger.frozen[at]; was && before != k.Set.State().Hash() {
+		st := k.Set.State()
+		if before := w.ledger.frozen[at]; before != nil && before.Epoch.Line == st.Epoch.Line && before.Hash() != st.Hash() {
 			w.break_("%s manages %s, which is frozen", n.name, id)
 		}
-		w.ledger.frozen[at] = k.Set.State().Hash()
+		w.ledger.frozen[at] = st
 	}
 }
 
