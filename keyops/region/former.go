@@ -2,10 +2,7 @@ package region
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -39,27 +36,13 @@ func (f Former) Sign(ctx context.Context, own Descriptor, s statement.Signer) (s
 	w.Uint(formerForm)
 	w.Bytes(f.Statement.Marshal())
 	w.Uint(uint64(f.At.Unix()))
-	signed, err := statement.Sign(ctx, s, statement.FormerInstance, w.Out())
-	if err != nil {
-		return statement.File{}, err
-	}
-	pub, err := own.PublicKey()
-	if err != nil {
-		return statement.File{}, err
-	}
-	return statement.NewFile(signed, pub)
+	return signWord(ctx, own, s, statement.FormerInstance, w.Out())
 }
 
 // KeepFormer writes down that an instance is no more. It is no error if that was written down
 // before.
 func (d Dir) KeepFormer(of Descriptor, f statement.File) error {
-	if err := os.MkdirAll(filepath.Dir(d.Former(of)), 0o755); err != nil {
-		return err
-	}
-	if err := statement.WriteJSON(d.Former(of), f); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return nil
+	return keepWord(d.Former(of), f)
 }
 
 // LoadFormer reads which instances are no more, by name.
@@ -84,25 +67,14 @@ func (d Dir) LoadFormer(own Descriptor) ([]Former, error) {
 }
 
 func loadFormer(path string, own Descriptor) (Former, error) {
-	var file statement.File
-	if err := statement.ReadJSON(path, &file); err != nil {
-		return Former{}, err
-	}
-	s, err := file.Signed(statement.FormerInstance)
+	in, err := loadWord(path, own, statement.FormerInstance)
 	if err != nil {
 		return Former{}, err
 	}
-	if err := own.Verify(s); err != nil {
-		return Former{}, err
-	}
-	in := wire.NewReader(s.Payload)
 	if v := in.Uint(); in.Err() == nil && v != formerForm {
 		in.Fail("former instance of form %d", v)
 	}
-	raw, at := in.Bytes(statement.MaxPayload), in.Uint()
-	if at > 1<<40 {
-		in.Fail("time %d is beyond any calendar", at)
-	}
+	raw, at := in.Bytes(statement.MaxPayload), decodeTime(in)
 	if err := in.Done(); err != nil {
 		return Former{}, err
 	}
@@ -110,7 +82,7 @@ func loadFormer(path string, own Descriptor) (Former, error) {
 	if err != nil {
 		return Former{}, err
 	}
-	f := Former{At: time.Unix(int64(at), 0).UTC()}
+	f := Former{At: at}
 	f.SignedDescriptor, err = Open(signed)
 	return f, err
 }

@@ -42,15 +42,7 @@ func (r Retirement) payload() []byte {
 
 // Sign makes the statement in the name of the Region own.
 func (r Retirement) Sign(ctx context.Context, own Descriptor, s statement.Signer) (statement.File, error) {
-	signed, err := statement.Sign(ctx, s, statement.RetiredRegion, r.payload())
-	if err != nil {
-		return statement.File{}, err
-	}
-	pub, err := own.PublicKey()
-	if err != nil {
-		return statement.File{}, err
-	}
-	return statement.NewFile(signed, pub)
+	return signWord(ctx, own, s, statement.RetiredRegion, r.payload())
 }
 
 // LoadRetired reads which peers the Region own has retired, by name.
@@ -72,27 +64,15 @@ func (d Dir) LoadRetired(own Descriptor) ([]Retirement, error) {
 }
 
 func loadRetirement(path string, own Descriptor) (Retirement, error) {
-	var f statement.File
-	if err := statement.ReadJSON(path, &f); err != nil {
-		return Retirement{}, err
-	}
-	s, err := f.Signed(statement.RetiredRegion)
+	in, err := loadWord(path, own, statement.RetiredRegion)
 	if err != nil {
 		return Retirement{}, err
 	}
-	if err := own.Verify(s); err != nil {
-		return Retirement{}, err
-	}
-	in := wire.NewReader(s.Payload)
 	if v := in.Uint(); in.Err() == nil && v != 1 {
 		in.Fail("retirement of form %d", v)
 	}
 	r := Retirement{Region: Name(in.String(64)), Instance: InstanceID(in.String(64)), Fingerprint: in.String(128)}
-	at := in.Uint()
-	if at > 1<<40 {
-		in.Fail("time %d is beyond any calendar", at)
-	}
-	r.At = time.Unix(int64(at), 0).UTC()
+	r.At = decodeTime(in)
 	if err := in.Done(); err != nil {
 		return Retirement{}, err
 	}
@@ -118,10 +98,7 @@ func (d Dir) CheckRetired(own, peer Descriptor) error {
 
 // KeepRetirement writes down that a peer was retired, and takes its pin away.
 func (d Dir) KeepRetirement(n Name, f statement.File) error {
-	if err := os.MkdirAll(filepath.Dir(d.Retired(n)), 0o755); err != nil {
-		return err
-	}
-	if err := statement.WriteJSON(d.Retired(n), f); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := keepWord(d.Retired(n), f); err != nil {
 		return err
 	}
 	if err := os.Remove(d.Peer(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
