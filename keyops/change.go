@@ -98,6 +98,7 @@ func (k *Key) follow(old *Key, now time.Time) {
 	k.followImports(now)
 	k.handOver()
 	k.lastReplicaGone(now)
+	k.withhold(old)
 	switch {
 	case k.Set.Told(): // rule 20: others know that this incarnation was deleted
 		k.State = keystate.PendingDeletion
@@ -124,11 +125,28 @@ func (k *Key) follow(old *Key, now time.Time) {
 
 // setAside reports whether clients of this Region had disabled the key, or scheduled its
 // deletion, before another incarnation of it began: only they make it usable again. The
-// deletion was of the incarnation before. A key that was evicted is Disabled because of that.
+// deletion was of the incarnation before. A key that was evicted is Disabled because of that,
+// and usable again once it is listed, unless clients had their reasons, too: else a primary
+// Region could enable what was disabled here by evicting it first.
 func (k *Key) setAside(old *Key) bool {
-	decided := old.State == keystate.Disabled || old.State == keystate.PendingDeletion
-	return decided && !old.Set.Shut() && !old.Set.Told()
+	if old.Set.Shut() {
+		return old.Withheld && !old.Set.Told()
+	}
+	return old.off() && !old.Set.Told()
 }
+
+// withhold keeps what clients of this Region have said of a key for as long as it is evicted.
+func (k *Key) withhold(old *Key) {
+	switch {
+	case !k.Set.Shut():
+		k.Withheld = false
+	case k.State == keystate.PendingDeletion, old != nil && !old.Set.Shut() && old.off():
+		k.Withheld = true
+	}
+}
+
+// off reports whether the key is out of use until clients say otherwise.
+func (k *Key) off() bool { return k.State == keystate.Disabled || k.State == keystate.PendingDeletion }
 
 // handOver follows what becomes of a hand-over, at both of its ends, and of a primary key
 // that another Region has taken over (rule 16). A clock never starts because of that: who

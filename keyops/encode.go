@@ -22,9 +22,13 @@ const (
 	schemaGrants = 2 // ends with the key's grants, of which there is at least one
 	schemaLife   = 3 // ends with deletion, rotation and imports, after grants or none
 	schemaMaker  = 4 // ends with the principal that made the key, after those
+	schemaKept   = 5 // ends with the word of clients on an evicted key, after those, the principal or none
 )
 
 func (k *Key) schema() uint64 {
+	if k.Withheld {
+		return schemaKept
+	}
 	if k.Creator != "" {
 		return schemaMaker
 	}
@@ -97,6 +101,9 @@ func (k *Key) encode() []byte {
 	if k.schema() >= schemaMaker {
 		w.String(k.Creator)
 	}
+	if k.schema() >= schemaKept {
+		w.Bool(k.Withheld)
+	}
 	return w.Out()
 }
 
@@ -108,8 +115,8 @@ func decodeKey(id string, body []byte) (*Key, error) {
 	}
 	r := wire.NewReader(body)
 	schema := r.Uint()
-	if schema < schemaFirst || schema > schemaMaker {
-		r.Fail("key row of schema %d, this daemon reads %d to %d", schema, schemaFirst, schemaMaker)
+	if schema < schemaFirst || schema > schemaKept {
+		r.Fail("key row of schema %d, this daemon reads %d to %d", schema, schemaFirst, schemaKept)
 	}
 	k := &Key{
 		ID:          keyID,
@@ -157,6 +164,9 @@ func decodeKey(id string, body []byte) (*Key, error) {
 	if schema >= schemaMaker {
 		k.Creator = r.String(maxReference)
 	}
+	if schema >= schemaKept {
+		k.Withheld = r.Bool()
+	}
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("decoding the row of key %s: %w", id, err)
 	}
@@ -190,6 +200,9 @@ func (k *Key) check() error {
 	}
 	if k.ID.MultiRegion() != (k.Set != nil) {
 		return fail("facts of a multi-Region key missing or out of place")
+	}
+	if k.Withheld && k.Set == nil {
+		return fail("evicted, and no multi-Region key")
 	}
 	if !k.Current.IsZero() && (k.Material(k.Current) == nil || !slices.Contains(k.Used, k.Current)) {
 		return fail("current material not listed")

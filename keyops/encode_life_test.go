@@ -99,6 +99,7 @@ func TestKeyRowOfALife(t *testing.T) {
 		"rotation to an unknown": func(k *keyops.Key) {
 			k.Rotations = []keyops.RotationEntry{{at, keyops.RotationOnDemand, material.ID{1}}}
 		},
+		"evicted, and of one Region":     func(k *keyops.Key) { k.Withheld = true },
 		"an import into a key from here": func(k *keyops.Key) { k.Materials[0].Import = keyops.MaterialImported },
 		"expiry without a date": func(k *keyops.Key) {
 			k.Origin = keyops.OriginExternal

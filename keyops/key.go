@@ -30,7 +30,10 @@ type Key struct {
 	Created     time.Time
 	Creator     string // ARN of the principal that made the key here, or had a peer make it; for its quota
 	State       keystate.State
-	Version     uint64 // of the row; only grows
+	// Withheld says of a key that is evicted that clients of this Region had disabled it, or
+	// scheduled its deletion, before or since. Its state does not say so: it is Disabled anyway.
+	Withheld bool
+	Version  uint64 // of the row; only grows
 
 	Materials []Material // every material that this Region has or had
 	// Used lists the materials that were ever current here. It only grows, and a material is

@@ -128,10 +128,15 @@ func (s *Service) turn(ctx context.Context, c *call, to keystate.State) error {
 		if err := s.still(c, k); err != nil {
 			return err
 		}
+		shut := k.Set != nil && k.Set.Shut()
+		if to == keystate.Disabled && shut && k.State == to && !k.Withheld {
+			k.Withheld = true
+			return nil
+		}
 		if k.State == to {
 			return ErrUnchanged
 		}
-		if to == keystate.Enabled && k.Set != nil && k.Set.Shut() {
+		if to == keystate.Enabled && shut {
 			return refuse(ErrInvalidState, "%s was evicted from its multi-Region key by the primary key's Region; replicate it again to use it.", k.arn)
 		}
 		if err := keystate.Transition(k.State, to); err != nil {

@@ -237,35 +237,61 @@ func TestInstallRefusals(t *testing.T) {
 }
 
 // A key that the primary Region lists as another incarnation, because everybody had forgotten
-// it, is usable where it was, and not where clients had taken care that it is not.
+// it or because it was evicted, is usable where it was, and not where clients had taken care
+// that it is not, whether their Region has heard of the eviction or not.
 func TestListedAgainAsItWas(t *testing.T) {
+	nothing := func(two, arn.KeyID) error { return nil }
+	disable := func(w two, id arn.KeyID) error {
+		return second(w.tokyo.DisableKey(t.Context(), admin(), keyops.DisableKeyInput{KeyID: string(id)}))
+	}
+	schedule := func(w two, id arn.KeyID) error {
+		return second(w.tokyo.ScheduleKeyDeletion(t.Context(), admin(), keyops.ScheduleKeyDeletionInput{KeyID: string(id), PendingWindowInDays: 7}))
+	}
+	cancel := func(w two, id arn.KeyID) error {
+		if err := schedule(w, id); err != nil {
+			return err
+		}
+		return second(w.tokyo.CancelKeyDeletion(t.Context(), admin(), keyops.CancelKeyDeletionInput{KeyID: string(id)}))
+	}
 	for name, tt := range map[string]struct {
-		do   func(w two, id arn.KeyID) error
-		want string
+		before  func(two, arn.KeyID) error
+		evicted func(two, arn.KeyID) error // nil: Tokyo never hears of the eviction
+		want    string
 	}{
-		"enabled": {func(two, arn.KeyID) error { return nil }, "Enabled"},
-		"disabled": {func(w two, id arn.KeyID) error {
-			return second(w.tokyo.DisableKey(t.Context(), admin(), keyops.DisableKeyInput{KeyID: string(id)}))
-		}, "Disabled"},
-		"pending deletion": {func(w two, id arn.KeyID) error {
-			return second(w.tokyo.ScheduleKeyDeletion(t.Context(), admin(), keyops.ScheduleKeyDeletionInput{KeyID: string(id), PendingWindowInDays: 7}))
-		}, "Disabled"},
+		"enabled":                             {nothing, nil, "Enabled"},
+		"disabled":                            {disable, nil, "Disabled"},
+		"pending deletion":                    {schedule, nil, "Disabled"},
+		"enabled, evicted":                    {nothing, nothing, "Enabled"},
+		"disabled, evicted":                   {disable, nothing, "Disabled"},
+		"pending deletion, evicted":           {schedule, nothing, "Disabled"},
+		"evicted, disabled":                   {nothing, disable, "Disabled"},
+		"evicted, pending deletion":           {nothing, schedule, "Disabled"},
+		"evicted, pending deletion cancelled": {nothing, cancel, "Disabled"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newTwo(t)
 			id := w.shared(t)
-			if err := tt.do(w, id); err != nil {
+			if err := tt.before(w, id); err != nil {
 				t.Fatal(explain(err))
 			}
 			d := w.tokyo.Descriptor.Descriptor
-			if err := w.paris.UpdateShared(t.Context(), id, cause, func(k *keyops.Key) error {
-				if err := k.Set.Evict(t.Context(), w.paris.Signer(), d.Region, false); err != nil { // of which Tokyo never hears
-					return err
+			change := func(fn func(*mrk.Set) error) {
+				t.Helper()
+				if err := w.paris.UpdateShared(t.Context(), id, cause, func(k *keyops.Key) error { return fn(k.Set) }); err != nil {
+					t.Fatal(err)
 				}
-				return k.Set.AddMember(t.Context(), w.paris.Signer(), d.Region, d.Instance, mrk.CreateRequest{Principal: admin().Principal.String()})
-			}); err != nil {
-				t.Fatal(err)
 			}
+			change(func(s *mrk.Set) error { return s.Evict(t.Context(), w.paris.Signer(), d.Region, false) })
+			if tt.evicted != nil {
+				w.sync(t, id)
+				if err := tt.evicted(w, id); err != nil {
+					t.Fatal(explain(err))
+				}
+				w.tokyo.Restart(t)
+			}
+			change(func(s *mrk.Set) error {
+				return s.AddMember(t.Context(), w.paris.Signer(), d.Region, d.Instance, mrk.CreateRequest{Principal: admin().Principal.String()})
+			})
 			w.sync(t, id)
 			k, err := w.tokyo.SharedKey(id)
 			if err != nil || k.Set.Incarnation() != 2 || string(k.State) != tt.want || !k.DeletionDate.IsZero() {
