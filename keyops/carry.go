@@ -74,6 +74,9 @@ func (s *Service) wrap(ctx context.Context, id arn.KeyID, mid material.ID, to re
 		return mrk.Blob{}, fmt.Errorf("wrapping %s material for %s: %w", class, to.Region, ErrNoTransportKey)
 	}
 	wrapped, err := s.token.Wrap(ctx, key.ID, m.Object)
+	if err != nil && s.transportGone(ctx, key, err) {
+		return mrk.Blob{}, fmt.Errorf("wrapping %s material with %s, which is not in the token: %w", class, key.Name, ErrNoTransportKey)
+	}
 	if err != nil {
 		return mrk.Blob{}, s.tokenFailed(m, fmt.Errorf("wrapping material %s: %w", mid, fromToken(err)))
 	}
@@ -104,6 +107,16 @@ func (s *Service) wrapsFor(to region.Descriptor, class hsm.Class, epochs []uint6
 		}
 	}
 	return transport.Key{}, false
+}
+
+// transportGone reports whether a call has failed because a transport key that a transcript names
+// is not in the token: one was destroyed there, or an older token was put back.
+func (s *Service) transportGone(ctx context.Context, key transport.Key, failed error) bool {
+	if !errors.Is(failed, hsm.ErrNotFound) {
+		return false
+	}
+	_, err := s.token.Present(ctx, key.ID)
+	return errors.Is(err, hsm.ErrNotFound)
 }
 
 // InstallMaterial takes a material that a peer wrapped (rule 4): intent, C_UnwrapKey, the
@@ -155,7 +168,11 @@ func (s *Service) install(ctx context.Context, k *Key, blob mrk.Blob, begin func
 	}
 	spec := hsm.Spec{Role: k.role(), Algorithm: row.token, Usage: row.tokenUsage, Name: label(k.ID, blob.Material)}
 	w.make = func(ctx context.Context) ([]byte, error) {
-		if err := s.token.Unwrap(ctx, key.ID, spec, w.object, blob.Wrapped); err != nil {
+		err := s.token.Unwrap(ctx, key.ID, spec, w.object, blob.Wrapped)
+		if err != nil && s.transportGone(ctx, key, err) {
+			return nil, fmt.Errorf("unwrapping %s material with %s, which is not in the token: %w", row.class(), key.Name, ErrNoTransportKey)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("unwrapping material %s: %w", blob.Material, fromToken(err))
 		}
 		return nil, nil

@@ -120,3 +120,46 @@ func TestTransportKeysChangeWhileServing(t *testing.T) {
 		t.Errorf("wrapped again: %s", explain(err))
 	}
 }
+
+// A transport key that is in a transcript and not in the token any more is missing, at either end:
+// that is said, and nothing of the material itself is doubted.
+func TestTransportKeyThatIsNotInTheToken(t *testing.T) {
+	w := newTwo(t)
+	k := w.replicate(t, keyops.CreateKeyInput{})
+	w.tell(t, k.KeyID, w.paris, w.tokyo)
+	w.tell(t, k.KeyID, w.tokyo, w.paris)
+	id, err := material.Parse(k.CurrentKeyMaterialID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	destroy := func(r *keyopstest.Region, role hsm.Role) {
+		t.Helper()
+		set, err := transport.Load(r.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range set.All() {
+			if key.Role != role {
+				continue
+			}
+			if err := r.Fake.Destroy(t.Context(), key.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	blob, err := w.paris.WrapMaterial(t.Context(), k.KeyID, id, w.tokyo.Descriptor.Descriptor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	destroy(w.tokyo, hsm.RoleTransportDestination)
+	if err := w.tokyo.InstallMaterial(t.Context(), k.KeyID, blob); !errors.Is(err, keyops.ErrNoTransportKey) {
+		t.Errorf("unwrapping: %v", err)
+	}
+	destroy(w.paris, hsm.RoleTransportSource)
+	if _, err := w.paris.WrapMaterial(t.Context(), k.KeyID, id, w.tokyo.Descriptor.Descriptor); !errors.Is(err, keyops.ErrNoTransportKey) {
+		t.Errorf("wrapping: %v", err)
+	}
+	if _, err := w.paris.Encrypt(t.Context(), keyopstest.Admin(), keyops.EncryptInput{KeyID: string(k.KeyID), Plaintext: []byte("x")}); err != nil {
+		t.Errorf("encrypting: %v", err)
+	}
+}
