@@ -120,7 +120,7 @@ func (r runner) schedule(seed uint64, count int) string {
 func (r runner) scenario(name string) string {
 	args := []string{"-test.run=^" + name + "$"}
 	if name == randomly {
-		args = append(args, "-schedules=1000", "-max-failed=1")
+		args = append(args, "-schedules=1000", "-max-failed=1", "-paired=0", "-again=0")
 	}
 	return r.fails(args...)
 }

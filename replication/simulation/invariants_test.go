@@ -414,7 +414,7 @@ func (w *world) converged() {
 		}
 	}
 	for _, n := range w.nodes {
-		m := slices.DeleteFunc(n.marks(), func(m keyops.Mark) bool { return w.ledger.over[m.Key] })
+		m := slices.DeleteFunc(n.marks(), func(m keyops.Mark) bool { return w.ledger.over[m.Key] || n.keepsUnlisted(m.Key) })
 		if len(m) > 0 {
 			w.break_("%s still has %d marks, the first for %s: %s %s", n.name, len(m), m[0].Peer, m[0].Cause, m[0].Text)
 		}

@@ -189,12 +189,17 @@ func (r *run) open(ctx context.Context) (err error) {
 	return err
 }
 
-// reseal lets the operators believe the store as it is.
-func (r *run) reseal(ctx context.Context) error {
+// custody is what operators do with the store.
+func (r *run) custody() keyops.Custody {
 	n := r.node
-	c := keyops.Custody{
+	return keyops.Custody{
 		Self: n.plant.descriptor, Roster: n.plant.descriptor.Operators, Token: n.token(), Seal: n.plant.seal, Store: r.store, Clock: n.clock,
 	}
+}
+
+// reseal lets the operators believe the store as it is.
+func (r *run) reseal(ctx context.Context) error {
+	n, c := r.node, r.custody()
 	if last, ok := r.log.Last(); ok {
 		c.Witnessed = []audit.StoreHead{last.Store}
 	}

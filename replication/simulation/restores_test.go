@@ -1,8 +1,11 @@
 package simulation
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/keyferry/keyferry/hsm/hsmtest"
 	"github.com/keyferry/keyferry/keyops"
@@ -169,6 +172,12 @@ func (w *world) loseToken() {
 	if !w.spared(n, n.plant.token) {
 		return
 	}
+	var single arn.KeyID
+	if w.again && n.running() && !n.frozen() && n.fuse == (fuse{}) {
+		out, err := n.run.svc.CreateKey(context.Background(), caller(), keyops.CreateKeyInput{})
+		w.must(err)
+		single = out.KeyMetadata.KeyID
+	}
 	if n.running() {
 		n.stop()
 	}
@@ -176,4 +185,22 @@ func (w *world) loseToken() {
 	n.fake.Restore(n.plant.token)
 	w.note("%s: token lost", n.name)
 	w.must(n.start())
+	if single != "" {
+		w.lostByName(n, single)
+	}
+}
+
+// lostByName checks what operators are told who have put a new token in the place of a lost one:
+// a single-Region key, which no other Region can send again, by its name.
+func (w *world) lostByName(n *node, id arn.KeyID) {
+	c := n.run.custody()
+	lost, err := c.LostKeys(context.Background())
+	w.must(err)
+	if !slices.ContainsFunc(lost, func(k keyops.LostKey) bool { return k.ID == id }) {
+		w.break_("%s does not name single-Region key %s as lost with its token", n.name, id)
+	}
+	_, err = n.run.svc.Encrypt(context.Background(), caller(), keyops.EncryptInput{KeyID: string(id), Plaintext: []byte("x")})
+	if !errors.Is(err, keyops.ErrKeyUnavailable) {
+		w.break_("%s encrypts with key %s, which is lost: %v", n.name, id, err)
+	}
 }

@@ -105,19 +105,26 @@ func (w *world) disassociateAgain() {
 	}
 }
 
-// evictSevered ends memberships in which nothing can come to what the pair has left.
+// evictSevered ends memberships in which nothing can come to what the pair has left: the transport
+// keys between the two are destroyed, also where backups have made everybody forget why
+// (docs/synchronization.md). The new instance of a Region has transport keys of its own.
 func (w *world) evictSevered() {
-	if w.pair == nil {
+	if w.pair == nil || !w.pair.there(w) || !w.pair.severed || w.pair.replica.frozen() {
 		return
 	}
-	r := w.pair.replica
 	for _, id := range w.keys {
 		p, k := w.acting(id)
-		if p != r || !w.pair.severed || r.frozen() {
+		if p != w.pair.primary && p != w.pair.replica {
 			continue
 		}
-		if e := k.Set.Entry(w.pair.primary.name); e.Status.In() && e.Status != mrk.Active {
-			w.evictOne(r, id, w.pair.primary) // nothing goes from one to the other any more
+		other := w.pair.primary
+		if p == other {
+			other = w.pair.replica
+		}
+		row := p.status(id, other.name)
+		gone := row.Cause == string(mrk.CauseReplicaFrozen) || row.Cause == string(mrk.CauseTransportKeyMissing)
+		if e := k.Set.Entry(other.name); gone && e.Status.In() && e.Status != mrk.Active {
+			w.evictOne(p, id, other)
 		}
 	}
 }
@@ -142,6 +149,15 @@ func (n *node) frozen() bool {
 	}
 	s, known := p.known(n)
 	return known && s.Frozen() && n.w.present(n.name, p.of[1])
+}
+
+// keepsUnlisted reports whether a frozen instance has a key of which it is no member any more.
+// It is a stranger to those who have forgotten who admitted it, and ReplicateKey to a frozen
+// instance is refused: the key stays as it is (docs/synchronization.md), and its peers take
+// nothing that it shows of it.
+func (n *node) keepsUnlisted(id arn.KeyID) bool {
+	top := n.w.newest(id)
+	return n.frozen() && top != nil && !top.Entry(n.name).Status.In()
 }
 
 // keepsWhatItHas is what a frozen instance promises: it acts for no key, unless it has made one
@@ -181,7 +197,8 @@ func (w *world) apart() {
 		k := p.replica.key(id)
 		return k != nil && !k.Gone() && k.Set.Primary() == p.replica.name
 	}
-	if slices.ContainsFunc(w.keys, primary) {
+	// All keys that it has, also those whose CreateKey was never answered.
+	if slices.ContainsFunc(p.replica.run.svc.SharedKeys(), primary) {
 		return // and nobody else can be: it has not accepted it then
 	}
 	_, err := p.primary.run.svc.GetSynchronization(context.Background(), caller(), keyops.GetSynchronizationInput{SynchronizationID: string(p.id)})

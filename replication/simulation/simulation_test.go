@@ -18,8 +18,8 @@ var (
 	firstSeed = flag.Uint64("seed", 1, "the first schedule's seed")
 	atMost    = flag.Duration("at-most", 0, "begin no schedule after so long; 0 = run all")
 	maxFailed = flag.Int("max-failed", 20, "a run ends after so many schedules that failed")
-	paired    = flag.Int("paired", 0, "how many schedules of 100 begin with a replica instance, which is disassociated later")
-	again     = flag.Bool("again", false, "let Regions begin again as other instances")
+	paired    = flag.Int("paired", 0, "how many schedules of 100 begin with a replica instance, which may be disassociated later")
+	again     = flag.Int("again", 0, "in how many schedules of 100 Regions begin again as other instances")
 	states    = flag.String("states", "", "where to write the distinct states that were visited, for a count over several processes")
 )
 
@@ -81,7 +81,7 @@ func TestSimulation(t *testing.T) {
 			if failed++; failed >= *maxFailed {
 				t.Fatalf("schedule %d, step %d: %s; no more is run", seed, w.steps, w.failed)
 			}
-			t.Errorf("schedule %d, step %d: %s\n%s\nreplay: SIMULATION_LOG=1 go test ./replication/simulation -run 'TestSimulation$' -seed %d -schedules 1 -paired %d -again=%t -v",
+			t.Errorf("schedule %d, step %d: %s\n%s\nreplay: SIMULATION_LOG=1 go test ./replication/simulation -run 'TestSimulation$' -seed %d -schedules 1 -paired %d -again %d -v",
 				seed, w.steps, w.failed, strings.Join(w.log, "\n"), seed, *paired, *again)
 		}
 	}

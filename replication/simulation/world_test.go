@@ -44,6 +44,7 @@ type world struct {
 	rounds   map[[2]region.Name]bool // in progress
 	shapes   []uint64                // of the states that were visited
 
+	again      bool   // whether Regions begin again as other instances
 	generation uint64 // of the newest forced promotion that operators have approved
 
 	weights map[string]int // how often each operation happens in this schedule
@@ -76,6 +77,7 @@ func newWorld(t *testing.T, dir string, seed uint64, s settings) *world {
 		t: t, dir: dir, rng: rand.New(rand.NewPCG(seed, 0x6b657966)), now: start, faults: true,
 		external: map[arn.KeyID]bool{}, secrets: map[material.ID][]byte{}, ledger: newLedger(), rounds: map[[2]region.Name]bool{},
 	}
+	w.again = rand.New(rand.NewPCG(seed, 0x616761696e)).IntN(100) < *again // and nothing else changes
 	if s.regions == 0 {
 		s.regions = 3 + w.rng.IntN(len(names)-2)
 	}
@@ -172,7 +174,7 @@ func (w *world) swarm() {
 		}
 		w.weights[op.name] = pick(w, []int{0, 1, 2, 4, 4, 8, 12}) * op.weight
 	}
-	if !*again {
+	if !w.again {
 		w.weights["begin again"] = 0
 	}
 }
