@@ -122,7 +122,8 @@ func (k *Key) permanent() []material.ID {
 	return ids
 }
 
-// expected lists the materials that an import of existing material may bring.
+// expected lists the materials that an import of existing material may bring. Where the
+// primary key is, those that only another Region still knows, because it has used them, too.
 func (k *Key) expected() []material.ID {
 	var ids []material.ID
 	for _, m := range k.Materials {
@@ -133,6 +134,9 @@ func (k *Key) expected() []material.ID {
 			if !slices.Contains(ids, l.ID) {
 				ids = append(ids, l.ID)
 			}
+		}
+		if k.Set.Primary() == k.Set.Self().Region {
+			ids = append(ids, slices.DeleteFunc(k.Set.Orphans(), func(id material.ID) bool { return slices.Contains(ids, id) })...)
 		}
 	}
 	return ids

@@ -10,12 +10,16 @@ import (
 )
 
 // listImport lists an imported material in the facts of a multi-Region key (A4.6): the
-// first one at once, as current; a new one of the primary key's Region as pending.
+// first one at once, as current; a new one of the primary key's Region as pending; one that
+// a member has used and that no state lists any more, again.
 func (s *Service) listImport(ctx context.Context, k *Key, m Material, as ImportType) error {
+	l := mrk.Listed{ID: m.ID, SPKI: m.SPKI, Created: m.Created.Unix(), Reason: mrk.ReasonImport}
 	if as == ExistingKeyMaterial {
+		if k.Set.Primary() == s.self.Region && slices.Contains(k.Set.Orphans(), m.ID) {
+			return s.unmanaged(k, k.Set.Relist(ctx, s.Signer(), l))
+		}
 		return nil // it is listed; the member fact says that it is here now
 	}
-	l := mrk.Listed{ID: m.ID, SPKI: m.SPKI, Created: m.Created.Unix(), Reason: mrk.ReasonImport}
 	return s.unmanaged(k, k.Set.ListImported(ctx, s.Signer(), l))
 }
 

@@ -1,12 +1,12 @@
 package replication
 
 import (
+	"slices"
 	"time"
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/keystate"
-	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 )
@@ -94,9 +94,8 @@ func (r *Replicator) status(keys Keys, k *keyops.Key, m mrk.MemberView) RegionSt
 	if m.Region == r.self.region || p == nil {
 		return row
 	}
-	if id, ok := unlisted(k.Set, m); ok && m.Status != mrk.Active {
-		row.Status, row.Cause = StatusFailed, string(mrk.CauseMaterialMismatch)
-		row.Text = "has encrypted with key material " + id.String() + ", which a restored backup has made the others forget: promote the key of that Region, so that it is listed again"
+	if text, ok := unlisted(k.Set, m); ok {
+		row.Status, row.Cause, row.Text = StatusFailed, string(mrk.CauseMaterialMismatch), text
 	}
 	if row.Status != StatusSynchronized && p.apart(keys) {
 		row.Status, row.Cause = StatusFailed, string(mrk.CauseReplicaFrozen)
@@ -176,18 +175,22 @@ func lacking(s *mrk.Set, m mrk.MemberView) int {
 	return n
 }
 
-// unlisted returns a material that a member has encrypted with and that no state lists which is
-// known here. Nobody takes it in on the member's word.
-func unlisted(s *mrk.Set, m mrk.MemberView) (material.ID, bool) {
+// unlisted says that a member has used a material which no state lists that counts here, and
+// what to do. Nobody takes it in on the member's word.
+func unlisted(s *mrk.Set, m mrk.MemberView) (text string, ok bool) {
 	if m.Fact == nil || m.Fact.Incarnation != m.Incarnation {
-		return material.ID{}, false
+		return "", false
 	}
+	imported := s.Orphans()
 	for _, id := range m.Fact.Used {
-		if _, known := s.Known(id); !known {
-			return id, true
+		if slices.Contains(imported, id) {
+			return "has used imported key material " + id.String() + ", which is listed no more: import the same bytes where the primary key is, as existing key material, and then in every Region that waits for them", true
+		}
+		if _, known := s.Known(id); !known && m.Status != mrk.Active {
+			return "has encrypted with key material " + id.String() + ", which a restored backup has made the others forget: promote the key of that Region, so that it is listed again", true
 		}
 	}
-	return material.ID{}, false
+	return "", false
 }
 
 // Peers returns a row for each peer, ordered by Region. It answers from memory.

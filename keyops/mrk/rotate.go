@@ -3,7 +3,6 @@ package mrk
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/region"
@@ -77,67 +76,6 @@ func (s *Set) lonely(st *State) bool {
 		}
 	}
 	return in > 0 && awaited == 0
-}
-
-// ListImported lists a material that was imported here (EXTERNAL keys). The first one is
-// current at once: replicas wait for their own import anyway. A later one is pending until
-// ReleaseImported.
-func (s *Set) ListImported(ctx context.Context, signer Signer, m Listed) error {
-	if s.state == nil || !s.external() {
-		return fmt.Errorf("%w: materials of this key are not imported", ErrMaterial)
-	}
-	if !s.state.Current.IsZero() {
-		return s.rotate(ctx, signer, m, true) // the release is by hand, and says how many hold it
-	}
-	st, err := s.manage()
-	if err != nil {
-		return err
-	}
-	if err := s.list(st, m); err != nil {
-		return err
-	}
-	l := st.listed(m.ID)
-	l.Released, l.Holders = l.Created, 1
-	st.Current = m.ID
-	return s.publish(ctx, signer, st)
-}
-
-// CancelPending takes a pending import back (EXTERNAL keys). Nobody has encrypted with it,
-// since only this Region could have released it. Who holds it and finds it listed no more
-// may delete it.
-func (s *Set) CancelPending(ctx context.Context, signer Signer) error {
-	st, err := s.manage()
-	switch {
-	case err != nil:
-		return err
-	case st.Pending.IsZero():
-		return fmt.Errorf("%w: no material is pending", ErrNothing)
-	case !s.external():
-		return fmt.Errorf("%w: a rotation that has begun ends by itself", ErrPending)
-	}
-	st.Materials = slices.DeleteFunc(st.Materials, func(m Listed) bool { return m.ID == st.Pending })
-	st.Pending, s.alone = material.ID{}, material.ID{}
-	return s.publish(ctx, signer, st)
-}
-
-// ReleaseImported makes the pending import current, if every awaited member has imported it
-// (rule 8 for EXTERNAL keys, whose owner says when). It returns how many Regions hold it.
-func (s *Set) ReleaseImported(ctx context.Context, signer Signer, c Contact) (holders int, err error) {
-	st, err := s.manage()
-	switch {
-	case err != nil:
-		return 0, err
-	case st.Pending.IsZero() || !s.external():
-		return 0, fmt.Errorf("%w: no import is pending", ErrNothing)
-	case guard8Heard.Stops(!s.heardAll(c)):
-		return 0, ErrNotHeard
-	}
-	holding, awaited := s.barrier(st)
-	if guard8Holds.Stops(len(awaited) > 0) {
-		return 0, fmt.Errorf("%w: %v", ErrAwaited, awaited)
-	}
-	s.releaseTo(st, c, len(holding))
-	return len(holding), s.publish(ctx, signer, st)
 }
 
 // Progress says how far a rotation has come.

@@ -205,10 +205,11 @@ func (s *Set) ownEntry(st *State, _ Contact) []Event {
 }
 
 // takeBack lists what this Region holds and the state does not: materials found in the
-// token after a restore, or sent by members of an earlier line.
+// token after a restore, or sent by members of an earlier line. Of imported ones only those
+// that it has used: the others are pending imports that were taken back.
 func (s *Set) takeBack(st *State, c Contact) (events []Event) {
 	for _, id := range s.holds() {
-		if s.external() {
+		if s.external() && !slices.Contains(s.Own().Used, id) {
 			continue
 		}
 		if l := st.listed(id); l != nil {

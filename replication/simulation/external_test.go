@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/rand"
@@ -165,7 +166,8 @@ func (w *world) deleteImported() {
 	w.answered(n, r, fmt.Sprintf("delete import %.8s", m), err)
 }
 
-// importAll lets owners import whatever is listed, for good.
+// importAll lets owners import whatever is listed, for good, and where the primary key is what
+// the status of another Region says that it has used.
 func (n *node) importAll() {
 	r := n.run
 	for _, id := range n.w.keys {
@@ -174,12 +176,16 @@ func (n *node) importAll() {
 			continue
 		}
 		todo := n.wanted(k)
+		if k.Set.Acting() && k.Set.Frozen() == nil {
+			todo = append(todo, k.Set.Orphans()...)
+		}
 		for _, m := range k.Materials {
 			if !m.Expires.IsZero() && !slices.Contains(todo, m.ID) && slices.ContainsFunc(k.Set.Listed(), func(l mrk.Listed) bool { return l.ID == m.ID }) {
 				todo = append(todo, m.ID)
 			}
 		}
-		for _, m := range todo {
+		slices.SortFunc(todo, func(a, b material.ID) int { return bytes.Compare(a[:], b[:]) })
+		for _, m := range slices.Compact(todo) {
 			n.w.answered(n, r, fmt.Sprintf("import %.8s", m), n.importMaterial(id, m, importing{as: keyops.ExistingKeyMaterial}))
 		}
 		if len(k.Set.Listed()) == 0 && k.Set.Acting() {

@@ -238,7 +238,14 @@ func (w *world) reads(n *node, l letter) bool {
 		return false
 	}
 	top := w.newest(l.key)
+	if w.external[l.key] && top != nil && n != from && !lists(top, l.material) {
+		return false // whose bytes only the owner can bring, when the status has said so: checked after healing
+	}
 	return w.active(top, n, l.key) && (n == from || w.active(top, from, l.key))
+}
+
+func lists(st *mrk.State, m string) bool {
+	return slices.ContainsFunc(st.Materials, func(l mrk.Listed) bool { return l.ID.String() == m })
 }
 
 func (w *world) active(top *mrk.State, n *node, id arn.KeyID) bool {
@@ -406,9 +413,10 @@ func (w *world) converged() {
 			}
 		}
 		for _, l := range w.letters {
-			// What a restored store has forgotten of an import its owner has to import anew.
-			unlisted := !slices.ContainsFunc(top.Materials, func(m mrk.Listed) bool { return m.ID.String() == l.material })
-			if l.key == id && !w.ledger.writtenOff[l.material] && !(w.external[id] && l.excused && unlisted) {
+			// Of an import that a restored store has forgotten nothing says what its object is, if no
+			// other Region has it either (ADR 0024): its owner imports it anew. What any member says
+			// that it has used is listed: same.
+			if l.key == id && !w.ledger.writtenOff[l.material] && !(w.external[id] && l.excused && !lists(top, l.material)) {
 				w.readEverywhere(l, top)
 			}
 		}
@@ -446,6 +454,8 @@ func (w *world) same(id arn.KeyID, p *node, pk *keyops.Key, e mrk.Entry) {
 		return // as it was
 	case k.State != keystate.Enabled:
 		w.break_("%s in %s is %s", id, n.name, k.State)
+	case len(k.Set.Orphans()) > 0:
+		w.break_("%s has %.8s of %s used and not listed", n.name, k.Set.Orphans(), id)
 	case k.Current != pk.Current || len(k.Held()) != len(pk.Held()):
 		w.break_("%s holds %d and uses %.8s, %s holds %d and uses %.8s", n.name, len(k.Held()), k.Current, p.name, len(pk.Held()), pk.Current)
 	}
