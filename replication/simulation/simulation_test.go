@@ -18,8 +18,8 @@ var (
 	firstSeed = flag.Uint64("seed", 1, "the first schedule's seed")
 	atMost    = flag.Duration("at-most", 0, "begin no schedule after so long; 0 = run all")
 	maxFailed = flag.Int("max-failed", 20, "a run ends after so many schedules that failed")
-	paired    = flag.Int("paired", 0, "how many schedules of 100 begin with a replica instance, which may be disassociated later")
-	again     = flag.Int("again", 0, "in how many schedules of 100 Regions begin again as other instances")
+	paired    = flag.Int("paired", 30, "how many schedules of 100 begin with a replica instance, which may be disassociated later")
+	again     = flag.Int("again", 30, "in how many schedules of 100 Regions begin again as other instances")
 	states    = flag.String("states", "", "where to write the distinct states that were visited, for a count over several processes")
 )
 
