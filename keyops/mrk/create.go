@@ -10,7 +10,6 @@ import (
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/region"
-	"github.com/keyferry/keyferry/keyops/statement"
 )
 
 // Properties are fixed when a key is made and the same in every Region.
@@ -36,7 +35,7 @@ func Create(ctx context.Context, signer Signer, self Self, p Properties, first L
 		Epoch:    Epoch{Line: Line{Region: self.Region, Nonce: nonce}, Region: self.Region, Nonce: nonce},
 		Instance: self.Instance,
 	}
-	if err := s.sign(ctx, signer, statement.Certificate, cert.payload(), &cert.signed); err != nil {
+	if err := cert.Sign(ctx, signer); err != nil {
 		return nil, err
 	}
 	st := &State{
@@ -59,22 +58,13 @@ func newSet(self Self, key arn.KeyID) *Set {
 	}
 }
 
-func (s *Set) sign(ctx context.Context, signer Signer, p statement.Purpose, payload []byte, out *statement.Signed) error {
-	signed, err := signer.Sign(ctx, p, payload)
-	if err != nil {
-		return fmt.Errorf("signing %s of %s: %w", p, s.key, err)
-	}
-	*out = signed
-	return nil
-}
-
 // publish signs a state with the next sequence number and takes it.
 func (s *Set) publish(ctx context.Context, signer Signer, st *State) error {
 	st.Seq++
 	if err := st.check(); err != nil {
 		return err
 	}
-	if err := s.sign(ctx, signer, statement.State, st.payload(), &st.signed); err != nil {
+	if err := st.Sign(ctx, signer); err != nil {
 		return err
 	}
 	s.take(st)
@@ -179,7 +169,7 @@ func (s *Set) AddMember(ctx context.Context, signer Signer, to region.Name, inst
 	if guard2Incarnation.Stops(true) || req.Incarnation == 0 {
 		req.Incarnation++
 	}
-	if err := s.sign(ctx, signer, statement.CreateReplica, req.payload(), &req.signed); err != nil {
+	if err := req.Sign(ctx, signer); err != nil {
 		return err
 	}
 	if _, err := ParseCreateRequest(req.signed); err != nil {

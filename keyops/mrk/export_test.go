@@ -10,39 +10,27 @@ import (
 // SignCertificate lets tests write the certificates that a hostile Region, or a later
 // version of this package, would.
 func SignCertificate(ctx context.Context, issuer, counter Signer, c Certificate) (Certificate, error) {
-	signed, err := issuer.Sign(ctx, statement.Certificate, c.payload())
-	if err != nil {
+	if err := c.Sign(ctx, issuer); err != nil || counter == nil {
 		return c, err
 	}
-	c.signed = signed
-	if counter != nil {
-		second, err := counter.Sign(ctx, statement.Certificate, c.payload())
-		if err != nil {
-			return c, err
-		}
-		c.counter = second.Signature
-	}
-	return c, nil
+	return c, c.Countersign(ctx, counter)
 }
 
 // SignState lets tests write any state in anybody's name.
 func SignState(ctx context.Context, signer Signer, s State) (*State, error) {
-	signed, err := signer.Sign(ctx, statement.State, s.payload())
-	s.signed = signed
+	err := s.Sign(ctx, signer)
 	return &s, err
 }
 
 // SignMember lets tests write any member fact in anybody's name.
 func SignMember(ctx context.Context, signer Signer, m Member) (*Member, error) {
-	signed, err := signer.Sign(ctx, statement.Member, m.payload())
-	m.signed = signed
+	err := m.Sign(ctx, signer)
 	return &m, err
 }
 
 // SignRequest lets tests write any create request in anybody's name.
 func SignRequest(ctx context.Context, signer Signer, c CreateRequest) (CreateRequest, error) {
-	signed, err := signer.Sign(ctx, statement.CreateReplica, c.payload())
-	c.signed = signed
+	err := c.Sign(ctx, signer)
 	return c, err
 }
 
@@ -77,7 +65,7 @@ func ParseStatement(s statement.Signed) (reencoded []byte, err error) {
 
 // Force puts approvals into a certificate, before it is signed.
 func Force(c Certificate, a Approved) Certificate {
-	c.forced = &forced{promotion: a.Promotion, proof: a.Proof, approvals: a.Roster.Compact(a.Promotion.Request(), a.Approvals)}
+	c.Force(a)
 	return c
 }
 

@@ -8,7 +8,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/keyferry/keyferry/keyops/region"
-	"github.com/keyferry/keyferry/keyops/statement"
 )
 
 // Hand over begins with OfferTo at the primary Region A (rule 12). From its commit on A does
@@ -42,7 +41,7 @@ func (s *Set) OfferTo(ctx context.Context, signer Signer, to region.Name, c Cont
 	cert := s.successor(nonce)
 	cert.Epoch.Number++
 	cert.Epoch.Region, cert.Instance, cert.Final = to, e.Instance, st.Hash()
-	if err := s.sign(ctx, signer, statement.Certificate, cert.payload(), &cert.signed); err != nil {
+	if err := cert.Sign(ctx, signer); err != nil {
 		return err
 	}
 	if n := (Offer{Requests: s.outstanding()}).size(); n > maxOfferRequests {
@@ -123,11 +122,9 @@ func (s *Set) Accept(ctx context.Context, signer Signer, c Contact) ([]Event, er
 	case len(s.chain) >= MaxCertificates:
 		return nil, fmt.Errorf("%w: %d certificates", ErrFull, len(s.chain))
 	}
-	var counter statement.Signed
-	if err := s.sign(ctx, signer, statement.Certificate, cert.signed.Payload, &counter); err != nil {
+	if err := cert.Countersign(ctx, signer); err != nil {
 		return nil, err
 	}
-	cert.counter = counter.Signature
 	requests, err := s.inherit(ctx, signer, s.offer.Requests)
 	if err != nil {
 		return nil, err
@@ -148,7 +145,7 @@ func (s *Set) inherit(ctx context.Context, signer Signer, carried []CreateReques
 			continue
 		}
 		r.Source, r.Instance = s.self.Region, s.self.Instance
-		if err := s.sign(ctx, signer, statement.CreateReplica, r.payload(), &r.signed); err != nil {
+		if err := r.Sign(ctx, signer); err != nil {
 			return nil, err
 		}
 		out[r.Destination] = r

@@ -6,7 +6,6 @@ import (
 	"maps"
 
 	"github.com/keyferry/keyferry/keyops/material"
-	"github.com/keyferry/keyferry/keyops/statement"
 )
 
 // OwnFacts is what the key's own Region adds to a set.
@@ -55,7 +54,7 @@ func (s *Set) Reissue(ctx context.Context, signer Signer, own OwnFacts) (changed
 		counter = max(counter, old.Counter)
 	}
 	m.Counter = counter + 1
-	if err := s.sign(ctx, signer, statement.Member, m.payload(), &m.signed); err != nil {
+	if err := m.Sign(ctx, signer); err != nil {
 		return false, err
 	}
 	s.members = maps.Clone(s.members)

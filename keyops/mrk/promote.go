@@ -60,23 +60,21 @@ func (s *Set) Promote(ctx context.Context, signer Signer, a Approved, c Contact)
 	if p.Suspend = p.dark(); len(p.Suspend) > maxSuspended {
 		return nil, fmt.Errorf("%w: %d Regions not waited for, at most %d", ErrFull, len(p.Suspend), maxSuspended)
 	}
-	f := &forced{promotion: p, proof: a.Proof}
-	if guard17Newest.Stops(p.Keys != a.Proof.Count || !f.lists(ListedKey{s.key, s.Head()})) {
+	a.Promotion = p
+	if f := (&forced{promotion: p, proof: a.Proof}); guard17Newest.Stops(p.Keys != a.Proof.Count || !f.lists(ListedKey{s.key, s.Head()})) {
 		return nil, fmt.Errorf("%w: this key with its newest certificate is not on the approved list", ErrStale)
 	}
-	q := p.Request()
-	if err := a.Roster.Check(q, a.Now, a.Approvals); guard17Approved.Stops(err != nil) {
+	if err := a.Roster.Check(p.Request(), a.Now, a.Approvals); guard17Approved.Stops(err != nil) {
 		return nil, err
 	}
-	f.approvals = a.Roster.Compact(q, a.Approvals)
 	nonce, err := c.Nonce()
 	if err != nil {
 		return nil, err
 	}
 	cert := s.successor(nonce)
 	cert.Epoch = Epoch{Line: Line{p.Generation, s.self.Region, nonce}, Region: s.self.Region, Nonce: nonce}
-	cert.forced = f
-	if err := s.sign(ctx, signer, statement.Certificate, cert.payload(), &cert.signed); err != nil {
+	cert.Force(a)
+	if err := cert.Sign(ctx, signer); err != nil {
 		return nil, err
 	}
 	st := s.state.clone()

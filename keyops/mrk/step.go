@@ -8,7 +8,6 @@ import (
 
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/region"
-	"github.com/keyferry/keyferry/keyops/statement"
 )
 
 // Contact is what a Region knows beside facts.
@@ -163,7 +162,7 @@ func (s *Set) renew(ctx context.Context, signer Signer, st *State, c Contact, nu
 	}
 	cert := s.successor(nonce)
 	cert.Epoch.Number += numbers
-	if err := s.sign(ctx, signer, statement.Certificate, cert.payload(), &cert.signed); err != nil {
+	if err := cert.Sign(ctx, signer); err != nil {
 		return nil, err
 	}
 	s.begin(append(slices.Clip(s.chain), cert))

@@ -268,7 +268,7 @@ func (n *node) buried(id arn.KeyID) bool {
 
 // funerals checks each key that is deleted somewhere now and was not before.
 func (w *world) funerals(id arn.KeyID) {
-	for _, n := range w.nodes {
+	for _, n := range honest(w.nodes) {
 		at := membership{id, n.name}
 		if !n.buried(id) {
 			delete(w.ledger.buried, at)
@@ -290,7 +290,7 @@ func (w *world) setDeleted(n *node, k *keyops.Key) {
 	w.ledger.over[k.ID] = true
 	for _, o := range w.nodes {
 		its := o.key(k.ID)
-		if o == n || its == nil || its.Gone() || its.Set.Told() || o.doubted || w.ledger.evicted[membership{k.ID, o.name}] || w.pair != nil && w.pair.replica == o && w.pair.severed {
+		if o == n || o.hostile || its == nil || its.Gone() || its.Set.Told() || o.doubted || w.ledger.evicted[membership{k.ID, o.name}] || w.pair != nil && w.pair.replica == o && w.pair.severed {
 			continue
 		}
 		w.break_("%s has deleted the whole set of %s, and %s has a key in state %s", n.name, k.ID, o.name, its.State)

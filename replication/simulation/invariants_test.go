@@ -82,7 +82,7 @@ func (w *world) check() {
 		w.readable(id)
 		w.nothingLost(id)
 	}
-	for _, n := range w.nodes {
+	for _, n := range honest(w.nodes) {
 		n.believe()
 	}
 	w.keepsWhatItHas()
@@ -94,7 +94,7 @@ func (w *world) check() {
 // epoch of which it has forgotten everything: only a hand-over gives it the same one again, if
 // the Region that offers it has not heard that it was accepted (rule 13). No other one ever.
 func (w *world) record(id arn.KeyID) {
-	for _, n := range w.nodes {
+	for _, n := range honest(w.nodes) {
 		k := n.key(id)
 		if k == nil {
 			continue
@@ -120,6 +120,8 @@ func (w *world) record(id arn.KeyID) {
 			continue
 		case all.states[st.Hash()]:
 			continue
+		case w.node(st.Epoch.Region).hostile:
+			// Contradicts itself as it likes: who meets both freezes the key.
 		case rolls == all.rolls && (was.times == all.backs || was.epoch.Compare(st.Epoch) >= 0):
 			w.break_("two states %d of epoch %s of %s", st.Seq, st.Epoch, id)
 		}
@@ -131,7 +133,7 @@ func (w *world) record(id arn.KeyID) {
 // active, releases nothing and admits nobody. Only operators, who promote it, open a line in which
 // it goes on (rule 17).
 func (w *world) unmanaged(id arn.KeyID) {
-	for _, n := range w.nodes {
+	for _, n := range honest(w.nodes) {
 		k, at := n.key(id), membership{id, n.name}
 		if k == nil || k.Set.Frozen() == nil || !k.Set.Acting() {
 			delete(w.ledger.frozen, at)
@@ -148,7 +150,7 @@ func (w *world) unmanaged(id arn.KeyID) {
 // onePrimary is D1: in one epoch one Region acts.
 func (w *world) onePrimary(id arn.KeyID) {
 	acting := map[mrk.Epoch]region.Name{}
-	for _, n := range w.up() {
+	for _, n := range honest(w.up()) {
 		k := n.key(id)
 		if k == nil || !k.Set.Acting() {
 			continue
@@ -163,7 +165,7 @@ func (w *world) onePrimary(id arn.KeyID) {
 // proven is that nobody is counted active but by a fact of this epoch which shows that both
 // sides hold what either may have used.
 func (w *world) proven(id arn.KeyID) {
-	for _, n := range w.up() {
+	for _, n := range honest(w.up()) {
 		k := n.key(id)
 		if k == nil || !k.Set.Acting() || k.Set.Frozen() != nil {
 			continue // nobody is demoted while contradictions last, and nobody made active: unmanaged
@@ -217,7 +219,7 @@ func (w *world) readable(id arn.KeyID) {
 		if l.key != id || w.ledger.writtenOff[l.material] {
 			continue
 		}
-		for _, n := range w.nodes {
+		for _, n := range honest(w.nodes) {
 			if !w.reads(n, l) {
 				continue
 			}
@@ -234,7 +236,7 @@ func (w *world) readable(id arn.KeyID) {
 // reads reports whether a Region has to be able to decrypt a letter.
 func (w *world) reads(n *node, l letter) bool {
 	from := w.node(l.from)
-	if l.excused || n.doubted || from.doubted || from.out[l.key][n.name] {
+	if l.excused || n.hostile || from.hostile || n.doubted || from.doubted || from.out[l.key][n.name] {
 		return false
 	}
 	top := w.newest(l.key)
@@ -407,7 +409,7 @@ func (w *world) converged() {
 		for _, e := range top.Members {
 			w.same(id, p, pk, e)
 		}
-		for _, n := range w.nodes {
+		for _, n := range honest(w.nodes) {
 			if w.ledger.renewed[membership{id, n.name}] && !top.Entry(n.name).Status.In() {
 				w.break_("%s was given %s again, and does not have it", n.name, id)
 			}
@@ -421,7 +423,7 @@ func (w *world) converged() {
 			}
 		}
 	}
-	for _, n := range w.nodes {
+	for _, n := range honest(w.nodes) {
 		m := slices.DeleteFunc(n.marks(), func(m keyops.Mark) bool { return w.ledger.over[m.Key] || n.keepsUnlisted(m.Key) })
 		if len(m) > 0 {
 			w.break_("%s still has %d marks, the first for %s: %s %s", n.name, len(m), m[0].Peer, m[0].Cause, m[0].Text)
@@ -431,10 +433,10 @@ func (w *world) converged() {
 
 // same compares a member with the primary Region.
 func (w *world) same(id arn.KeyID, p *node, pk *keyops.Key, e mrk.Entry) {
-	if !e.Status.In() {
+	n := w.node(e.Region)
+	if !e.Status.In() || n.hostile {
 		return
 	}
-	n := w.node(e.Region)
 	if w.external[id] && n.frozen() {
 		return // it imports nothing any more
 	}
@@ -476,7 +478,7 @@ func (w *world) readEverywhere(l letter, top *mrk.State) {
 		if k == nil || n.frozen() && k.State != keystate.Enabled {
 			continue
 		}
-		if top.Entry(n.name).Status != mrk.Active || w.failed != "" {
+		if n.hostile || top.Entry(n.name).Status != mrk.Active || w.failed != "" {
 			continue
 		}
 		if _, err := w.open(n.run, l); err != nil {

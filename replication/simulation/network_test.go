@@ -106,6 +106,11 @@ func (w *world) receive(from, to region.Name, message []byte) ([]byte, error) {
 	if !n.running() {
 		return nil, errLost
 	}
+	if n.lies != nil {
+		if answer, lied := n.lies(from, message); lied {
+			return answer, nil
+		}
+	}
 	r := n.run
 	answer, err := r.repl.Receive(context.Background(), from, message)
 	if r.dead {

@@ -44,6 +44,9 @@ type node struct {
 	run    *run
 	last   map[arn.KeyID]*keyops.Key // as the daemon last had them
 
+	hostile bool                                                  // in a thief's hands: it may say anything
+	lies    func(from region.Name, message []byte) ([]byte, bool) // if not nil, its answers to some messages
+
 	// What the invariants excuse, from a restore or a loss until the others know of it.
 	doubted bool
 	unaware bool                               // that it was rolled back, until it has heard all others
@@ -379,7 +382,7 @@ func (n *node) holds(k *keyops.Key, m keyops.Material) bool {
 // destroys checks that nothing that any row lists as held is ever destroyed, unless the key
 // is deleted.
 func (n *node) destroys(object hsm.ID) {
-	if n.run.svc == nil {
+	if n.run.svc == nil || n.hostile {
 		return
 	}
 	for _, id := range n.run.svc.SharedKeys() {
@@ -401,7 +404,7 @@ func (w *world) acting(id arn.KeyID) (*node, *keyops.Key) {
 	var key *keyops.Key
 	for _, n := range w.up() {
 		k := n.key(id)
-		if k == nil || !k.Set.Acting() {
+		if k == nil || !k.Set.Acting() || n.hostile {
 			continue
 		}
 		if key == nil || k.Set.State().Compare(key.Set.State()) > 0 {
@@ -414,7 +417,7 @@ func (w *world) acting(id arn.KeyID) (*node, *keyops.Key) {
 // newest returns the newest state of a key that anybody knows, or nil.
 func (w *world) newest(id arn.KeyID) *mrk.State {
 	var top *mrk.State
-	for _, n := range w.nodes {
+	for _, n := range honest(w.nodes) {
 		if k := n.key(id); k != nil && k.Set.State() != nil && (top == nil || k.Set.State().Compare(top) > 0) {
 			top = k.Set.State()
 		}
