@@ -56,7 +56,8 @@ var (
 	ErrLacking = errors.New("materials are missing here")
 	// ErrOffer means an offer that does not follow from what is known here.
 	ErrOffer = errors.New("offer does not follow")
-	// ErrWithdrawn means that the Region which made an offer does not know of it any more.
+	// ErrWithdrawn means that the Region which made an offer does not know of it any more, or
+	// that its instance is no more.
 	ErrWithdrawn = errors.New("offer is forgotten where it was made")
 	// ErrRequest means that a create request does not fit the set.
 	ErrRequest = errors.New("create request does not fit")

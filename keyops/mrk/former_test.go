@@ -232,3 +232,26 @@ func TestEquivocationOfAFormerInstanceIsHistory(t *testing.T) {
 		}
 	}
 }
+
+// An offer of an instance that is no more is not accepted, also one that was taken while it was
+// there: the first word about the key frees it.
+func TestOfferOfAFormerInstance(t *testing.T) {
+	w := offered(t)
+	b := w.nodes[regionB]
+	contact := w.contact(b)
+	contact.Verifier = historian{gone: regionA}
+	if _, err := b.set.Clone().Accept(ctx(), testSigner(regionB), contact); !errors.Is(err, mrk.ErrWithdrawn) {
+		t.Errorf("accepting it: %v", err)
+	}
+	for _, v := range []historian{{gone: regionC}, {gone: regionA}} {
+		set := b.set.Clone()
+		offer, _ := set.Considering()
+		res, err := set.Merge(v, mrk.Facts{Key: testKey})
+		w.must(err)
+		_, open := set.Considering()
+		if over := v.gone == regionA; res.Changed != over || open == over || set.Refused(offer) != over {
+			t.Errorf("without %s: changed %t, considering %t, refused %t", v.gone, res.Changed, open, set.Refused(offer))
+		}
+	}
+	w.must(w.accept(regionB))
+}

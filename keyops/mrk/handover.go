@@ -115,7 +115,7 @@ func (s *Set) Accept(ctx context.Context, signer Signer, c Contact) ([]Event, er
 		return nil, fmt.Errorf("%w: %d", ErrLacking, len(s.lacking(s.holds())))
 	case s.external() && guard13Holds.Stops(own.Current.IsZero() || !s.state.Pending.IsZero() && !own.Holds(s.state.Pending)):
 		return nil, fmt.Errorf("%w: not imported here", ErrLacking)
-	case s.withdrawn():
+	case s.withdrawn(c.Verifier):
 		return nil, ErrWithdrawn
 	case guard13Heard.Stops(!c.Heard(parent)):
 		return nil, fmt.Errorf("%w: %s, which offers the key", ErrNotHeard, parent)
@@ -168,17 +168,21 @@ func (s *Set) Refuse(reason string) error {
 func (s *Set) Refused(o Offer) bool { return s.refused == o.Certificate.Epoch.Nonce }
 
 // withdrawn reports whether the Region that made the offer does not know of it any more, since a
-// backup was put back there: as long as it does, its key is Updating.
-func (s *Set) withdrawn() bool {
+// backup was put back there: as long as it does, its key is Updating. Or its instance is no more,
+// and cannot be heard.
+func (s *Set) withdrawn(v Verifier) bool {
 	m, by := s.members[s.Primary()], s.head()
+	if former(v, by.Epoch.Region, by.Instance) {
+		return true
+	}
 	again := m != nil && (m.KeyState == stateEnabled || m.KeyState == stateDisabled)
 	return guard13Known.Stops(again && m.Instance == by.Instance)
 }
 
 // dismiss refuses an offer that nobody will make again, or the key would be Updating here for
 // ever. To accept it would end an epoch in which that Region acts, and may renew (rule 18).
-func (s *Set) dismiss(res *Result) {
-	if _, open := s.Considering(); open && s.withdrawn() {
+func (s *Set) dismiss(v Verifier, res *Result) {
+	if _, open := s.Considering(); open && s.withdrawn(v) {
 		_ = s.Refuse(ErrWithdrawn.Error()) // there is an offer
 		res.Changed = true
 	}

@@ -78,7 +78,7 @@ func (s *Set) Merge(v Verifier, f Facts) (Result, error) {
 		}
 	}
 	s.follow(&res)
-	s.dismiss(&res)
+	s.dismiss(v, &res)
 	s.thaw(v, &res)
 	return res, nil
 }
