@@ -240,13 +240,13 @@ func (w *world) reads(n *node, l letter) bool {
 		return false
 	}
 	top := w.newest(l.key)
-	if w.external[l.key] && top != nil && n != from && !lists(top, l.material) {
+	if w.external[l.key] && top != nil && n != from && !listsMaterial(top, l.material) {
 		return false // whose bytes only the owner can bring, when the status has said so: checked after healing
 	}
 	return w.active(top, n, l.key) && (n == from || w.active(top, from, l.key))
 }
 
-func lists(st *mrk.State, m string) bool {
+func listsMaterial(st *mrk.State, m string) bool {
 	return slices.ContainsFunc(st.Materials, func(l mrk.Listed) bool { return l.ID.String() == m })
 }
 
@@ -418,7 +418,7 @@ func (w *world) converged() {
 			// Of an import that a restored store has forgotten nothing says what its object is, if no
 			// other Region has it either (ADR 0024): its owner imports it anew. What any member says
 			// that it has used is listed: same.
-			if l.key == id && !w.ledger.writtenOff[l.material] && !(w.external[id] && l.excused && !lists(top, l.material)) {
+			if l.key == id && !w.ledger.writtenOff[l.material] && !(w.external[id] && l.excused && !listsMaterial(top, l.material)) {
 				w.readEverywhere(l, top)
 			}
 		}
