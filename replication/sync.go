@@ -97,6 +97,9 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 			}
 			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
 		}
+		if introduce && last.trouble.cause == mrk.CauseSignatureInvalid && last.hash == (mrk.Hash{}) && p.nobodyToTell(keys, id) {
+			return keys.ClearMark(ctx, id, p.pin.Region, body.hash)
+		}
 		if last.head == (mrk.Hash{}) && last.hash == (mrk.Hash{}) && declines[last.trouble.cause] {
 			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
 		}
@@ -112,6 +115,14 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 		}
 	}
 	return troubleError(trouble{mrk.CauseWaitingForConfirmation, "the Regions have not come to the same facts yet"})
+}
+
+// nobodyToTell reports whether a peer that does not take this Region for a member of the key, nor
+// the word of who admitted it, has nothing to hear: the key is deleted here. Of one that is not,
+// operators see in the status what is refused.
+func (p *peer) nobodyToTell(keys Keys, id arn.KeyID) bool {
+	k, err := keys.SharedKey(id)
+	return err == nil && k.Gone()
 }
 
 // confirmed clears the mark if the peer has shown the hash of the newest facts and is owed

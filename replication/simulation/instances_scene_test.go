@@ -79,6 +79,36 @@ func TestRequestForAnInstanceThatIsNoMore(t *testing.T) {
 	}
 }
 
+// A replica was made and deleted again while a third Region was dark, and the primary Region begins
+// again as another instance, which alone had admitted the replica. There is nobody whom its Region
+// would have to tell that it is deleted.
+func TestDeletedAsNobodyKnows(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	id := w.key(a)
+	w.must(a.replicateTo(id, b))
+	w.settle()
+	w.isolate(b)
+	w.must(a.replicateTo(id, c))
+	w.settle()
+	_, err := c.run.svc.ScheduleKeyDeletion(t.Context(), caller(), keyops.ScheduleKeyDeletionInput{KeyID: string(id), PendingWindowInDays: 7})
+	w.must(err)
+	w.now = w.now.Add(8 * 24 * time.Hour)
+	for range 2 {
+		w.must(c.run.svc.Work(t.Context()))
+		w.settle()
+	}
+	if k := c.key(id); !k.Gone() || len(c.marks()) == 0 {
+		t.Fatalf("gone %t, with %d marks", k.Gone(), len(c.marks()))
+	}
+	w.must(w.beginAgainAt(a))
+	w.net.heal()
+	w.heal()
+	if m := c.marks(); len(m) > 0 {
+		t.Errorf("a mark for %s is kept: %s", m[0].Peer, m[0].Text)
+	}
+}
+
 // A replica instance is disassociated. It keeps its key as it is, whatever is rotated elsewhere,
 // and whoever goes back in time hears of it.
 func TestDisassociated(t *testing.T) {
