@@ -182,9 +182,12 @@ func (w *world) succeed(id arn.KeyID) {
 }
 
 // orphaned reports whether nobody is left whom operators could promote for a key, with which
-// nothing was encrypted that anybody was promised to read.
+// nothing was encrypted that anybody was promised to read: its primary Region is another instance
+// now, or is frozen and was restored from a backup of before the key, which it does not make again.
 func (w *world) orphaned(id arn.KeyID) bool {
 	top := w.newest(id)
-	return w.heir(id, nil) == nil && !w.present(top.Epoch.Region, top.Entry(top.Epoch.Region).Instance) &&
+	p := w.node(top.Epoch.Region)
+	lost := !w.present(p.name, top.Entry(p.name).Instance) || p.frozen() && p.key(id) == nil
+	return w.heir(id, nil) == nil && lost &&
 		!slices.ContainsFunc(w.letters, func(l letter) bool { return l.key == id && !l.excused })
 }
