@@ -437,22 +437,22 @@ func (w *world) same(id arn.KeyID, p *node, pk *keyops.Key, e mrk.Entry) {
 	if !e.Status.In() || n.hostile {
 		return
 	}
-	if w.external[id] && n.frozen() {
-		return // it imports nothing any more
-	}
+	// A frozen instance imports nothing any more (docs/synchronization.md): what others have
+	// imported since may be missing there, and is waited for until operators evict it.
+	imports := !w.external[id] || !n.frozen()
 	k := n.key(id)
 	switch {
 	case e.Instance != n.plant.descriptor.Instance:
 		w.break_("%s lists an instance of %s that is no more", p.name, n.name)
 	case k == nil:
 		w.break_("%s lists %s, which does not have %s", p.name, n.name, id)
-	case e.Status != mrk.Active:
+	case imports && e.Status != mrk.Active:
 		w.break_("%s is %s in %s", n.name, e.Status, id)
 	case k.Set.Hash() != pk.Set.Hash():
 		w.break_("%s and %s know different facts of %s", p.name, n.name, id)
 	case k.Set.Frozen() != nil:
 		w.break_("%s has %s frozen: %s of %s", n.name, id, k.Set.Frozen().Cause, k.Set.Frozen().Writer)
-	case n.frozen() && k.State != keystate.Enabled:
+	case !imports, n.frozen() && k.State != keystate.Enabled:
 		return // as it was
 	case k.State != keystate.Enabled:
 		w.break_("%s in %s is %s", id, n.name, k.State)
