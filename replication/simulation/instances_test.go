@@ -176,9 +176,23 @@ func (w *world) succeed(id arn.KeyID) {
 		o, offered := p.key(id).Set.Offered()
 		lost = offered && (!w.present(o.Certificate.Epoch.Region, o.Certificate.Instance) || w.node(o.Certificate.Epoch.Region).frozen())
 	}
-	if lost {
+	if lost || w.cutOff(id, w.node(top.Epoch.Region), h) {
 		w.promoteOne(h, id)
 	}
+}
+
+// cutOff reports whether a primary Region has lost what it encrypts with, which is the one at the
+// other end of a severed pair alone: its transport keys are destroyed, so nothing brings it back.
+func (w *world) cutOff(id arn.KeyID, n, h *node) bool {
+	p := w.pair
+	if p == nil || !p.there(w) || !p.severed || !(n == p.primary && h == p.replica || n == p.replica && h == p.primary) {
+		return false
+	}
+	lacks := func(o *node) bool {
+		k := o.key(id)
+		return k == nil || k.Gone() || !slices.Contains(k.Held(), h.key(id).Current)
+	}
+	return lacks(n) && !slices.ContainsFunc(w.nodes, func(o *node) bool { return o != h && !lacks(o) })
 }
 
 // orphaned reports whether nobody is left whom operators could promote for a key, with which
