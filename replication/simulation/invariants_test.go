@@ -396,7 +396,10 @@ func (w *world) converged() {
 		}
 		p, pk := w.acting(id)
 		if p == nil && w.orphaned(id) || (p == nil || p.frozen()) && w.keptByTheFrozen(id) {
-			w.ledger.over[id] = true // nobody can manage it any more; it is used as it is
+			// Nobody can manage it any more, and it is used as it is: a frozen instance changes no shared
+			// property and hands nothing over (PROTOCOL.md 2, disassociation). It has it alone only if it
+			// forgot that it is frozen, or the others lost it: keepsWhatItHas.
+			w.ledger.over[id] = true
 			continue
 		}
 		if p == nil {

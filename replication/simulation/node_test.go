@@ -48,9 +48,10 @@ type node struct {
 	lies    func(from region.Name, message []byte) ([]byte, bool) // if not nil, its answers to some messages
 
 	// What the invariants excuse, from a restore or a loss until the others know of it.
-	doubted bool
-	unaware bool                               // that it was rolled back, until it has heard all others
-	out     map[arn.KeyID]map[region.Name]bool // members that the restored state calls suspended
+	wentBack bool // its store, ever
+	doubted  bool
+	unaware  bool                               // that it was rolled back, until it has heard all others
+	out      map[arn.KeyID]map[region.Name]bool // members that the restored state calls suspended
 }
 
 // run is one run of a Region's daemon.

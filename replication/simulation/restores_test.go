@@ -125,7 +125,7 @@ func (w *world) putBackup(b backup) {
 func (n *node) putBack(file *storetest.Memory) {
 	n.file = file.Copy()
 	n.last = map[arn.KeyID]*keyops.Key{}
-	n.w.ledger.wentBack = true
+	n.w.ledger.wentBack, n.wentBack = true, true
 }
 
 // rollBack puts store and audit log back together, as a snapshot of the disk does: nothing in

@@ -161,9 +161,9 @@ func (n *node) keepsUnlisted(id arn.KeyID) bool {
 }
 
 // keepsWhatItHas is what a frozen instance promises: it acts for no key, unless it has made one
-// while a restored store had made it forget that it is frozen.
+// while its own store, put back, had made it forget that it is frozen.
 func (w *world) keepsWhatItHas() {
-	if w.failed != "" || w.pair == nil || w.ledger.wentBack || !w.pair.replica.frozen() {
+	if w.failed != "" || w.pair == nil || w.pair.replica.wentBack || !w.pair.replica.frozen() {
 		return
 	}
 	n := w.pair.replica
