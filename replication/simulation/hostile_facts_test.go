@@ -82,7 +82,7 @@ func TestHostileState(t *testing.T) {
 	id := w.withReplicas()
 	h := w.steal(b)
 	s := h.state(id)
-	lists(s, c.name, func(e *mrk.Entry) { e.Status = mrk.Evicted })
+	relist(s, c.name, func(e *mrk.Entry) { e.Status = mrk.Evicted })
 	h.signs(s)
 	for _, to := range honest(w.nodes) {
 		_ = h.shows(to, mrk.Facts{Key: id, State: s})

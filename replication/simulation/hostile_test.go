@@ -120,8 +120,8 @@ func (h hostile) state(id arn.KeyID) *mrk.State {
 	return &s
 }
 
-// lists changes the entry of a Region in a state that is not signed yet.
-func lists(s *mrk.State, of region.Name, edit func(*mrk.Entry)) {
+// relist changes the entry of a Region in a state that is not signed yet.
+func relist(s *mrk.State, of region.Name, edit func(*mrk.Entry)) {
 	for i := range s.Members {
 		if s.Members[i].Region == of {
 			edit(&s.Members[i])
