@@ -114,9 +114,15 @@ func (s *Set) admit(r region.Name, incarnation uint64) {
 
 // manage returns a copy of the state to change, if this Region may manage the key now.
 func (s *Set) manage() (*State, error) {
-	switch {
-	case guardFrozen.Stops(s.frozen != nil):
+	if guardFrozen.Stops(s.frozen != nil) {
 		return nil, fmt.Errorf("%w: %s by %s", ErrFrozen, s.frozen.Cause, s.frozen.Writer)
+	}
+	return s.write()
+}
+
+// write is like manage, and asks for no contradictions.
+func (s *Set) write() (*State, error) {
+	switch {
 	case guardSealed.Stops(s.sealed != nil):
 		return nil, fmt.Errorf("%w: epoch %s", ErrOffered, s.sealed.Epoch)
 	case guardActing.Stops(!s.Acting()):

@@ -243,6 +243,48 @@ func TestFormerPrimaryCrowdsNobodyOut(t *testing.T) {
 	}
 }
 
+// A member has signed two facts with one number and does not number past them, as the
+// incarnation that it is or as one that nobody has admitted. Nothing but its eviction is managed,
+// and that ends it everywhere.
+func TestEvictionEndsEquivocation(t *testing.T) {
+	for name, above := range map[string]uint64{"its incarnation": 0, "one that nobody has admitted": 6} {
+		t.Run(name, func(t *testing.T) {
+			w := withReplicas(t)
+			a, c := w.nodes[regionA], w.nodes[regionC]
+			fact := *a.set.Fact(regionB)
+			fact.Counter++
+			fact.Incarnation += above
+			var two []*mrk.Member
+			for _, state := range []string{"Disabled", "Enabled"} {
+				fact.KeyState = state
+				m, err := mrk.SignMember(ctx(), testSigner(regionB), fact)
+				w.must(err)
+				two = append(two, m)
+			}
+			for i, n := range []*node{a, c} {
+				for _, m := range []*mrk.Member{two[i], two[1-i]} {
+					_, err := n.set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{m}})
+					w.must(err)
+				}
+				if n.set.Frozen() == nil {
+					t.Fatalf("%s has not noticed", n.name)
+				}
+			}
+			if err := w.evict(regionA, regionC); !errors.Is(err, mrk.ErrFrozen) {
+				t.Errorf("evicting another member of a frozen key: %v", err)
+			}
+			w.must(w.evict(regionA, regionB))
+			w.sync(regionA, regionC)
+			w.sync(regionC, regionA)
+			w.sync(regionA, regionC)
+			if a.set.Frozen() != nil || c.set.Frozen() != nil || a.set.Fact(regionB).Hash() != c.set.Fact(regionB).Hash() {
+				t.Errorf("frozen %v at A, %v at C", a.set.Frozen(), c.set.Frozen())
+			}
+			w.must(w.rotate(regionA))
+		})
+	}
+}
+
 // A member that is evicted has signed two facts with one number, and has no key any more with
 // which it would number past them. Nobody's management is frozen by it, and everybody keeps the
 // same one of the two.

@@ -144,10 +144,11 @@ func (s *Set) mergeMember(v Verifier, m *Member, res *Result) error {
 }
 
 // apart reports whether a Region that has written a member fact has no part in the key: it never
-// had, or the newest state has ended the membership. It may never number past what it said.
+// had, or the newest state has ended the membership, and nobody has admitted it again. It may
+// never number past what it said.
 func (s *Set) apart(m *Member) bool {
 	e := s.Entry(m.Region)
-	return !s.Concerns(m.Region) || !e.Status.In() && e.Incarnation >= m.Incarnation
+	return !s.Concerns(m.Region) || !e.Status.In() && (e.Incarnation >= m.Incarnation || m.Incarnation > s.admitted[m.Region])
 }
 
 // recall handles a fact of this Region's own that is newer than what it remembers, or

@@ -32,8 +32,15 @@ func (s *Set) Suspend(ctx context.Context, signer Signer, r region.Name) error {
 // Evict ends a Region's membership (rule 25). Its key is Disabled when it hears of it, and
 // the Region may be replicated to again. Of a disassociated instance the key stays usable:
 // retained.
+//
+// A member that has contradicted itself, and does not number past that, would keep the key
+// frozen for ever: it can be evicted all the same, and that ends it.
 func (s *Set) Evict(ctx context.Context, signer Signer, r region.Name, retained bool) error {
-	st, err := s.manage()
+	manage := s.manage
+	if f := s.frozen; f != nil && f.Cause == CauseEquivocation && f.Epoch.IsZero() && f.Writer == r {
+		manage = s.write
+	}
+	st, err := manage()
 	if err != nil {
 		return err
 	}
@@ -46,7 +53,11 @@ func (s *Set) Evict(ctx context.Context, signer Signer, r region.Name, retained 
 		e.Status = Retained
 	}
 	st.setEntry(e)
-	return s.publish(ctx, signer, st)
+	if err := s.publish(ctx, signer, st); err != nil {
+		return err
+	}
+	s.thaw(nil, &Result{})
+	return nil
 }
 
 // WriteOff gives a material up that is in no token any more, so that members which once

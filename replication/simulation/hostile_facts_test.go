@@ -357,3 +357,49 @@ func TestReplayedFromBeforeAPromotion(t *testing.T) {
 	}
 	w.heal()
 }
+
+// A replica contradicts itself, before everybody, and never counts past that. Operators evict
+// it, though the key is frozen, and go on without it.
+func TestHostileMemberContradictsItself(t *testing.T) {
+	for name, above := range map[string]uint64{"as what it is": 0, "as what nobody has admitted": 6} {
+		t.Run(name, func(t *testing.T) {
+			w := scene(t)
+			a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+			id := w.withReplicas()
+			h := w.steal(b)
+			var two []*mrk.Member
+			for _, state := range []string{"Disabled", "Enabled"} {
+				m := h.word(id, b)
+				m.Counter += 10
+				m.Incarnation += above
+				m.KeyState = state
+				h.signs(m)
+				two = append(two, m)
+			}
+			for i, to := range []*node{a, c} {
+				_ = h.shows(to, mrk.Facts{Key: id, Members: []*mrk.Member{two[i]}})
+				_ = h.shows(to, mrk.Facts{Key: id, Members: []*mrk.Member{two[1-i]}})
+				if f := to.key(id).Set.Frozen(); f == nil || f.Cause != mrk.CauseEquivocation || f.Writer != b.name {
+					t.Errorf("%s has frozen the key by %+v", to.name, f)
+				}
+			}
+			w.isolate(b)
+			w.net.join(a, c)
+			if err := a.rotates(id, false); err == nil {
+				t.Error("a frozen key is rotated")
+			}
+			if !w.evictOne(a, id, b) {
+				t.Fatal("operators cannot end it")
+			}
+			w.settle()
+			if a.key(id).Set.Frozen() != nil || c.key(id).Set.Frozen() != nil {
+				t.Error("still frozen")
+			}
+			w.must(a.rotates(id, false))
+			w.settle()
+			if a.key(id).Set.Hash() != c.key(id).Set.Hash() || !a.key(id).Set.Pending().IsZero() {
+				t.Errorf("%s and %s have not come to the same", a.name, c.name)
+			}
+		})
+	}
+}

@@ -172,8 +172,8 @@ func (w *world) proven(id arn.KeyID) {
 		}
 		st, held := k.Set.State(), k.Set.Own().Held
 		for _, e := range st.Members {
-			if e.Region == n.name || e.Status != mrk.Active {
-				continue
+			if e.Region == n.name || e.Status != mrk.Active || w.node(e.Region).hostile {
+				continue // who lies about itself harms itself (PROTOCOL.md 2, acks)
 			}
 			f := k.Set.Fact(e.Region)
 			// Rule 11 demotes nobody whose store went back to an earlier epoch: it is awaited until it
