@@ -84,6 +84,9 @@ func TestSimulation(t *testing.T) {
 			t.Errorf("schedule %d, step %d: %s\n%s\nreplay: SIMULATION_LOG=1 go test ./replication/simulation -run 'TestSimulation$' -seed %d -schedules 1 -paired %d -again %d -v",
 				seed, w.steps, w.failed, strings.Join(w.log, "\n"), seed, *paired, *again)
 		}
+		if count%1000 == 0 {
+			t.Logf("%d schedules, %d of them failed, %d distinct states, in %s", count, failed, len(shapes), time.Since(began).Round(time.Second))
+		}
 	}
 	if *states != "" {
 		var list []byte
