@@ -77,3 +77,12 @@ func Proves(p ListProof, root Hash, k ListedKey) bool {
 
 // Proven reports whether rule 5 calls a member active, by the facts as they are now.
 func Proven(s *Set, r region.Name) bool { return s.proven(s.state.clone(), s.Entry(r)) }
+
+// StalePermit reports whether the set carries a permit for another epoch than its newest.
+func StalePermit(s *Set) bool { return s.permit != Nonce{} && s.permit != s.Epoch().Nonce }
+
+// Approves reports whether the approvals in a certificate that opens a line are for its key
+// after the certificate that it follows.
+func Approves(c Certificate) bool {
+	return c.forced == nil || c.forced.lists(ListedKey{c.Key, c.Parent})
+}

@@ -12,23 +12,33 @@ import (
 // ghost is what nobody in a deployment knows and the invariants need. What they excuse is
 // the list of the protocol's section 5.
 type ghost struct {
-	max     mrk.Epoch          // the highest in which anybody acted
-	refused map[mrk.Epoch]bool // by the Region to which it was offered
-	forced  bool               // somebody was promoted
-	rolled  bool               // some store was restored
-	faulty  bool               // some token was lost
-	dead    bool               // the primary key was destroyed, and with it the set
-	ever    ids                // encrypted, anywhere
-	nodes   map[regionName]*nodeGhost
+	max     mrk.Epoch             // the highest in which anybody acted
+	refused map[mrk.Epoch]bool    // by the Region to which it was offered
+	burnt   map[number]regionName // of refused epochs
+	bogus   map[mrk.Epoch]bool    // offered by a Region that did not mean it
+	// suspended has, by the Region that wrote it and the one that it is about, the state that
+	// says so since when.
+	suspended map[[2]regionName]*mrk.State
+	forced    bool // somebody was promoted
+	rolled    bool // some store was restored
+	faulty    bool // some token was lost
+	dead      bool // the primary key was destroyed, and with it the set
+	ever      ids  // encrypted, anywhere
+	nodes     map[regionName]*nodeGhost
 }
 
 type nodeGhost struct {
 	deleted  uint64 // incarnation that was destroyed here
 	restored bool
+	liar     bool // said that it holds what it need not hold
 	stale    bool // restored, and not in a new epoch or activated since
 	old      ids  // what had encrypted anywhere when this Region was restored
 	out      map[regionName]bool
 	lost     ids // by a fault, and not regained
+	// missed is what each other Region knew and had said when this one started last: it has to
+	// hear of it before it may rely on what it knows itself.
+	missed map[regionName]word
+	last   *deed
 }
 
 type ids map[material.ID]bool
@@ -40,7 +50,10 @@ func (a ids) without(b ids) ids {
 }
 
 func newGhost() *ghost {
-	g := &ghost{refused: map[mrk.Epoch]bool{}, ever: ids{}, nodes: map[regionName]*nodeGhost{}}
+	g := &ghost{
+		refused: map[mrk.Epoch]bool{}, burnt: map[number]regionName{}, bogus: map[mrk.Epoch]bool{}, suspended: map[[2]regionName]*mrk.State{},
+		ever: ids{}, nodes: map[regionName]*nodeGhost{},
+	}
 	for _, r := range allRegions {
 		g.nodes[r] = &nodeGhost{old: ids{}, out: map[regionName]bool{}, lost: ids{}}
 	}
@@ -113,6 +126,7 @@ func (w *world) memberNow(top, r regionName) bool {
 // invariants fails if one of the protocol's invariants does not hold.
 func (w *world) invariants() {
 	w.t.Helper()
+	w.deeds()
 	w.onePrimary()
 	w.activeDecrypt()
 	w.nothingLost()
@@ -162,7 +176,7 @@ func (w *world) activeDecrypt() {
 			continue
 		}
 		for _, b := range allRegions {
-			if a == b || !w.memberNow(top, b) || ga.stale && ga.out[b] {
+			if a == b || w.ghost.nodes[b].liar || !w.memberNow(top, b) || ga.stale && ga.out[b] {
 				continue
 			}
 			miss := ids(w.nodes[a].wrote).without(w.nodes[b].usable())

@@ -88,8 +88,12 @@ func approved(set *mrk.Set, dark ...region.Name) mrk.Approved {
 
 // force promotes a Region.
 func (w *world) force(r region.Name, dark ...region.Name) error {
+	return w.promoteBy(r, approved(w.nodes[r].set, dark...))
+}
+
+func (w *world) promoteBy(r region.Name, a mrk.Approved) error {
 	n := w.nodes[r]
-	_, err := n.set.Promote(context.Background(), w.signer(r), approved(n.set, dark...), w.contact(n))
+	_, err := n.set.Promote(context.Background(), w.signer(r), a, w.contact(n))
 	if err == nil {
 		n.mute = false
 		w.began(r)
@@ -124,7 +128,11 @@ func (w *world) refuse(r region.Name) error {
 	err := n.set.Refuse("not today")
 	w.settle(n)
 	if ok && err == nil && w.ghost != nil {
-		w.ghost.refused[o.Certificate.Epoch] = true
+		e := o.Certificate.Epoch
+		w.ghost.refused[e] = true
+		if !w.ghost.bogus[e] {
+			w.ghost.burnt[number{e.Line, e.Number}] = r
+		}
 	}
 	return err
 }
@@ -154,6 +162,7 @@ func (w *world) destroy(r region.Name) error {
 	if err != nil {
 		return err
 	}
+	w.destroys(n)
 	w.delete(r)
 	return nil
 }

@@ -94,7 +94,7 @@ type world struct {
 	nonces int
 	mats   int
 	events []mrk.Event
-	quick  bool // facts are signed with hashes, for the many schedules of the property tests
+	quick  bool // facts are signed with hashes and nothing is encoded but in restarts, for the many schedules of the property tests
 	ghost  *ghost
 }
 
@@ -160,6 +160,22 @@ func createWorld(t tester, quick bool) *world {
 	return w
 }
 
+// clone returns a copy that another test may go on with.
+func (w *world) clone(t tester) *world {
+	c := *w
+	c.t, c.nodes = t, map[region.Name]*node{}
+	for r, n := range w.nodes {
+		m := *n
+		if n.set != nil {
+			m.set = n.set.Clone()
+		}
+		m.token, m.rows, m.used = maps.Clone(n.token), maps.Clone(n.rows), maps.Clone(n.used)
+		m.wrote, m.heard = maps.Clone(n.wrote), maps.Clone(n.heard)
+		c.nodes[r] = &m
+	}
+	return &c
+}
+
 func (w *world) material() material.ID {
 	w.mats++
 	return testMaterial(w.mats - 1)
@@ -196,6 +212,7 @@ func (w *world) settle(n *node) {
 	}
 	if n.state == "Creating" && n.set.Ready(held) {
 		n.state = "Enabled"
+		w.readied(n)
 	}
 	_, giving := n.set.Offered()
 	_, taking := n.set.Considering()
@@ -211,7 +228,17 @@ func (w *world) settle(n *node) {
 	}
 	_, err := n.set.Reissue(context.Background(), w.signer(n.name), n.own())
 	w.must(err)
-	stored, err := mrk.Unmarshal(n.set.Marshal()) // what is stored is what is used
+	if w.quick {
+		n.set = n.set.Clone()
+		return
+	}
+	w.reload(n)
+}
+
+// reload makes what is stored what is used.
+func (w *world) reload(n *node) {
+	w.t.Helper()
+	stored, err := mrk.Unmarshal(n.set.Marshal())
 	w.must(err)
 	n.set = stored
 }
@@ -227,95 +254,6 @@ func (n *node) own() mrk.OwnFacts {
 		own.KeyState = "Creating"
 	}
 	return own
-}
-
-// message is a snapshot of what one Region would tell another.
-type message struct {
-	from, to region.Name
-	facts    []byte
-	request  *mrk.CreateRequest
-	blobs    []mrk.Blob
-	offer    []byte
-	late     bool
-}
-
-func (w *world) message(from, to region.Name) *message {
-	n := w.nodes[from]
-	if n.set == nil {
-		return nil
-	}
-	if !n.set.Concerns(to) {
-		return nil // digests name only keys that both are or were members of
-	}
-	facts := n.set.Facts(mrk.Hash{})
-	if peer := w.nodes[to].set; peer != nil && !peer.Concerns(from) {
-		facts.Admission = n.set.Admission() // as package replication introduces itself to who forgot it
-	}
-	m := &message{from: from, to: to, facts: facts.Marshal()}
-	if req, ok := n.set.Request(to); ok {
-		m.request = &req
-	}
-	if o, ok := n.set.Offered(); ok && o.Certificate.Epoch.Region == to {
-		m.offer = o.Marshal()
-	}
-	for _, id := range n.set.Owes(to) {
-		m.blobs = append(m.blobs, mrk.Blob{
-			Key: testKey, Material: id, Source: from, Instance: testInstance(from), Destination: to, ToInstance: testInstance(to),
-			Incarnation: n.set.Entry(to).Incarnation, Class: "aes", Epoch: 1, Algorithm: "AES_KEY_WRAP_PAD", Wrapped: id[:],
-		})
-	}
-	return m
-}
-
-// deliver is what a Region does with a message. It returns why facts were refused.
-func (w *world) deliver(m *message) []mrk.Refusal {
-	w.t.Helper()
-	if m == nil {
-		return nil
-	}
-	n := w.nodes[m.to]
-	facts, err := mrk.ParseFacts(m.facts)
-	w.must(err)
-	var res mrk.Result
-	switch {
-	case n.set != nil:
-		res, err = n.set.Merge(w.verifier(), facts)
-		w.must(err)
-		if res.Reborn {
-			n.state = "Creating"
-		}
-		if m.request != nil {
-			n.set.KeepAdmission(w.verifier(), *m.request)
-		}
-		if m.request != nil && n.state == "Gone" && n.set.Admit(w.verifier(), *m.request) == nil {
-			n.state, n.used, n.current = "Creating", map[material.ID]bool{}, material.ID{}
-		}
-	case m.request != nil:
-		set, err := mrk.Join(n.self(), w.verifier(), facts, *m.request)
-		if err != nil {
-			return []mrk.Refusal{{Err: err}}
-		}
-		n.set, n.state = set, "Creating"
-	default:
-		return nil
-	}
-	if m.offer != nil && n.state != "Gone" {
-		offer, err := mrk.ParseOffer(m.offer)
-		w.must(err)
-		_, _ = n.set.TakeOffer(w.verifier(), offer) // offered again if facts are missing
-	}
-	w.settle(n)
-	for _, b := range m.blobs {
-		if _, err := n.set.Accepts(b); err == nil && !n.rows[b.Material] {
-			n.token[b.Material], n.rows[b.Material] = true, true
-			n.unwraps++
-		}
-	}
-	w.settle(n)
-	if !m.late {
-		n.heard[m.from] = true
-	}
-	return res.Refused
 }
 
 func (w *world) sync(from, to region.Name) []mrk.Refusal { return w.deliver(w.message(from, to)) }
