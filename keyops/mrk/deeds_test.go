@@ -370,12 +370,17 @@ func (w *world) destroys(n *node) {
 	}
 }
 
-// destroysSet is rule 24.
+// destroysSet is rule 24: nobody else has the key, or is to have it, but who was evicted.
 func (w *world) destroysSet(n *node) {
 	w.t.Helper()
-	for _, e := range n.set.State().Members {
-		if m := n.set.Fact(e.Region); e.Region != n.name && e.Status.In() && (m == nil || !m.Deleted || m.Incarnation < e.Incarnation) {
-			w.t.Fatalf("%s destroys the primary key, and lists %s as %s", n.name, e.Region, e.Status)
+	for _, r := range allRegions {
+		e, m := n.set.Entry(r), n.set.Fact(r)
+		switch {
+		case r == n.name:
+		case e.Status.In() && (m == nil || !m.Deleted || m.Incarnation < e.Incarnation):
+			w.t.Fatalf("%s destroys the primary key, and lists %s as %s", n.name, r, e.Status)
+		case e.Status != mrk.Evicted && w.nodes[r].exists():
+			w.t.Fatalf("%s destroys the primary key, which %s, listed as %s, has, too", n.name, r, e.Status)
 		}
 	}
 }

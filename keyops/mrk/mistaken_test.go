@@ -32,7 +32,7 @@ type permission struct {
 }
 
 var mistakeBudget = map[string]int{
-	"disable": 3, "write off": 3, "begin destruction": 2, "approve": 3, "lose an object": 3, "lie": 1, "offer falsely": 2,
+	"disable": 3, "write off": 3, "begin destruction": 2, "approve": 3, "lose an object": 3, "lie": 2, "offer falsely": 2, "lose a material": 1,
 	"rotate": 4, "restart": 3,
 }
 
@@ -56,7 +56,7 @@ var mistakenActions = []action{
 		return true
 	}},
 	{"offer falsely", 2, func(s *schedule, r, other regionName, n int) bool {
-		return s.spend("offer falsely") && s.did("offer falsely", s.offerFalsely(r, other, n&1 == 0))
+		return s.spend("offer falsely") && s.did("offer falsely", s.offerFalsely(r, other, n%3))
 	}},
 	{"write off", 1, func(s *schedule, r, _ regionName, n int) bool {
 		return s.exists(r) && s.spend("write off") && s.did("write off", s.writeOff(r, testMaterial(n%s.mats)))
@@ -67,7 +67,15 @@ var mistakenActions = []action{
 	{"approve", 1, func(s *schedule, r, _ regionName, n int) bool { return s.approve(r, n) }},
 	{"promote as approved", 2, func(s *schedule, _, _ regionName, _ int) bool { return s.promoteLate() }},
 	{"lose an object", 2, func(s *schedule, r, _ regionName, n int) bool { return s.loseObject(r, testMaterial(n%s.mats)) }},
-	{"lie", 1, func(s *schedule, r, other regionName, _ int) bool { return s.lie(r, other) }},
+	{"lose a material", 1, func(s *schedule, _, _ regionName, n int) bool { return s.loseMaterial(testMaterial(n % s.mats)) }},
+	{"doubt the store", 1, func(s *schedule, r, _ regionName, _ int) bool {
+		if s.exists(r) {
+			s.nodes[r].set.DropPermit()
+			s.settle(s.nodes[r])
+		}
+		return s.exists(r)
+	}},
+	{"lie", 2, func(s *schedule, r, other regionName, _ int) bool { return s.lie(r, other) }},
 }
 
 // disable is what anybody may do who manages the key in a Region, whatever goes on elsewhere.
@@ -98,14 +106,21 @@ func (s *schedule) writeOff(r regionName, id material.ID) error {
 	return err
 }
 
+// What is wrong with an offer that no rule makes.
+const (
+	toNoMember  = iota // to who is not active
+	strayParent        // after another certificate than the newest one
+	strayFinal         // after another state than the final one
+)
+
 // offerFalsely lets the primary Region sign an offer that OfferTo would not make, and say that
-// it is Updating: after another certificate than the newest one, or to who is no active member.
-func (s *schedule) offerFalsely(r, to regionName, stray bool) error {
+// it is Updating.
+func (s *schedule) offerFalsely(r, to regionName, wrong int) error {
 	n, other := s.nodes[r], s.nodes[to]
 	if !n.exists() || n.mute || !other.exists() || n.set.Primary() != r || other.set.State() == nil || other.set.Head() != n.set.Head() {
 		return mrk.ErrNotPrimary
 	}
-	if !stray && other.set.Entry(to).Status == mrk.Active {
+	if wrong == toNoMember && other.set.Entry(to).Status == mrk.Active {
 		return mrk.ErrMember
 	}
 	nonce, _ := s.nonce()
@@ -113,11 +128,13 @@ func (s *schedule) offerFalsely(r, to regionName, stray bool) error {
 	c := mrk.Certificate{Key: testKey, Epoch: n.set.Epoch(), Instance: testInstance(to), Parent: n.set.Head(), Final: other.set.State().Hash()}
 	c.Epoch.Number++
 	c.Epoch.Region, c.Epoch.Nonce = to, nonce
-	if stray {
+	switch {
+	case wrong == strayFinal:
+		c.Final = mrk.Hash{1}
+	case wrong == strayParent && len(chain) > 1:
+		c.Parent = chain[0].Hash()
+	case wrong == strayParent:
 		c.Parent = mrk.Hash{1}
-		if len(chain) > 1 {
-			c.Parent = chain[0].Hash()
-		}
 	}
 	c, err := mrk.SignCertificate(context.Background(), s.signer(r), nil, c)
 	s.must(err)
@@ -141,14 +158,15 @@ func (s *schedule) say(r, to regionName, said mrk.Member) {
 	s.settle(other)
 }
 
-// lie lets a Region say that it holds everything. It harms its own readers.
+// lie lets a Region say that it holds everything, which harms its own readers; or that it lives,
+// after it has deleted its key.
 func (s *schedule) lie(r, to regionName) bool {
 	n := s.nodes[r]
-	if !n.exists() || n.mute || n.set.Own() == nil || !s.exists(to) || n.set.Destroying() || !s.spend("lie") {
+	if n.set == nil || n.mute || n.set.Own() == nil || !s.exists(to) || n.set.Destroying() || !s.spend("lie") {
 		return false
 	}
 	said := *n.set.Own()
-	said.Held = nil
+	said.Deleted, said.Held = false, nil
 	for _, m := range n.set.Listed() {
 		said.Held = append(said.Held, m.ID)
 	}
@@ -233,25 +251,49 @@ func (s *schedule) promoteLate() bool {
 // or of what anybody encrypts with.
 func (s *schedule) loseObject(r regionName, id material.ID) bool {
 	n := s.nodes[r]
-	if !n.exists() || !n.rows[id] || !n.token[id] || n.set.Destroying() || !s.spend("lose an object") {
+	if !n.exists() || !n.usable()[id] || n.set.Destroying() || !s.spend("lose an object") {
 		return false
 	}
-	needed, elsewhere := s.ghost.ever[id], false
-	for _, other := range allRegions {
+	elsewhere := slices.ContainsFunc(allRegions, func(other regionName) bool {
 		o := s.nodes[other]
-		needed = needed || o.current == id || o.set != nil && o.set.Current() == id
-		elsewhere = elsewhere || other != r && o.exists() && !o.set.Destroying() && o.usable()[id]
-	}
-	if needed && !elsewhere {
+		return other != r && o.exists() && !o.set.Destroying() && o.usable()[id]
+	})
+	if s.needed(id) && !elsewhere {
 		return false
 	}
+	s.lose(r, id)
+	return s.did("lose an object", nil)
+}
+
+// loseMaterial takes a material out of every token, which nobody needs. Operators can give it up.
+func (s *schedule) loseMaterial(id material.ID) bool {
+	if s.needed(id) || !s.anywhere(id) || !s.spend("lose a material") {
+		return false
+	}
+	for _, r := range allRegions {
+		if n := s.nodes[r]; n.exists() {
+			s.lose(r, id)
+		}
+	}
+	return s.did("lose a material", nil)
+}
+
+// needed reports whether a material has encrypted, or anybody is to encrypt with it.
+func (s *schedule) needed(id material.ID) bool {
+	return s.ghost.ever[id] || slices.ContainsFunc(allRegions, func(r regionName) bool {
+		n := s.nodes[r]
+		return n.current == id || n.set != nil && n.set.Current() == id
+	})
+}
+
+func (s *schedule) lose(r regionName, id material.ID) {
+	n := s.nodes[r]
 	s.ghost.faulty = true
 	delete(n.token, id)
 	delete(n.rows, id)
 	n.set.DropPermit()
 	s.settle(n)
 	s.ghost.nodes[r].lost[id] = true
-	return s.did("lose an object", nil)
 }
 
 // TestEveryMistake is TestEverySchedule among Regions whose callers, operators and peers make

@@ -238,19 +238,11 @@ func (s *schedule) endSet(r regionName) bool {
 	if !n.exists() || !s.spend("destroy set") {
 		return false
 	}
-	incarnation, epoch := n.set.Incarnation(), n.set.Epoch()
-	entries := n.set
+	incarnation := n.set.Incarnation()
 	if s.destroySet(r) != nil {
 		return false
 	}
 	s.destroysSet(n)
-	for _, other := range allRegions {
-		o := s.nodes[other]
-		if other != r && o.exists() && o.state != "Disabled" && o.set.Epoch() == epoch &&
-			entries.Entry(other).Status != mrk.Evicted && o.set.Incarnation() > s.ghost.nodes[other].deleted {
-			s.t.Fatalf("%s destroyed the primary key while %s, of the same epoch, lives", r, other)
-		}
-	}
 	s.ghost.nodes[r].deleted = max(s.ghost.nodes[r].deleted, incarnation)
 	s.ghost.dead = true
 	return s.did("destroy set", nil)
