@@ -214,7 +214,7 @@ func (s *Service) weigh(ctx context.Context, source region.Name, k *Key, o mrk.O
 	}
 	set := k.Set.Clone() // a rule that fails half-way leaves nothing behind
 	if _, err := set.Accept(ctx, s.Signer(), contact); err != nil {
-		for _, final := range []error{mrk.ErrNotEnabled, mrk.ErrNotActive, mrk.ErrFrozen, mrk.ErrFull, mrk.ErrWithdrawn} {
+		for _, final := range []error{mrk.ErrNotEnabled, mrk.ErrNotActive, mrk.ErrFrozen, mrk.ErrFull, mrk.ErrLost, mrk.ErrWithdrawn} {
 			if errors.Is(err, final) {
 				return err, nil
 			}

@@ -54,6 +54,8 @@ var (
 	ErrNothing = errors.New("nothing to decide")
 	// ErrLacking means that this Region does not hold every listed material yet.
 	ErrLacking = errors.New("materials are missing here")
+	// ErrLost means that a listed material is in no Region's token any more.
+	ErrLost = errors.New("a listed material is held by no Region")
 	// ErrOffer means an offer that does not follow from what is known here.
 	ErrOffer = errors.New("offer does not follow")
 	// ErrWithdrawn means that the Region which made an offer does not know of it any more, or

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/region"
 )
 
@@ -111,6 +112,8 @@ func (s *Set) Accept(ctx context.Context, signer Signer, c Contact) ([]Event, er
 		return nil, ErrNotEnabled
 	case guard13Active.Stops(e.Status != Active || e.Incarnation != s.incarnation):
 		return nil, fmt.Errorf("%w: %s is %s", ErrNotActive, s.self.Region, e.Status)
+	case !s.external() && guard13Holds.Stops(s.nowhere(s.lacking(s.holds()))):
+		return nil, ErrLost
 	case !s.external() && guard13Holds.Stops(len(s.lacking(s.holds())) > 0):
 		return nil, fmt.Errorf("%w: %d", ErrLacking, len(s.lacking(s.holds())))
 	case s.external() && guard13Holds.Stops(own.Current.IsZero() || !s.state.Pending.IsZero() && !own.Holds(s.state.Pending)):
@@ -134,6 +137,19 @@ func (s *Set) Accept(ctx context.Context, signer Signer, c Contact) ([]Event, er
 	s.requests = requests
 	s.open(st, cert.Epoch, c)
 	return []Event{{Kind: EventAccepted, Region: s.self.Region}}, s.publish(ctx, signer, st)
+}
+
+// nowhere reports whether one of the materials is held by nobody, by what everybody has said: the
+// Region that listed it has lost it since, and nobody will send it.
+func (s *Set) nowhere(ids []material.ID) bool {
+	return slices.ContainsFunc(ids, func(id material.ID) bool {
+		for _, m := range s.members {
+			if !m.Deleted && m.Holds(id) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // inherit writes create requests anew in this Region's name: it is the primary Region that

@@ -107,3 +107,33 @@ func TestAcceptedOnceMore(t *testing.T) {
 		t.Errorf("A holds %d materials", got)
 	}
 }
+
+// A pending material that the token lost which had made it, before anybody else held it, ends the
+// hand-over: nobody could accept, and the key would be Updating for ever.
+func TestOfferOfWhatIsLost(t *testing.T) {
+	w := withReplicas(t)
+	w.must(w.rotate(regionA))
+	w.must(w.offer(regionA, regionB))
+	a := w.nodes[regionA]
+	offer := w.message(regionA, regionB)
+	delete(a.token, testMaterial(1))
+	delete(a.rows, testMaterial(1))
+	a.set.DropPermit()
+	w.settle(a)
+	offer.blobs = nil // the material is still on its way when the Region is told
+	w.deliver(offer)
+	if err := w.accept(regionB); !errors.Is(err, mrk.ErrLacking) {
+		t.Fatalf("accepting while the material may still come: %v", err)
+	}
+	w.sync(regionA, regionB)
+	if err := w.accept(regionB); !errors.Is(err, mrk.ErrLost) {
+		t.Fatalf("accepting what nobody holds: %v", err)
+	}
+	w.must(w.refuse(regionB))
+	w.heal()
+	w.check()
+	w.converged(regionA, regionB, regionC)
+	if !a.set.Acting() || !a.set.Pending().IsZero() {
+		t.Errorf("A acts: %v, pending %.8s", a.set.Acting(), a.set.Pending())
+	}
+}
