@@ -16,7 +16,7 @@ import (
 
 var (
 	only   = flag.String("guard", "", "the one guard to switch off; all if empty")
-	search = flag.Int("search", 0, "so many random schedules to look for one that notices, where the table has none or its seed does not")
+	search = flag.Int("search", 0, "so many random schedules of each kind to look for one that notices, where the table has none or its seed does not")
 )
 
 // build returns the binary of a package's tests, in which guards can be switched off.
@@ -43,12 +43,15 @@ func TestMutations(t *testing.T) {
 		t.Run(filepath.Base(pkg), func(t *testing.T) {
 			r := runner{pkg, binary, ""}
 			var all []string
-			var seeds []uint64
+			var seeds, mistaken []uint64
 			for _, c := range caught {
 				if slices.Contains(names, c.guard) && (*only == "" || *only == c.guard) {
 					all = append(all, c.test)
 					if c.schedule != 0 && !slices.Contains(seeds, c.schedule) {
 						seeds = append(seeds, c.schedule)
+					}
+					if seed := mistakes[c.guard]; seed != 0 && !slices.Contains(mistaken, seed) {
+						mistaken = append(mistaken, seed)
 					}
 				}
 			}
@@ -58,9 +61,11 @@ func TestMutations(t *testing.T) {
 			if what := r.fails("-test.run=^(" + strings.Join(all, "|") + ")$"); what != "" {
 				t.Fatalf("with every guard on: %s", what)
 			}
-			for _, seed := range seeds {
-				if what := r.schedule(seed, 1); what != "" {
-					t.Errorf("with every guard on: %s", what)
+			for test, seeds := range map[string][]uint64{everySchedule: seeds, everyMistake: mistaken} {
+				for _, seed := range seeds {
+					if what := r.schedule(test, seed, 1); what != "" {
+						t.Errorf("with every guard on: %s", what)
+					}
 				}
 			}
 		})
@@ -74,7 +79,7 @@ func TestMutations(t *testing.T) {
 				what := r.fails("-test.run=^" + c.test + "$")
 				if what == "" {
 					t.Errorf("%s does not notice that the guard is off", c.test)
-					if what = r.fails("-test.skip=^(TestAnyOrderConverges|TestFaultsHeal|TestEverySchedule|TestKilled.*)$"); what != "" {
+					if what = r.fails("-test.skip=^(TestAnyOrderConverges|TestFaultsHeal|TestEverySchedule|TestEveryMistake|TestKilled.*)$"); what != "" {
 						t.Errorf("but %s", what)
 					}
 				}
@@ -88,17 +93,25 @@ func TestMutations(t *testing.T) {
 					}
 					t.Log(why)
 				}
-				if c.schedule != 0 {
-					switch why := r.schedule(c.schedule, 1); {
-					case why != "":
-						t.Log(why)
-						return
-					case *search == 0:
-						t.Errorf("schedule %d does not notice that the guard is off; -search=2000 looks for another", c.schedule)
+				seeded := []struct {
+					test string
+					seed uint64
+				}{{everySchedule, c.schedule}, {everyMistake, mistakes[c.guard]}}
+				for _, random := range seeded {
+					if random.seed == 0 && (*search == 0 || !r.rules()) {
+						continue
 					}
-				}
-				if *search > 0 && r.rules() {
-					t.Log("found: " + r.schedule(1, *search))
+					why := ""
+					if random.seed != 0 {
+						why = r.schedule(random.test, random.seed, 1)
+					}
+					switch {
+					case why == "" && *search > 0 && r.rules():
+						why = "found: " + r.schedule(random.test, 1, *search)
+					case why == "":
+						t.Errorf("%s %d does not notice that the guard is off; -search=2000 looks for another", random.test, random.seed)
+					}
+					t.Log(why)
 				}
 			})
 		}
@@ -111,9 +124,10 @@ type runner struct{ pkg, binary, guard string }
 // rules reports whether the package has random schedules of the rules.
 func (r runner) rules() bool { return strings.HasSuffix(r.pkg, "mrk") }
 
-// schedule runs so many random schedules, the first with this seed, and returns what failed.
-func (r runner) schedule(seed uint64, count int) string {
-	return r.fails("-test.run=^TestEverySchedule$", fmt.Sprintf("-rapid.seed=%d", seed), fmt.Sprintf("-rapid.checks=%d", count))
+// schedule runs so many random schedules of a test, the first with this seed, and returns what
+// failed.
+func (r runner) schedule(test string, seed uint64, count int) string {
+	return r.fails("-test.run=^"+test+"$", fmt.Sprintf("-rapid.seed=%d", seed), fmt.Sprintf("-rapid.checks=%d", count))
 }
 
 // scenario runs a scenario of the simulation, or its random schedules, and returns what failed.
