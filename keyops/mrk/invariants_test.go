@@ -30,7 +30,8 @@ type ghost struct {
 type nodeGhost struct {
 	deleted  uint64 // incarnation that was destroyed here
 	restored bool
-	liar     bool // said that it holds what it need not hold
+	liar     bool // said that it holds what it need not hold, or lives, or does not
+	absent   bool // said that it has deleted its key, and had not
 	stale    bool // restored, and not in a new epoch or activated since
 	old      ids  // what had encrypted anywhere when this Region was restored
 	out      map[regionName]bool
@@ -330,7 +331,7 @@ func (w *world) agrees(p *node, r regionName) {
 		}
 		return
 	}
-	if e.Status == mrk.Evicted {
+	if e.Status == mrk.Evicted || w.ghost.nodes[r].absent {
 		return
 	}
 	if n.set.State().Hash() != p.set.State().Hash() {

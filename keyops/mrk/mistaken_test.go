@@ -75,7 +75,7 @@ var mistakenActions = []action{
 		}
 		return s.exists(r)
 	}},
-	{"lie", 2, func(s *schedule, r, other regionName, _ int) bool { return s.lie(r, other) }},
+	{"lie", 2, func(s *schedule, r, other regionName, n int) bool { return s.lie(r, other, n&1 != 0) }},
 }
 
 // disable is what anybody may do who manages the key in a Region, whatever goes on elsewhere.
@@ -158,15 +158,18 @@ func (s *schedule) say(r, to regionName, said mrk.Member) {
 	s.settle(other)
 }
 
-// lie lets a Region say that it holds everything, which harms its own readers; or that it lives,
-// after it has deleted its key.
-func (s *schedule) lie(r, to regionName) bool {
+// lie lets a Region say that it holds everything, which harms its own readers; that it lives,
+// after it has deleted its key; or that it has deleted it, although it lives.
+func (s *schedule) lie(r, to regionName, deleted bool) bool {
 	n := s.nodes[r]
 	if n.set == nil || n.mute || n.set.Own() == nil || !s.exists(to) || n.set.Destroying() || !s.spend("lie") {
 		return false
 	}
 	said := *n.set.Own()
-	said.Deleted, said.Held = false, nil
+	said.Deleted, said.Held = deleted && n.exists() && n.set.Primary() != r, nil
+	for id := range n.usable() {
+		said.Deleted = said.Deleted && (!s.needed(id) || s.elsewhere(r, id)) // or nobody would have confirmed it
+	}
 	for _, m := range n.set.Listed() {
 		said.Held = append(said.Held, m.ID)
 	}
@@ -174,6 +177,9 @@ func (s *schedule) lie(r, to regionName) bool {
 	slices.SortFunc(said.Held, func(a, b material.ID) int { return slices.Compare(a[:], b[:]) })
 	said.Held = slices.Compact(said.Held)
 	s.ghost.nodes[r].liar = true
+	if said.Deleted { // as if it had been, and a backup had been put back
+		s.ghost.nodes[r].absent, s.ghost.rolled = true, true
+	}
 	s.say(r, to, said)
 	return s.did("lie", nil)
 }
@@ -254,11 +260,7 @@ func (s *schedule) loseObject(r regionName, id material.ID) bool {
 	if !n.exists() || !n.usable()[id] || n.set.Destroying() || !s.spend("lose an object") {
 		return false
 	}
-	elsewhere := slices.ContainsFunc(allRegions, func(other regionName) bool {
-		o := s.nodes[other]
-		return other != r && o.exists() && !o.set.Destroying() && o.usable()[id]
-	})
-	if s.needed(id) && !elsewhere {
+	if s.needed(id) && !s.elsewhere(r, id) {
 		return false
 	}
 	s.lose(r, id)

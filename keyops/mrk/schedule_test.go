@@ -312,12 +312,7 @@ func (s *schedule) loseToken(r regionName) bool {
 		return false
 	}
 	for id := range n.token {
-		elsewhere := false
-		for _, other := range allRegions {
-			o := s.nodes[other]
-			elsewhere = elsewhere || other != r && o.exists() && !o.set.Destroying() && o.usable()[id]
-		}
-		if s.ghost.ever[id] && !elsewhere {
+		if s.ghost.ever[id] && !s.elsewhere(r, id) {
 			return false
 		}
 	}
@@ -329,6 +324,14 @@ func (s *schedule) loseToken(r regionName) bool {
 	s.settle(n)
 	maps.Copy(s.ghost.nodes[r].lost, lost)
 	return s.did("lose token", nil)
+}
+
+// elsewhere reports whether another Region holds a material and would give it.
+func (s *schedule) elsewhere(r regionName, id material.ID) bool {
+	return slices.ContainsFunc(allRegions, func(other regionName) bool {
+		o := s.nodes[other]
+		return other != r && o.exists() && !o.set.Destroying() && !s.ghost.nodes[other].absent && o.usable()[id]
+	})
 }
 
 // arrive lets everything arrive and everybody do what they do by themselves, and asks then
