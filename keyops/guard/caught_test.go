@@ -167,7 +167,9 @@ Each row is one condition that a rule demands, by the number of the rule. ` + "`
 		}
 	}
 	fmt.Fprintf(&b, "Of %d guards the simulation notices the absence of %d; random schedules, of the rules or of deployments, that of %d.\n", len(caught), noticed, random)
-	b.WriteString("\nWhat is shown by its test alone because another condition stands before it:\n\n")
+	if len(beneath) > 0 {
+		b.WriteString("\nWhat is shown by its test alone because another condition stands before it:\n\n")
+	}
 	for _, c := range alone {
 		if beneath[c.guard] != "" {
 			fmt.Fprintf(&b, "- %s: %s.\n", c.guard, beneath[c.guard])

@@ -3,6 +3,7 @@ package guard_test
 // mistakes has seeds of TestEveryMistake of package mrk, by the guard whose absence the schedule
 // notices.
 var mistakes = map[string]uint64{
+	"5 not deleted":                172,
 	"7 enabled":                    153182,
 	"12 enabled":                   26107,
 	"12 all heard since the start": 7271392,
@@ -17,6 +18,7 @@ var mistakes = map[string]uint64{
 	"22 confirmation is fresh":                     9467777,
 	"22 confirmed to hold all that is held":        171992,
 	"23 deletion is the last word":                 13999987,
+	"24 every other Region has no such key":        31879,
 	"write-off: held by nobody":                    14886697,
 	"no way back from destruction":                 1954,
 }
