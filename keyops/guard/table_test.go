@@ -81,9 +81,9 @@ var caught = []catch{
 	{"24 no members", "TestSetWithMembersIsNotDestroyed", 198766, ""},
 	{"24 every other Region has no such key", "TestCE8aSetIsNotDestroyedUnderALivingMember", 0, ""},
 	{"25 a member", "TestEvictedMember", 2630072, ""},
-	{"write-off: held by nobody", "TestWriteOff", 0, ""},
-	{"write-off: neither current nor pending", "TestMaterialInUseIsNotWrittenOff", 0, ""},
-	{"write-off: all heard since the start", "TestWriteOff", 0, ""},
+	{"write-off: held by nobody", "TestWriteOff", 0, "TestWrittenOffOnceAllAreHeard"},
+	{"write-off: neither current nor pending", "TestMaterialInUseIsNotWrittenOff", 0, "TestWhatIsCurrentIsNotWrittenOff"},
+	{"write-off: all heard since the start", "TestWriteOff", 0, "TestWrittenOffOnceAllAreHeard"},
 	{"no way back from destruction", "TestNoWayBackFromDestruction", 0, ""},
 	// keyops
 	{"2, 12, 13: the state of the key allows it", "TestEveryOperationInEveryState", 0, "TestDisabledKeyGoesNowhere"},
