@@ -22,7 +22,3 @@ var mistakes = map[string]uint64{
 	"write-off: held by nobody":                    14886697,
 	"no way back from destruction":                 1954,
 }
-
-// beneath says of guards that no schedule and no scenario notices the absence of why that is so:
-// which other condition stands before them.
-var beneath = map[string]string{}
