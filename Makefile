@@ -41,8 +41,8 @@ test: deps ## vet, then every test on real SoftHSM tokens; fails if none touched
 race: deps ## the packages in which goroutines share memory, under the race detector
 	$(GO) run ./ci/testsummary -race -timeout 20m $(RACE)
 
-simulate: ## SCHEDULES=100000 schedules of three to five Regions under every fault; hours. Of 100, PAIRED=30 have a severed pair, AGAIN=30 new instances
-	GOGC=400 $(GO) test -timeout 24h -count 1 -v -run 'TestSimulation$$' ./replication/simulation -schedules $(or $(SCHEDULES),100000) -seed $(or $(SEED),1) -at-most $(or $(TIME),0) -paired $(or $(PAIRED),30) -again $(or $(AGAIN),30)
+simulate: ## SCHEDULES=100000 schedules of three to five Regions under every fault; hours. Of 100, PAIRED=30 have a severed pair, AGAIN=30 new instances, HOSTILE=0 a Region in a thief's hands
+	GOGC=400 $(GO) test -timeout 24h -count 1 -v -run 'TestSimulation$$' ./replication/simulation -schedules $(or $(SCHEDULES),100000) -seed $(or $(SEED),1) -at-most $(or $(TIME),0) -paired $(or $(PAIRED),30) -again $(or $(AGAIN),30) -hostile $(or $(HOSTILE),0)
 
 mutations: ## switch each guard of the replication rules off in turn, and demand that tests notice
 	$(GO) test -timeout 2h -count 1 -tags mutation -run 'TestMutations$$' ./keyops/guard

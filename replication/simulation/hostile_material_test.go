@@ -10,7 +10,9 @@ import (
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
+	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
+	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/replication"
 )
 
@@ -258,4 +260,38 @@ func TestHostileConfirmationOfThePrimaryKey(t *testing.T) {
 func (n *node) enable(id arn.KeyID) error {
 	_, err := n.run.svc.EnableKey(context.Background(), caller(), keyops.EnableKeyInput{KeyID: string(id)})
 	return err
+}
+
+// A replica says that it holds the material of a rotation, and does not. It harms those who read
+// in its Region, and nobody else: the rotation still waits for every honest Region.
+func TestHostileHolder(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	id := w.withReplicas()
+	h := w.steal(b)
+	w.isolate(c)
+	w.net.cut[[2]region.Name{a.name, b.name}] = true
+	w.must(a.rotates(id, false))
+	pending := a.key(id).Set.Pending()
+	m := h.word(id, b)
+	m.Seq, m.Held = a.key(id).Set.State().Seq, append(slices.Clone(m.Held), pending)
+	slices.SortFunc(m.Held, func(x, y material.ID) int { return slices.Compare(x[:], y[:]) })
+	h.signs(m)
+	w.net.join(a, b)
+	w.must(h.shows(a, mrk.Facts{Key: id, Members: []*mrk.Member{m}}))
+	if a.key(id).Set.Pending() != pending {
+		t.Fatal("the rotation ends while an honest Region lacks the material")
+	}
+	w.isolate(b)
+	w.net.join(a, c)
+	w.settle()
+	if !a.key(id).Set.Pending().IsZero() {
+		t.Error("the rotation waits for who says that it holds the material")
+	}
+	if !w.encryptAt(a, a.run, id) {
+		t.Fatal("cannot encrypt")
+	}
+	if _, err := w.open(c.run, w.letters[len(w.letters)-1]); err != nil || w.letters[len(w.letters)-1].material != pending.String() {
+		t.Errorf("%s cannot read what is encrypted with the new material: %v", c.name, err)
+	}
 }

@@ -111,7 +111,7 @@ func (w *world) survivable(n *node) bool {
 func (w *world) heir(id arn.KeyID, but *node) (best *node) {
 	for _, o := range w.up() {
 		k := o.key(id)
-		if o == but || k == nil || o.frozen() || k.State != keystate.Enabled && k.State != keystate.Updating || k.Set.State() == nil || k.Set.Told() || k.Set.Shut() || !slices.Contains(k.Held(), k.Current) {
+		if o == but || o.hostile || k == nil || o.frozen() || k.State != keystate.Enabled && k.State != keystate.Updating || k.Set.State() == nil || k.Set.Told() || k.Set.Shut() || !slices.Contains(k.Held(), k.Current) {
 			continue
 		}
 		if best == nil || k.Set.State().Compare(best.key(id).Set.State()) > 0 {

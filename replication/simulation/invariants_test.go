@@ -75,6 +75,7 @@ func (w *world) check() {
 			return
 		}
 		w.record(id)
+		w.authentic(id)
 		w.funerals(id)
 		w.onePrimary(id)
 		w.unmanaged(id)
@@ -167,7 +168,7 @@ func (w *world) onePrimary(id arn.KeyID) {
 func (w *world) proven(id arn.KeyID) {
 	for _, n := range honest(w.up()) {
 		k := n.key(id)
-		if k == nil || !k.Set.Acting() || k.Set.Frozen() != nil {
+		if k == nil || !k.Set.Acting() || k.Set.Frozen() != nil || w.spoilt(id) {
 			continue // nobody is demoted while contradictions last, and nobody made active: unmanaged
 		}
 		st, held := k.Set.State(), k.Set.Own().Held
@@ -236,7 +237,7 @@ func (w *world) readable(id arn.KeyID) {
 // reads reports whether a Region has to be able to decrypt a letter.
 func (w *world) reads(n *node, l letter) bool {
 	from := w.node(l.from)
-	if l.excused || n.hostile || from.hostile || n.doubted || from.doubted || from.out[l.key][n.name] {
+	if l.excused || w.spoilt(l.key) || n.hostile || from.hostile || n.doubted || from.doubted || from.out[l.key][n.name] {
 		return false
 	}
 	top := w.newest(l.key)
@@ -267,7 +268,7 @@ func (w *world) active(top *mrk.State, n *node, id arn.KeyID) bool {
 func (w *world) nothingLost(id arn.KeyID) {
 	seen := map[string]bool{}
 	for _, l := range w.letters {
-		if l.key != id || w.external[id] || seen[l.material] || w.ledger.over[id] || w.ledger.writtenOff[l.material] {
+		if l.key != id || l.excused && w.robbed || w.spoilt(id) || w.external[id] || seen[l.material] || w.ledger.over[id] || w.ledger.writtenOff[l.material] {
 			continue
 		}
 		seen[l.material] = true
@@ -427,7 +428,9 @@ func (w *world) converged() {
 		}
 	}
 	for _, n := range honest(w.nodes) {
-		m := slices.DeleteFunc(n.marks(), func(m keyops.Mark) bool { return w.ledger.over[m.Key] || n.keepsUnlisted(m.Key) })
+		m := slices.DeleteFunc(n.marks(), func(m keyops.Mark) bool {
+			return w.ledger.over[m.Key] || n.keepsUnlisted(m.Key) || w.node(m.Peer).hostile
+		})
 		if len(m) > 0 {
 			w.break_("%s still has %d marks, the first for %s: %s %s", n.name, len(m), m[0].Peer, m[0].Cause, m[0].Text)
 		}
@@ -468,7 +471,7 @@ func (w *world) same(id arn.KeyID, p *node, pk *keyops.Key, e mrk.Entry) {
 		return
 	}
 	for _, row := range n.run.repl.Status(id) {
-		if row.Status != replication.StatusSynchronized && !(w.external[id] && w.node(row.Region).frozen()) {
+		if row.Status != replication.StatusSynchronized && !w.node(row.Region).hostile && !(w.external[id] && w.node(row.Region).frozen()) {
 			w.break_("%s shows %s in %s as %s %s %s", n.name, row.Region, id, row.Status, row.Cause, row.Text)
 		}
 	}

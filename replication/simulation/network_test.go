@@ -61,6 +61,7 @@ func (l link) Exchange(ctx context.Context, message []byte) ([]byte, error) {
 		*w.tap = append(*w.tap, parcel{from, l.to, message})
 	}
 	w.check() // what is true must be true between any two messages
+	w.overhear(parcel{from, l.to, message})
 	w.meanwhile(6)
 	if l.from.dead || w.net.cut[[2]region.Name{from, l.to}] {
 		return nil, errLost
@@ -100,6 +101,18 @@ func (n *network) keep(p parcel, w *world) {
 	n.late[w.rng.IntN(maxLate)] = p
 }
 
+// overhear keeps some messages for a thief to repeat.
+func (w *world) overhear(p parcel) {
+	if !w.robbed {
+		return
+	}
+	if len(w.overheard) < maxLate {
+		w.overheard = append(w.overheard, p)
+	} else if w.chance(30) {
+		w.overheard[w.rng.IntN(maxLate)] = p
+	}
+}
+
 // receive hands a message to the daemon at its destination.
 func (w *world) receive(from, to region.Name, message []byte) ([]byte, error) {
 	n := w.node(to)
@@ -116,6 +129,7 @@ func (w *world) receive(from, to region.Name, message []byte) ([]byte, error) {
 	if r.dead {
 		return nil, errLost
 	}
+	w.testimony.hears(n) // before it answers
 	if err != nil {
 		// What a gRPC server would say of it, to the same effect.
 		return nil, fmt.Errorf("%w: refused: %w", keyops.ErrPeerUnreachable, err)

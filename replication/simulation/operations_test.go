@@ -63,6 +63,7 @@ var operations = []operation{
 	{"begin again", 2, (*world).beginAgain},
 	{"pin anew", 3, (*world).pinSome},
 	{"clock", 1, (*world).jump},
+	{"hostile", 0, (*world).mischief}, // in schedules that have a thief
 }
 
 // between is what may happen while a message is on its way, or operators approve.
@@ -180,7 +181,7 @@ func (w *world) encrypt() {
 }
 
 func (w *world) encryptAt(n *node, r *run, id arn.KeyID) bool {
-	l := letter{key: id, from: n.name, plaintext: binary.BigEndian.AppendUint32(nil, uint32(len(w.letters))), excused: n.doubted}
+	l := letter{key: id, from: n.name, plaintext: binary.BigEndian.AppendUint32(nil, uint32(len(w.letters))), excused: n.doubted || n.hostile}
 	out, err := r.svc.Encrypt(context.Background(), caller(), keyops.EncryptInput{KeyID: string(id), Plaintext: l.plaintext})
 	if !w.answered(n, r, "encrypt", err) {
 		return false

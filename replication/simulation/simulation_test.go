@@ -37,6 +37,9 @@ func play(t *testing.T, seed uint64, s settings) *world {
 		s.steps = 20 + w.rng.IntN(100)
 	}
 	w.swarm()
+	if *robbed > 0 && w.chance(*robbed) {
+		w.rob()
+	}
 	w.furnish()
 	w.run(s.steps)
 	w.heal()
@@ -81,8 +84,8 @@ func TestSimulation(t *testing.T) {
 			if failed++; failed >= *maxFailed {
 				t.Fatalf("schedule %d, step %d: %s; no more is run", seed, w.steps, w.failed)
 			}
-			t.Errorf("schedule %d, step %d: %s\n%s\nreplay: SIMULATION_LOG=1 go test ./replication/simulation -run 'TestSimulation$' -seed %d -schedules 1 -paired %d -again %d -v",
-				seed, w.steps, w.failed, strings.Join(w.log, "\n"), seed, *paired, *again)
+			t.Errorf("schedule %d, step %d: %s\n%s\nreplay: SIMULATION_LOG=1 go test ./replication/simulation -run 'TestSimulation$' -seed %d -schedules 1 -paired %d -again %d -hostile %d -v",
+				seed, w.steps, w.failed, strings.Join(w.log, "\n"), seed, *paired, *again, *robbed)
 		}
 		if count%1000 == 0 {
 			t.Logf("%d schedules, %d of them failed, %d distinct states, in %s", count, failed, len(shapes), time.Since(began).Round(time.Second))

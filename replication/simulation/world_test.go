@@ -44,7 +44,11 @@ type world struct {
 	rounds   map[[2]region.Name]bool // in progress
 	shapes   []uint64                // of the states that were visited
 
-	again      bool   // whether Regions begin again as other instances
+	again     bool       // whether Regions begin again as other instances
+	robbed    bool       // a Region is in a thief's hands, or will be
+	testimony *testimony // in such a schedule
+	overheard []parcel   // by the thief
+
 	generation uint64 // of the newest forced promotion that operators have approved
 
 	weights map[string]int // how often each operation happens in this schedule
@@ -169,7 +173,7 @@ func (w *world) swarm() {
 	w.weights = map[string]int{}
 	for _, op := range operations {
 		w.weights[op.name] = 4 * op.weight
-		if op.name == "create" || op.name == "round" || op.name == "start" || op.name == "mend" {
+		if op.weight == 0 || op.name == "create" || op.name == "round" || op.name == "start" || op.name == "mend" {
 			continue
 		}
 		w.weights[op.name] = pick(w, []int{0, 1, 2, 4, 4, 8, 12}) * op.weight
@@ -197,10 +201,10 @@ func (w *world) choose(ops []operation) operation {
 // furnish makes a key and replicas of it, as schedules begin mostly.
 func (w *world) furnish() {
 	w.faults = false
-	if w.chance(*paired) {
+	if w.chance(*paired) && !w.robbed {
 		w.associate(w.nodes[0], pick(w, w.nodes[1:]))
 	}
-	if w.chance(20) {
+	if w.chance(20) && !w.robbed {
 		w.do(operation{"create to import", 0, (*world).createExternal})
 	} else {
 		w.do(operation{"create", 0, (*world).create})
@@ -208,7 +212,7 @@ func (w *world) furnish() {
 	for range w.rng.IntN(4) {
 		w.do(operation{"replicate", 0, (*world).replicate})
 	}
-	if w.chance(75) {
+	if w.chance(75) || w.robbed {
 		for range 2 {
 			w.do(operation{"rounds", 0, (*world).everybody})
 			for _, n := range w.nodes {
@@ -225,6 +229,7 @@ func (w *world) furnish() {
 func (w *world) heal() {
 	w.faults = false
 	w.net.heal()
+	w.expel()
 	for _, n := range w.nodes {
 		n.fuse, n.offset = fuse{}, 0
 		n.pinAnew()
@@ -258,6 +263,7 @@ func (w *world) heal() {
 
 // calm lets every Region do what is due, with each other one.
 func (w *world) calm() {
+	w.expel()
 	w.renew()
 	w.disassociateAgain()
 	w.evictSevered()
@@ -285,7 +291,7 @@ func (w *world) rescue() {
 	for _, id := range w.keys {
 		p, k := w.acting(id)
 		if w.forked(id) {
-			if !w.ledger.wentBack {
+			if !w.ledger.wentBack && w.thief() == nil {
 				w.break_("%s has forked, and no store went back", id)
 			}
 			w.promoteAny(id, p)
