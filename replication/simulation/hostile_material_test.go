@@ -192,26 +192,34 @@ func (w *world) due(n, asked *node, id arn.KeyID) {
 	w.now = w.now.Add(8 * day)
 }
 
-// The primary Region shows a confirmation that it has given before. What it held then is not
-// what it holds now.
+// The primary Region shows a confirmation that it has given before, or one that leaves a material
+// out. What it held then, or holds beside, is not what is asked for.
 func TestHostileConfirmation(t *testing.T) {
-	for name, old := range map[string]bool{"an old one": true, "a fresh one": false} {
+	for name, tt := range map[string]struct {
+		lie       func(*mrk.Confirmation)
+		destroyed bool
+	}{
+		"a fresh one":          {func(*mrk.Confirmation) {}, true},
+		"of another question":  {func(c *mrk.Confirmation) { c.Nonce[0]++ }, false},
+		"without one material": {func(c *mrk.Confirmation) { c.Held = c.Held[1:] }, false},
+		"of who does not act":  {func(c *mrk.Confirmation) { c.Acting = false }, false},
+	} {
 		t.Run(name, func(t *testing.T) {
 			w := scene(t)
 			a, c := w.nodes[0], w.nodes[2]
 			id := w.withReplicas()
+			w.must(a.rotates(id, false))
+			w.settle()
 			h := w.steal(a)
 			h.confirms(func(q mrk.Question) mrk.Confirmation {
 				said := mrk.Confirmation{Nonce: q.Nonce, Exists: true, Acting: true, Held: q.Held}
-				if old {
-					said.Nonce[0]++ // of another question
-				}
+				tt.lie(&said)
 				return said
 			})
 			w.due(c, a, id)
 			_ = c.run.svc.Work(t.Context())
 			w.check()
-			if c.buried(id) == old {
+			if c.buried(id) != tt.destroyed {
 				t.Errorf("destroyed: %t", c.buried(id))
 			}
 		})
