@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/keystate"
+	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/transport"
@@ -30,6 +31,21 @@ func TestDisabledKeyGoesNowhere(t *testing.T) {
 	}
 	if err := a.handsOver(id, b); !errors.Is(err, keyops.ErrDisabled) {
 		t.Errorf("UpdatePrimaryRegion of a disabled key: %v", err)
+	}
+	// The rules themselves, should anybody come to them who has not looked before.
+	rule := func(n *node, fn func(*mrk.Set) error) error {
+		return n.run.svc.UpdateShared(t.Context(), id, keyops.Cause{Event: "SynchronizeMultiRegionKey"}, func(k *keyops.Key) error { return fn(k.Set) })
+	}
+	if err := rule(a, func(s *mrk.Set) error {
+		return s.Rotate(t.Context(), a.run.svc.Signer(), mrk.Listed{ID: material.ID{1}})
+	}); !errors.Is(err, mrk.ErrNotEnabled) {
+		t.Errorf("of rotating a disabled key the rule says: %v", err)
+	}
+	err = rule(a, func(s *mrk.Set) error {
+		return s.OfferTo(t.Context(), a.run.svc.Signer(), b.name, a.run.repl.Contact(id))
+	})
+	if !errors.Is(err, mrk.ErrNotEnabled) {
+		t.Errorf("of handing over a disabled key the rule says: %v", err)
 	}
 	w.settle()
 	if c.key(id) != nil || a.key(id).State != keystate.Disabled || a.key(id).Set.Hash() != before {
@@ -199,4 +215,85 @@ func TestRecreatedAsWhatItWas(t *testing.T) {
 		t.Error("the primary Region's request is not followed")
 	}
 	w.heal()
+}
+
+// A Region that takes a key over is enabled: the rule says so itself, should anybody come to it who
+// has not looked before.
+func TestDisabledMemberTakesNothingOver(t *testing.T) {
+	w := scene(t)
+	a, c := w.nodes[0], w.nodes[2]
+	id := w.withReplicas()
+	_, err := c.run.svc.DisableKey(t.Context(), caller(), keyops.DisableKeyInput{KeyID: string(id)})
+	w.must(err)
+	h := w.steal(a)
+	h.handing(id, c)
+	cert := h.after(id, c)
+	h.signs(&cert)
+	err = c.run.svc.UpdateShared(t.Context(), id, keyops.Cause{Event: "UpdatePrimaryRegion"}, func(k *keyops.Key) error {
+		if _, err := k.Set.TakeOffer(c.pinned, mrk.Offer{Certificate: cert}); err != nil {
+			return err
+		}
+		_, err := k.Set.Accept(t.Context(), c.run.svc.Signer(), c.run.repl.Contact(id))
+		return err
+	})
+	if !errors.Is(err, mrk.ErrNotEnabled) || c.key(id).Set.Acting() {
+		t.Errorf("the rule says: %v; it acts: %t", err, c.key(id).Set.Acting())
+	}
+}
+
+// A Region that has started hands nothing over before it has heard all others: one of them may
+// have something to say that the next primary Region would have to know.
+func TestHandsOverHavingHeardAll(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	id := w.withReplicas()
+	a.stop()
+	w.isolate(c)
+	w.must(a.start())
+	w.settle()
+	if err := a.handsOver(id, b); err == nil {
+		t.Error("handed over without having heard a member")
+	}
+	w.settle()
+	if p, _ := w.acting(id); p != a {
+		t.Error("another Region acts")
+	}
+	w.net.heal()
+	w.settle()
+	w.must(a.handsOver(id, b))
+	w.heal()
+	if p, _ := w.acting(id); p != b {
+		t.Error("not handed over in the end")
+	}
+}
+
+// The primary Region's token has lost what the key encrypts with, and nobody can send it. It does
+// not act before it has that again.
+func TestActsNotWithoutItsMaterial(t *testing.T) {
+	w := scene(t)
+	a := w.nodes[0]
+	id := w.withReplicas()
+	all := map[*node]transport.Set{}
+	for _, n := range w.nodes[1:] {
+		all[n] = n.plant.transport
+		n.stop()
+		n.plant.transport = transport.Set{}
+		w.must(n.start())
+	}
+	w.settle()
+	w.loses(a)
+	w.net.heal()
+	w.settle()
+	if a.holding(id) != 0 || a.key(id).Set.Acting() {
+		t.Errorf("it holds %d materials, and acts: %t", a.holding(id), a.key(id).Set.Acting())
+	}
+	for _, n := range w.nodes[1:] {
+		n.stop()
+		n.plant.transport = all[n]
+		w.must(n.start())
+	}
+	w.heal()
+	if p, _ := w.acting(id); p != a || a.holding(id) != 1 {
+		t.Error("it does not act again, with its material")
+	}
 }

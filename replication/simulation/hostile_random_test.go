@@ -4,6 +4,8 @@ import (
 	"context"
 	"flag"
 	"slices"
+	"strings"
+	"testing"
 
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/keyopstest"
@@ -13,6 +15,28 @@ import (
 )
 
 var robbed = flag.Int("hostile", 0, "how many schedules of 100 have a Region in a thief's hands, and stores that do not go back")
+
+// TestHostileSchedules plays some schedules that have a Region in a thief's hands; make simulate
+// HOSTILE=100 plays more of them.
+func TestHostileSchedules(t *testing.T) {
+	before := *robbed
+	*robbed = 100
+	defer func() { *robbed = before }()
+	stolen := 0
+	for seed := range uint64(40) {
+		w := play(t, seed, settings{})
+		if w.thief() != nil {
+			stolen++
+		}
+		if w.failed != "" {
+			t.Errorf("schedule %d, step %d: %s\n%s\nreplay: SIMULATION_LOG=1 go test ./replication/simulation -run 'TestSimulation$' -seed %d -schedules 1 -hostile 100 -v",
+				seed, w.steps, w.failed, strings.Join(w.log, "\n"), seed)
+		}
+	}
+	if stolen < 20 {
+		t.Errorf("%d of 40 schedules had a thief", stolen)
+	}
+}
 
 // unsuited is what does not happen in a schedule with a thief: what goes back in time makes
 // honest Regions forget, and excuses more than the thief may be excused.
