@@ -301,6 +301,14 @@ func (w *world) rescue() {
 			continue
 		}
 		for _, m := range k.Set.Members() {
+			if len(w.gone) > 0 && m.Fact != nil && m.Status.In() && m.Fact.Incarnation > m.Incarnation {
+				// Begun by an instance that is no more, whose word admits nobody (ADR 0033).
+				if its := w.node(m.Region); w.evictOne(p, id, its) {
+					r := p.run
+					w.answered(p, r, "replicate to "+string(m.Region)+" after all", p.replicateTo(id, its))
+				}
+				break
+			}
 			if m.Fact == nil || m.Status == mrk.Active || !m.Status.In() || w.external[id] {
 				continue
 			}
