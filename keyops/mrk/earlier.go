@@ -125,7 +125,10 @@ func (s *Set) verifyEarlier(v Verifier, e Earlier) ([]Certificate, error) {
 	if at < 0 {
 		return nil, fmt.Errorf("%w: earlier state without its certificate", ErrCertificate)
 	}
-	return chain[:at+1], v.Verify(chain[at].Epoch.Region, chain[at].Instance, e.State.signed)
+	if err := v.Verify(chain[at].Epoch.Region, chain[at].Instance, e.State.signed); guard9Earlier.Stops(err != nil) {
+		return nil, err
+	}
+	return chain[:at+1], nil
 }
 
 // outranked reports whether the instance was the primary Region in a line that operators

@@ -40,6 +40,7 @@ const (
 	guard9State         guard.Name = "9 state signed by the primary Region"
 	guard9Member        guard.Name = "9 member fact signed by the member"
 	guard9Once          guard.Name = "9 one state of one number"
+	guard9Earlier       guard.Name = "9 earlier state signed by the primary Region of then"
 	guard9Former        guard.Name = "9 nothing new of an instance that is no more"
 
 	guard11Held guard.Name = "11 active members hold what the primary holds"
@@ -82,6 +83,7 @@ const (
 	guard20Told   guard.Name = "20 told that it is deleted"
 
 	guard21Admitted guard.Name = "21 admitted by a primary Region"
+	guard21Self     guard.Name = "21 admitted by another Region than itself"
 	guard21Evicted  guard.Name = "21 not evicted"
 
 	guard22Primary   guard.Name = "22 not the primary key"

@@ -238,7 +238,7 @@ func (s *Set) mergeAdmission(v Verifier, req CreateRequest, earlier []Earlier, r
 	if req.Incarnation <= s.admitted[req.Destination] {
 		return nil
 	}
-	if req.Source == req.Destination {
+	if guard21Self.Stops(req.Source == req.Destination) {
 		// A primary Region has no request for itself, but a former one could write it, and
 		// come back after its eviction.
 		return fmt.Errorf("%w: %s asks for itself", ErrRequest, req.Source)
