@@ -286,8 +286,8 @@ func (w *world) stuck() {
 	}
 	st := w.nodes[w.top()].set.State()
 	o := w.nodes[st.Epoch.Region]
-	if !o.exists() || o.mute || o.state == "Disabled" || o.state == "PendingDeletion" {
-		return // operators have to promote somebody
+	if !o.exists() || o.mute || o.state == "Disabled" || o.state == "PendingDeletion" || w.ghost.nodes[o.name].absent {
+		return // operators have to promote somebody; to who says to have left, nobody sends anything
 	}
 	w.t.Fatalf("nobody acts, and %s, primary Region of epoch %s, lives and is %s", o.name, st.Epoch, o.state)
 }
