@@ -21,9 +21,29 @@ func (s *Service) endPairs(ctx context.Context) error {
 	for _, p := range s.syncs.pairs() {
 		switch {
 		case p.Replica == s.end() && p.Frozen():
-			errs = append(errs, s.dropUnfinished(ctx))
+			errs = append(errs, s.dropUnfinished(ctx), s.dropTerms(ctx, p))
 		case p.Primary == s.end():
 			errs = append(errs, s.endAssociation(ctx, p), s.endMemberships(ctx, p), s.tellSevered(ctx, p))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// dropTerms ends the terms of a frozen instance as a primary Region. It had none when it accepted;
+// one that a backup has made forget that may have made a key before it heard of it again.
+func (s *Service) dropTerms(ctx context.Context, p severedPair) error {
+	var errs []error
+	for _, k := range s.view.facts() {
+		if k.Set == nil || k.Gone() || !k.Set.Acting() {
+			continue
+		}
+		cause := Cause{Event: "DisassociateReplicaInstance", Peer: p.Primary.Region}
+		err := s.UpdateShared(ctx, k.ID, cause, func(k *Key) error {
+			k.Set.DropPermit()
+			return nil
+		})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("acting no more for key %s: %w", k.ID, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -40,6 +40,10 @@ func (s *Service) thawed() error {
 		mrk.CauseReplicaFrozen, s.self.Instance, f.Primary)}
 }
 
+// ActsForNone reports whether this instance acts as the primary Region of no key, whatever the
+// facts say, because it was disassociated.
+func (s *Service) ActsForNone() bool { return s.syncs.frozen.Load() != nil }
+
 // melts is thawed for one call, on a key if k is not nil.
 func (s *Service) melts(c *call, k *Key) error {
 	switch c.op.frozen {

@@ -234,3 +234,38 @@ func TestSeveredHandsNothingOver(t *testing.T) {
 		})
 	}
 }
+
+// A frozen instance whose restored store had forgotten that makes a key. When it hears that it is
+// frozen it goes on using the key, and acts no more as its primary Region.
+func TestFrozenActsForNoKey(t *testing.T) {
+	w := newSynced(t)
+	backup := filepath.Join(t.TempDir(), "backup")
+	w.tokyo.Stop()
+	copyStore(t, w.tokyo.StorePath, backup)
+	if err := w.tokyo.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.end(t)
+	w.tokyo.Stop()
+	copyStore(t, backup, w.tokyo.StorePath)
+	w.tokyo.Believe(t)
+	if err := w.tokyo.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	made := create(t, w.tokyo, keyops.CreateKeyInput{MultiRegion: true})
+	if k, _ := w.tokyo.SharedKey(made.KeyID); !k.Set.Acting() || w.tokyo.ActsForNone() {
+		t.Fatal("Tokyo knows that it is frozen")
+	}
+	if err := w.tokyo.KeepSevered(t.Context(), w.paris.Severed()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.tokyo.Synchronize(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if k, _ := w.tokyo.SharedKey(made.KeyID); k.Set.Acting() || k.State != "Enabled" || !w.tokyo.ActsForNone() {
+		t.Errorf("Tokyo acts %t, its key is %s", k.Set.Acting(), k.State)
+	}
+	if _, err := w.tokyo.Encrypt(t.Context(), admin(), keyops.EncryptInput{KeyID: made.ARN, Plaintext: x}); err != nil {
+		t.Errorf("encrypting: %v", explain(err))
+	}
+}

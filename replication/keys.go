@@ -44,6 +44,9 @@ type Keys interface {
 	// KeepSevered keeps those that a peer shows and that can be believed, durably.
 	Severed() []synchronization.Severed
 	KeepSevered(context.Context, []synchronization.Severed) error
+	// ActsForNone reports whether this instance was disassociated, and does nothing as the
+	// primary Region of a key.
+	ActsForNone() bool
 	// DecideOffer accepts or refuses the primary key that a peer offers, durably. An error
 	// means that it is not decided.
 	DecideOffer(ctx context.Context, source region.Name, o mrk.Offer, v mrk.Verifier, contact mrk.Contact) error

@@ -68,6 +68,9 @@ func (r *Replicator) learn(ctx context.Context, keys Keys, p *peer, f factsBody,
 
 // step does what this Region, if it acts as the key's primary Region, does by itself.
 func (r *Replicator) step(ctx context.Context, keys Keys, id arn.KeyID, correlation string) error {
+	if keys.ActsForNone() {
+		return nil
+	}
 	k, err := keys.SharedKey(id)
 	if err != nil {
 		return err

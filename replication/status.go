@@ -69,7 +69,7 @@ func (r *Replicator) Status(id arn.KeyID) []RegionStatus {
 
 func (r *Replicator) status(keys Keys, k *keyops.Key, m mrk.MemberView) RegionStatus {
 	row := RegionStatus{Region: m.Region, Status: StatusInProgress}
-	fresh := m.Fact != nil && m.Fact.Incarnation == m.Incarnation
+	fresh := m.Fact != nil && m.Fact.Incarnation == m.Incarnation && m.Fact.Instance == m.Instance
 	if !fresh && m.Status == mrk.Joining {
 		row.KeyState = string(keystate.Creating)
 	}

@@ -253,13 +253,14 @@ func (p *peer) asked(s *mrk.Set) bool {
 	return ok && s.Acting() && e.Status.In() && e.Incarnation == req.Incarnation
 }
 
-// outstanding returns the create request that the peer has yet to act on: the destination has
-// not spoken as the incarnation that it asks for. One for an instance that is no more is
-// nobody's; who is there would refuse it, and not say what it knows.
+// outstanding returns the create request that the peer has yet to act on: the instance that it
+// is for has not spoken as the incarnation that it asks for. The instance before may have, at the
+// request of another Region. One for an instance that is no more is nobody's; who is there would
+// refuse it, and not say what it knows.
 func (p *peer) outstanding(s *mrk.Set) (mrk.CreateRequest, bool) {
 	req, ok := s.Request(p.pin.Region)
 	m := s.Fact(p.pin.Region)
-	return req, ok && req.ToInstance == p.pin.Instance && (m == nil || m.Incarnation < req.Incarnation)
+	return req, ok && req.ToInstance == p.pin.Instance && (m == nil || m.Incarnation < req.Incarnation || m.Instance != req.ToInstance)
 }
 
 // owed returns the materials that the peer lacks and that this Region is to send. The

@@ -191,11 +191,12 @@ func (s *Set) AddMember(ctx context.Context, signer Signer, to region.Name, inst
 }
 
 // Forgotten reports whether a Region is listed as a member, was never heard as one, and will
-// not be: nobody keeps the request by which it would make its replica.
+// not be: nobody keeps the request by which it would make its replica. The instance before may
+// have been heard, at the request of another Region.
 func (s *Set) Forgotten(r region.Name) bool {
 	e, m := s.Entry(r), s.members[r]
 	_, kept := s.Request(r)
-	return s.Acting() && !kept && (e.Status == Joining || e.Status == Suspended) && (m == nil || m.Incarnation < e.Incarnation)
+	return s.Acting() && !kept && (e.Status == Joining || e.Status == Suspended) && (m == nil || m.Incarnation < e.Incarnation || m.Instance != e.Instance)
 }
 
 // list adds a material to a state that is being changed.

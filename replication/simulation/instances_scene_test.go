@@ -79,6 +79,43 @@ func TestRequestForAnInstanceThatIsNoMore(t *testing.T) {
 	}
 }
 
+// Of two Regions that act each asks for a first replica in a third one: the outranked one in an
+// instance that is no more, which has made it, and the other one in the new instance. What the old
+// instance has said does not stand for the new one, which is still sent its request.
+func TestAskedForTheSameIncarnation(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	id := w.key(a)
+	w.must(a.replicateTo(id, b))
+	w.settle()
+	w.isolate(b)
+	w.must(a.replicateTo(id, c))
+	w.settle()
+	w.must(w.beginAgainAt(c))
+	b.pinAnew()
+	w.isolate(a)
+	w.isolate(c)
+	if !w.promoteOne(b, id) {
+		t.Fatal("not promoted")
+	}
+	w.must(b.replicateTo(id, c))
+	w.net.join(a, b)
+	w.settle()
+	if f := b.key(id).Set.Fact(c.name); f == nil || f.Instance == c.plant.descriptor.Instance || f.Incarnation != b.key(id).Set.Entry(c.name).Incarnation {
+		t.Fatalf("the fact of the old instance is %+v", f)
+	}
+	w.net.heal()
+	a.pinAnew()
+	for range 4 {
+		w.everybody()
+		w.now = w.now.Add(10 * time.Minute)
+	}
+	if k := c.key(id); k == nil || k.State != keystate.Enabled {
+		t.Error("the new instance does not have the key")
+	}
+	w.heal()
+}
+
 // A replica was made and deleted again while a third Region was dark, and the primary Region begins
 // again as another instance, which alone had admitted the replica. There is nobody whom its Region
 // would have to tell that it is deleted.

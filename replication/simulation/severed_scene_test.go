@@ -41,6 +41,41 @@ func TestSeveranceForgotten(t *testing.T) {
 	}
 }
 
+// A frozen instance is put back to before that, makes a key, and gives a third Region a replica.
+// When it hears that it is frozen it acts no more, however often it has heard all others, and
+// operators promote the third Region.
+func TestFrozenThatForgotActsNoMore(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	w.associate(a, b)
+	before := w.save(b)
+	w.isolate(c)
+	if !w.disassociateOnce() || !b.frozen() {
+		t.Fatal("not disassociated")
+	}
+	w.net.heal()
+	w.isolate(a)
+	w.restoreTo(before)
+	id := w.key(b)
+	w.must(b.replicateTo(id, c))
+	w.settle()
+	if c.key(id) == nil || !b.key(id).Set.Acting() {
+		t.Fatal("the instance that has forgotten does not act")
+	}
+	w.net.heal()
+	w.settle()
+	w.must(b.run.svc.Work(t.Context()))
+	w.settle()
+	b.run.repl.Step(t.Context())
+	if !b.frozen() || b.key(id).Set.Acting() {
+		t.Errorf("frozen %t, and acts %t", b.frozen(), b.key(id).Set.Acting())
+	}
+	w.heal()
+	if p, _ := w.acting(id); p != c {
+		t.Error("the third Region does not act")
+	}
+}
+
 // A Region of a severed pair begins again. Its new instance has transport keys of its own with the
 // other one, which gives it the key back.
 func TestNewInstanceOfASeveredPair(t *testing.T) {

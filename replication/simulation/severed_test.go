@@ -160,8 +160,9 @@ func (n *node) keepsUnlisted(id arn.KeyID) bool {
 	return n.frozen() && top != nil && !top.Entry(n.name).Status.In()
 }
 
-// keepsWhatItHas is what a frozen instance promises: it acts for no key, unless it has made one
-// while its own store, put back, had made it forget that it is frozen.
+// keepsWhatItHas is what a frozen instance promises: it acts for no key. One that had made it
+// while its own store, put back, had made it forget that it is frozen stops in its next run of due work:
+// apart looks at those after healing.
 func (w *world) keepsWhatItHas() {
 	if w.failed != "" || w.pair == nil || w.pair.replica.wentBack || !w.pair.replica.frozen() {
 		return
@@ -210,6 +211,9 @@ func (w *world) apart() {
 		return
 	}
 	for _, id := range w.keys {
+		if k := p.replica.key(id); k != nil && k.Set.Acting() {
+			w.break_("%s, which is frozen, acts as the primary Region of %s", p.replica.name, id)
+		}
 		if k := p.primary.key(id); k != nil && k.Set.Acting() && k.Set.Entry(p.replica.name).Status.In() {
 			w.break_("%s lists %s, from which it is severed, in %s", p.primary.name, p.replica.name, id)
 		}
