@@ -109,6 +109,9 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 			}
 			return troubleError(last.trouble)
 		}
+		if body.hash == (mrk.Hash{}) && p.stranger(keys, id) {
+			return errUnadmitted // it was asked, has told everything, and is told nothing
+		}
 		done, err := p.confirmed(ctx, keys, id, last.hash)
 		if done || err != nil {
 			return err
@@ -123,6 +126,12 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 func (p *peer) nobodyToTell(keys Keys, id arn.KeyID) bool {
 	k, err := keys.SharedKey(id)
 	return err == nil && k.Gone()
+}
+
+// stranger reports whether the key is known here, and the peer as no member of it.
+func (p *peer) stranger(keys Keys, id arn.KeyID) bool {
+	k, err := keys.SharedKey(id)
+	return err == nil && !k.Set.Concerns(p.pin.Region)
 }
 
 // confirmed clears the mark if the peer has shown the hash of the newest facts and is owed

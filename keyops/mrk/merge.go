@@ -244,7 +244,7 @@ func (s *Set) mergeAdmission(v Verifier, req CreateRequest, earlier []Earlier, r
 		return fmt.Errorf("%w: %s asks for itself", ErrRequest, req.Source)
 	}
 	if former(v, req.Source, req.Instance) {
-		return ErrFormer // or a Region that was evicted could come back
+		return fmt.Errorf("%w: %w", ErrRequest, ErrFormer) // or a Region that was evicted could come back
 	}
 	if !s.wasPrimary(req.Source, req.Instance) && !s.outranked(v, earlier, req.Source, req.Instance) {
 		return fmt.Errorf("%w: %s was never the primary Region", ErrRequest, req.Source)

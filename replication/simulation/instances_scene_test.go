@@ -116,6 +116,36 @@ func TestAskedForTheSameIncarnation(t *testing.T) {
 	w.heal()
 }
 
+// A Region has a replica that only an instance has admitted which is no more. It has told all that
+// it knows: the primary Region, which has lost its permit, does not wait for it.
+func TestRenewsBesideWhomAFormerInstanceAdmitted(t *testing.T) {
+	w := scene(t)
+	a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+	id := w.key(a)
+	w.must(a.replicateTo(id, b))
+	w.settle()
+	w.isolate(b)
+	w.must(a.replicateTo(id, c))
+	w.settle()
+	w.must(w.beginAgainAt(a))
+	b.pinAnew()
+	c.pinAnew()
+	if !w.promoteOne(b, id) {
+		t.Fatal("not promoted")
+	}
+	w.net.heal()
+	w.restoreTo(w.save(b))
+	for range 4 {
+		w.everybody()
+		w.now = w.now.Add(10 * time.Minute)
+	}
+	b.run.repl.Step(t.Context())
+	if k := b.key(id); !k.Set.Acting() || k.Set.Entry(c.name).Status.In() {
+		t.Errorf("acts %t, and calls the other one %s", k.Set.Acting(), k.Set.Entry(c.name).Status)
+	}
+	w.heal()
+}
+
 // A replica was made and deleted again while a third Region was dark, and the primary Region begins
 // again as another instance, which alone had admitted the replica. There is nobody whom its Region
 // would have to tell that it is deleted.
