@@ -25,23 +25,36 @@ const (
 	maxBranch  = 32
 )
 
-// leave remembers the newest state before another chain takes the place of the present one.
+// leave remembers the newest state before another chain takes the place of the present one. What
+// leads to the earlier states was partly in the present one.
 func (s *Set) leave(next []Certificate) {
 	if s.state == nil {
 		return
 	}
-	at := slices.IndexFunc(s.chain, func(c Certificate) bool { return c.Epoch == s.state.Epoch })
-	if at < 0 {
-		return // of a chain that was left before
+	var all []Earlier
+	for _, e := range append([]Earlier{{State: s.state}}, s.earlier...) {
+		if e, ok := s.rebased(e, next); ok {
+			all = append(all, e)
+		}
 	}
-	branch := slices.Clone(s.chain[:at+1])
+	s.keep(all)
+}
+
+// rebased returns an earlier state, or the newest one, with the certificates that lead to it from
+// another chain; false if they are not known or too many.
+func (s *Set) rebased(e Earlier, next []Certificate) (Earlier, bool) {
+	at := slices.IndexFunc(s.chain, func(c Certificate) bool { return c.Epoch == e.State.Epoch })
+	if len(e.Branch) > 0 {
+		at = indexOf(s.chain, e.Branch[0].Parent) // none for a line of which nothing before is known
+	} else if at < 0 {
+		return e, false // of a chain that was left before
+	}
+	branch := slices.Concat(s.chain[:at+1], e.Branch)
 	for len(branch) > 0 && indexOf(next, branch[0].Hash()) >= 0 {
 		branch = branch[1:]
 	}
-	if len(branch) > maxBranch {
-		return
-	}
-	s.keep(append([]Earlier{{Branch: branch, State: s.state}}, s.earlier...))
+	e.Branch = branch
+	return e, len(branch) <= maxBranch
 }
 
 // keep remembers earlier states to show them to others, the first ones if there are too many.
