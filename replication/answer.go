@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/mrk"
@@ -32,48 +34,48 @@ func (r *Replicator) Receive(ctx context.Context, from region.Name, message []by
 	}
 	answer, err := r.answer(ctx, keys, p, m)
 	if err != nil {
-		p.log.WithError(err).WithField("kind", m.kind).Warn("a peer's message could not be answered")
+		p.log.WithError(err).WithField("kind", m.Kind).Warn("a peer's message could not be answered")
 	}
 	return answer, err
 }
 
 // answer acts on one message, which is the peer's, and returns the signed answer.
-func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m envelope) ([]byte, error) {
-	if m.answer {
+func (r *Replicator) answer(ctx context.Context, keys Keys, p *peer, m message.Envelope) ([]byte, error) {
+	if m.Answer {
 		return nil, fmt.Errorf("%w: an answer where a message belongs", errMessage)
 	}
 	p.saw(ctx, keys, m)
 	p.comesIn()
-	reply := envelope{kind: m.kind, answer: true, to: m.from, peerSession: m.session, nonce: m.nonce, correlation: m.correlation}
+	reply := message.Envelope{Kind: m.Kind, Answer: true, To: m.From, PeerSession: m.Session, Nonce: m.Nonce, Correlation: m.Correlation}
 	var err error
 	switch {
-	case m.kind == kindDigest:
-		reply.body, err = r.answerDigest(keys, p, m.body)
-	case m.kind == kindCheck:
-		reply.body, err = r.answerCheck(ctx, keys, p, m.body)
-	case m.kind == kindCheckPrimary:
-		reply.body, err = r.answerCheckPrimary(ctx, keys, p, m.body)
-	case m.kind == kindRosters:
-		reply.body, err = r.answerRosters(ctx, keys, p, m.body)
-	case m.kind == kindSevered:
-		reply.body, err = r.answerSevered(ctx, keys, p, m.body)
-	case m.kind != kindFacts && m.kind != kindConfirm && m.kind != kindOffer && m.kind != kindAssociate && m.kind != kindDisassociate:
-		reply.kind = kindUnsupported
-		p.unknown(m.kind)
-	case guardSession.Stops(m.peerSession != r.session):
+	case m.Kind == message.KindDigest:
+		reply.Body, err = r.answerDigest(keys, p, m.Body)
+	case m.Kind == message.KindCheck:
+		reply.Body, err = r.answerCheck(ctx, keys, p, m.Body)
+	case m.Kind == message.KindCheckPrimary:
+		reply.Body, err = r.answerCheckPrimary(ctx, keys, p, m.Body)
+	case m.Kind == message.KindRosters:
+		reply.Body, err = r.answerRosters(ctx, keys, p, m.Body)
+	case m.Kind == message.KindSevered:
+		reply.Body, err = r.answerSevered(ctx, keys, p, m.Body)
+	case m.Kind != message.KindFacts && m.Kind != message.KindConfirm && m.Kind != message.KindOffer && m.Kind != message.KindAssociate && m.Kind != message.KindDisassociate:
+		reply.Kind = message.KindUnsupported
+		p.unknown(m.Kind)
+	case guardSession.Stops(m.PeerSession != r.session):
 		// Sent before this Region's start, or repeated by somebody: what it says may be of
 		// any age. The peer sends it again after it has seen this run's digest.
-		reply.kind = kindStale
-	case m.kind == kindFacts:
-		reply.body, err = r.answerFacts(ctx, keys, p, m)
-	case m.kind == kindAssociate:
-		reply.body, err = r.answerAssociate(ctx, keys, p, m.body)
-	case m.kind == kindDisassociate:
-		reply.body, err = r.answerDisassociate(ctx, keys, p, m.body)
-	case m.kind == kindOffer:
-		reply.body, err = r.answerOffer(ctx, keys, p, m.body)
+		reply.Kind = message.KindStale
+	case m.Kind == message.KindFacts:
+		reply.Body, err = r.answerFacts(ctx, keys, p, m)
+	case m.Kind == message.KindAssociate:
+		reply.Body, err = r.answerAssociate(ctx, keys, p, m.Body)
+	case m.Kind == message.KindDisassociate:
+		reply.Body, err = r.answerDisassociate(ctx, keys, p, m.Body)
+	case m.Kind == message.KindOffer:
+		reply.Body, err = r.answerOffer(ctx, keys, p, m.Body)
 	default:
-		reply.body, err = r.answerConfirm(keys, p, m.body)
+		reply.Body, err = r.answerConfirm(keys, p, m.Body)
 	}
 	if err != nil {
 		return nil, err
@@ -112,78 +114,78 @@ func (p *peer) unknown(kind string) {
 		return
 	}
 	if p.unsupported[kind]++; p.unsupported[kind] == 1 {
-		p.log.WithField("kind", clip(kind, maxKind)).Warn("a peer sends messages that this version does not know; it keeps them")
+		p.log.WithField("kind", clip(kind, message.MaxKind)).Warn("a peer sends messages that this version does not know; it keeps them")
 	}
 }
 
 // answerFacts takes over what the peer knows, installs what it has wrapped, and tells what
 // is known here.
-func (r *Replicator) answerFacts(ctx context.Context, keys Keys, p *peer, m envelope) ([]byte, error) {
-	f, err := parseFacts(m.body)
+func (r *Replicator) answerFacts(ctx context.Context, keys Keys, p *peer, m message.Envelope) ([]byte, error) {
+	f, err := message.ParseFacts(m.Body)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errMessage, err)
 	}
-	problem := r.learn(ctx, keys, p, f, m.correlation)
-	for _, b := range f.blobs {
+	problem := r.learn(ctx, keys, p, f, m.Correlation)
+	for _, b := range f.Blobs {
 		if problem != nil {
 			break
 		}
-		if b.Key != f.key || b.Source != p.pin.Region || b.Instance != p.pin.Instance {
+		if b.Key != f.Key || b.Source != p.pin.Region || b.Instance != p.pin.Instance {
 			problem = fmt.Errorf("%w: blob of another key or source", mrk.ErrForeign)
 			break
 		}
-		problem = keys.InstallMaterial(ctx, f.key, b)
+		problem = keys.InstallMaterial(ctx, f.Key, b)
 	}
-	if problem == nil && len(f.blobs) > 0 {
-		problem = r.step(ctx, keys, f.key, m.correlation)
+	if problem == nil && len(f.Blobs) > 0 {
+		problem = r.step(ctx, keys, f.Key, m.Correlation)
 	}
-	reply := factsBody{key: f.key, facts: mrk.Facts{Key: f.key}, trouble: tell(problem), roster: r.need(keys, problem)}
+	reply := message.Facts{Key: f.Key, Facts: mrk.Facts{Key: f.Key}, Trouble: tell(problem), Roster: r.need(keys, problem)}
 	if problem != nil {
-		p.log.WithError(problem).WithField("key", f.key).Warn("a peer's facts were not all taken")
+		p.log.WithError(problem).WithField("key", f.Key).Warn("a peer's facts were not all taken")
 	}
-	k, err := keys.SharedKey(f.key)
+	k, err := keys.SharedKey(f.Key)
 	switch {
 	case errors.Is(err, keyops.ErrNotFound) || err == nil && !k.Set.Concerns(p.pin.Region):
 		// Also a Region that was never a member is told no more than this.
-		if problem == nil && f.hash != (mrk.Hash{}) {
-			reply.trouble = trouble{mrk.CauseCreateRequestMissing, "the key is not known here and nothing asked for it"}
+		if problem == nil && f.Hash != (mrk.Hash{}) {
+			reply.Trouble = message.Trouble{Cause: mrk.CauseCreateRequestMissing, Text: "the key is not known here and nothing asked for it"}
 		}
 	case err != nil:
 		// Of this key alone: an exchange that fails stands for a Region that does not answer.
-		reply.trouble = tell(err)
+		reply.Trouble = tell(err)
 	default:
-		if err := p.knows(ctx, keys, k, f.hash); err != nil {
+		if err := p.knows(ctx, keys, k, f.Hash); err != nil {
 			return nil, err
 		}
-		reply.facts, reply.head, reply.hash = k.Set.Facts(f.head), k.Set.Head(), k.Set.Hash()
-		reply.epochs = keys.UnwrapEpochs(f.key, p.pin)
-		reply.epochs = reply.epochs[:min(len(reply.epochs), maxEpochs)]
-		reply.request, _ = p.request(k) // one that is not sent shows in this Region's own tries
+		reply.Facts, reply.Head, reply.Hash = k.Set.Facts(f.Head), k.Set.Head(), k.Set.Hash()
+		reply.Epochs = keys.UnwrapEpochs(f.Key, p.pin)
+		reply.Epochs = reply.Epochs[:min(len(reply.Epochs), message.MaxEpochs)]
+		reply.Request, _ = p.request(k) // one that is not sent shows in this Region's own tries
 	}
-	return reply.marshal(), nil
+	return reply.Marshal(), nil
 }
 
 // admit makes the replica that the primary Region asks for (rule 3).
-func (r *Replicator) admit(ctx context.Context, keys Keys, f factsBody) error {
-	if f.request == nil {
+func (r *Replicator) admit(ctx context.Context, keys Keys, f message.Facts) error {
+	if f.Request == nil {
 		return r.recreate(ctx, keys, f)
 	}
-	set, err := mrk.Join(mrk.Self{Region: r.self.region, Instance: r.self.instance}, r.signed, f.facts, *f.request)
+	set, err := mrk.Join(mrk.Self{Region: r.self.Region, Instance: r.self.Instance}, r.signed, f.Facts, *f.Request)
 	if err != nil {
-		return fmt.Errorf("joining key %s: %w", f.key, err)
+		return fmt.Errorf("joining key %s: %w", f.Key, err)
 	}
-	return r.makeReplica(ctx, keys, set, *f.request)
+	return r.makeReplica(ctx, keys, set, *f.Request)
 }
 
 // recreate makes a key again that this Region has had, if the facts prove it. If they do
 // not, nothing is done: whoever is to send a create request will.
-func (r *Replicator) recreate(ctx context.Context, keys Keys, f factsBody) error {
-	set, used, err := mrk.Recreate(mrk.Self{Region: r.self.region, Instance: r.self.instance}, r.signed, f.facts)
+func (r *Replicator) recreate(ctx context.Context, keys Keys, f message.Facts) error {
+	set, used, err := mrk.Recreate(mrk.Self{Region: r.self.Region, Instance: r.self.Instance}, r.signed, f.Facts)
 	if errors.Is(err, mrk.ErrRequest) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("recreating key %s: %w", f.key, err)
+		return fmt.Errorf("recreating key %s: %w", f.Key, err)
 	}
 	return keys.RecreateKey(ctx, set, used)
 }
@@ -227,11 +229,11 @@ func (r *Replicator) makeReplica(ctx context.Context, keys Keys, set *mrk.Set, r
 
 // answerCheck decides a claim without effect.
 func (r *Replicator) answerCheck(ctx context.Context, keys Keys, p *peer, body []byte) ([]byte, error) {
-	c, err := parseCheck(body, p.pin.Region)
+	c, err := message.ParseCheck(body, p.pin.Region)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errMessage, err)
 	}
-	return decision(keys.CheckReplica(ctx, c.claim))
+	return decision(keys.CheckReplica(ctx, c.Claim))
 }
 
 // decision makes an answer of yes, or of a refusal that the other Region may pass on.
@@ -240,16 +242,16 @@ func decision(err error) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.marshal(), nil
+	return a.Marshal(), nil
 }
 
-func decide(err error) (checkAnswer, error) {
+func decide(err error) (message.Decision, error) {
 	var refused *keyops.Error
 	switch {
 	case err == nil:
-		return checkAnswer{}, nil
+		return message.Decision{}, nil
 	case errors.As(err, &refused):
-		return checkAnswer{refused.Reason, clip(refused.Message, 4096)}, nil
+		return message.Decision{Reason: refused.Reason, Message: clip(refused.Message, 4096)}, nil
 	}
-	return checkAnswer{}, err
+	return message.Decision{}, err
 }

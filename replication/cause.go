@@ -4,18 +4,20 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/statement"
 )
 
 // toldError is trouble that the peer has told.
-type toldError struct{ trouble }
+type toldError struct{ message.Trouble }
 
 // Error returns the cause and what the peer said of it.
-func (e *toldError) Error() string { return fmt.Sprintf("%s: %s", e.cause, e.text) }
+func (e *toldError) Error() string { return fmt.Sprintf("%s: %s", e.Cause, e.Text) }
 
-func troubleError(t trouble) error { return &toldError{t} }
+func troubleError(t message.Trouble) error { return &toldError{t} }
 
 // causes maps errors to causes. The first row that matches decides; what matches none is
 // the token's or the store's fault, which passes.
@@ -58,7 +60,7 @@ var causes = []struct {
 func causeOf(err error) mrk.Cause {
 	var told *toldError
 	if errors.As(err, &told) {
-		return told.cause
+		return told.Cause
 	}
 	for _, row := range causes {
 		if errors.Is(err, row.is) {
@@ -70,17 +72,17 @@ func causeOf(err error) mrk.Cause {
 
 // tell turns an error into what the other Region may know of it. The text of an answer to a
 // client is meant for others; other texts name facts that the peer knows anyway.
-func tell(err error) trouble {
+func tell(err error) message.Trouble {
 	if err == nil {
-		return trouble{}
+		return message.Trouble{}
 	}
 	cause := causeOf(err)
 	var e *keyops.Error
 	switch {
 	case errors.As(err, &e):
-		return trouble{cause, clip(e.Message, maxText)}
+		return message.Trouble{Cause: cause, Text: clip(e.Message, message.MaxText)}
 	case cause == mrk.CauseTokenUnavailable:
-		return trouble{cause, "the Region's log says why"}
+		return message.Trouble{Cause: cause, Text: "the Region's log says why"}
 	}
-	return trouble{cause, clip(err.Error(), maxText)}
+	return message.Trouble{Cause: cause, Text: clip(err.Error(), message.MaxText)}
 }

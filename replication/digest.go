@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/mrk"
@@ -19,23 +21,23 @@ import (
 // answerDigest lists what this Region has in the buckets that differ, from the one on that
 // is asked about, as far as one answer holds it.
 func (r *Replicator) answerDigest(keys Keys, p *peer, body []byte) ([]byte, error) {
-	theirs, err := parseDigest(body)
+	theirs, err := message.ParseDigest(body)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errMessage, err)
 	}
 	mine := p.inventory(keys)
-	a := digestAnswer{next: theirs.from}
-	for left := maxEntries; a.next < buckets; a.next++ {
-		i := a.next
-		if mine.hashes[i] == theirs.hashes[i] {
+	a := message.DigestAnswer{Next: theirs.From}
+	for left := message.MaxEntries; a.Next < message.Buckets; a.Next++ {
+		i := a.Next
+		if mine.hashes[i] == theirs.Hashes[i] {
 			continue
 		}
 		if left -= len(mine.entries[i]); left < 0 {
 			break
 		}
-		a.differing = append(a.differing, differing{byte(i), mine.entries[i]})
+		a.Differing = append(a.Differing, message.Differing{Bucket: byte(i), Entries: mine.entries[i]})
 	}
-	return a.marshal(), nil
+	return a.Marshal(), nil
 }
 
 // digest compares what both ends know and settles the difference. After it the peer has
@@ -44,17 +46,17 @@ func (r *Replicator) answerDigest(keys Keys, p *peer, body []byte) ([]byte, erro
 // error means that the peer does not answer.
 func (p *peer) digest(ctx context.Context, keys Keys) error {
 	began := p.r.cfg.Clock()
-	for from := 0; from < buckets; {
+	for from := 0; from < message.Buckets; {
 		inv := p.inventory(keys)
-		reply, err := p.exchange(ctx, kindDigest, "", digestBody{from, inv.hashes}.marshal())
+		reply, err := p.exchange(ctx, message.KindDigest, "", message.Digest{From: from, Hashes: inv.hashes}.Marshal())
 		if err != nil {
 			return err
 		}
-		a, err := parseDigestAnswer(reply.body)
+		a, err := message.ParseDigestAnswer(reply.Body)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errMessage, err)
 		}
-		if a.next <= from {
+		if a.Next <= from {
 			return fmt.Errorf("%w: an answer to a digest that says nothing", errMessage)
 		}
 		differ, err := p.compare(ctx, keys, inv, from, a)
@@ -64,7 +66,7 @@ func (p *peer) digest(ctx context.Context, keys Keys) error {
 		if err := p.settleAll(ctx, keys, differ); err != nil {
 			return err
 		}
-		from = a.next
+		from = a.Next
 	}
 	p.mu.Lock()
 	if !p.heard {
@@ -78,25 +80,25 @@ func (p *peer) digest(ctx context.Context, keys Keys) error {
 
 // compare returns the keys on which the two ends differ, of the buckets from one on that
 // the answer is about, and clears the marks of those on which they do not.
-func (p *peer) compare(ctx context.Context, keys Keys, inv *inventory, from int, a digestAnswer) ([]arn.KeyID, error) {
+func (p *peer) compare(ctx context.Context, keys Keys, inv *inventory, from int, a message.DigestAnswer) ([]arn.KeyID, error) {
 	theirs := map[arn.KeyID]mrk.Hash{}
 	differs := map[int]bool{}
-	for _, b := range a.differing {
-		differs[int(b.bucket)] = true
-		for _, e := range b.entries {
-			if bucketOf(e.key) != b.bucket || int(b.bucket) < from {
+	for _, b := range a.Differing {
+		differs[int(b.Bucket)] = true
+		for _, e := range b.Entries {
+			if bucketOf(e.Key) != b.Bucket || int(b.Bucket) < from {
 				return nil, fmt.Errorf("%w: a key in the wrong bucket", errMessage)
 			}
-			theirs[e.key] = e.hash
+			theirs[e.Key] = e.Hash
 		}
 	}
 	var differ []arn.KeyID
-	for i := from; i < a.next; i++ {
+	for i := from; i < a.Next; i++ {
 		for _, e := range inv.entries[i] {
-			hash, ok := theirs[e.key]
-			delete(theirs, e.key)
-			if differs[i] && (!ok || hash != e.hash) {
-				differ = append(differ, e.key)
+			hash, ok := theirs[e.Key]
+			delete(theirs, e.Key)
+			if differs[i] && (!ok || hash != e.Hash) {
+				differ = append(differ, e.Key)
 				continue
 			}
 			owed, err := p.same(ctx, keys, e)
@@ -104,7 +106,7 @@ func (p *peer) compare(ctx context.Context, keys Keys, inv *inventory, from int,
 				return nil, err
 			}
 			if owed {
-				differ = append(differ, e.key)
+				differ = append(differ, e.Key)
 			}
 		}
 	}
@@ -116,8 +118,8 @@ func (p *peer) compare(ctx context.Context, keys Keys, inv *inventory, from int,
 // same handles a key of which the peer has shown the facts that are known here, and reports
 // whether it is owed materials all the same: whose turn it is to send them can change
 // without a fact, when the primary Region falls silent.
-func (p *peer) same(ctx context.Context, keys Keys, e entry) (owed bool, err error) {
-	k, err := keys.SharedKey(e.key)
+func (p *peer) same(ctx context.Context, keys Keys, e message.Entry) (owed bool, err error) {
+	k, err := keys.SharedKey(e.Key)
 	if errors.Is(err, keyops.ErrNotFound) {
 		return false, nil
 	}
@@ -125,13 +127,13 @@ func (p *peer) same(ctx context.Context, keys Keys, e entry) (owed bool, err err
 		return false, err
 	}
 	p.mu.Lock()
-	delete(p.unsettled, e.key)
+	delete(p.unsettled, e.Key)
 	p.mu.Unlock()
 	if len(p.owed(keys, k.Set)) > 0 || p.offered(k.Set) || p.asked(k.Set) {
 		return true, nil
 	}
-	if _, marked := keys.Mark(e.key, p.pin.Region); marked {
-		return false, keys.ClearMark(ctx, e.key, p.pin.Region, e.hash)
+	if _, marked := keys.Mark(e.Key, p.pin.Region); marked {
+		return false, keys.ClearMark(ctx, e.Key, p.pin.Region, e.Hash)
 	}
 	return false, nil
 }

@@ -73,7 +73,7 @@ func TestTablesOfThePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ what, after, file, form string }{
-		{"messages", "## What is sent", "envelope.go", `(?m)^\tkind\w+ += "([a-z-]+)"`},
+		{"messages", "## What is sent", "message/envelope.go", `(?m)^\tKind\w+ += "([a-z-]+)"`},
 		{"members", "## Members", "../keyops/mrk/state.go", `(?:statusNames = \[\.\.\.\]string\{|, )"([A-Z]+)"`},
 		{"replicas", "## Status", "status.go", `(?m)^\tStatus\w+ += "([A-Z_]+)"`},
 		{"causes", "| SUSPENDED | not waited for |", "../keyops/mrk/errors.go", `(?m)^\tCause\w+ +Cause = "([A-Z_]+)"`},

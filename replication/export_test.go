@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
@@ -15,19 +17,23 @@ import (
 )
 
 // Forgery is what a test changes of a message before it is signed.
-type Forgery struct{ e *envelope }
+type Forgery struct{ e *message.Envelope }
 
 // From names another sender.
-func (f Forgery) From(r region.Name, i region.InstanceID) { f.e.from = party{r, i} }
+func (f Forgery) From(r region.Name, i region.InstanceID) {
+	f.e.From = message.Party{Region: r, Instance: i}
+}
 
 // To names another receiver.
-func (f Forgery) To(r region.Name, i region.InstanceID) { f.e.to = party{r, i} }
+func (f Forgery) To(r region.Name, i region.InstanceID) {
+	f.e.To = message.Party{Region: r, Instance: i}
+}
 
 // OfRun names another run of the receiver.
-func (f Forgery) OfRun(n mrk.Nonce) { f.e.peerSession = n }
+func (f Forgery) OfRun(n mrk.Nonce) { f.e.PeerSession = n }
 
 // AsAnswer makes the message an answer.
-func (f Forgery) AsAnswer() { f.e.answer = true }
+func (f Forgery) AsAnswer() { f.e.Answer = true }
 
 // Forge writes a message in this Region's name, as a peer that is hostile could.
 func (r *Replicator) Forge(ctx context.Context, signer mrk.Signer, to region.Name, kind string, body []byte, edit func(Forgery)) ([]byte, error) {
@@ -39,11 +45,11 @@ func (r *Replicator) Forge(ctx context.Context, signer mrk.Signer, to region.Nam
 	if err != nil {
 		return nil, err
 	}
-	e := envelope{kind: kind, from: r.self, to: p.party(), session: r.session, peerSession: session, nonce: nonce, body: body}
+	e := message.Envelope{Kind: kind, From: r.self, To: p.party(), Session: r.session, PeerSession: session, Nonce: nonce, Body: body}
 	if edit != nil {
 		edit(Forgery{&e})
 	}
-	signed, err := signer.Sign(ctx, statement.Exchange, e.payload())
+	signed, err := signer.Sign(ctx, statement.Exchange, e.Marshal())
 	return signed.Marshal(), err
 }
 
@@ -74,20 +80,20 @@ func (r *Replicator) Read(from region.Name, b []byte) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	a := Answer{Kind: e.kind, BodySize: len(e.body)}
-	switch e.kind {
-	case kindFacts:
-		f, err := parseFacts(e.body)
-		a.Cause, a.Text, a.Hash, a.Told = f.trouble.cause, f.trouble.text, f.hash, f.facts.State != nil
+	a := Answer{Kind: e.Kind, BodySize: len(e.Body)}
+	switch e.Kind {
+	case message.KindFacts:
+		f, err := message.ParseFacts(e.Body)
+		a.Cause, a.Text, a.Hash, a.Told = f.Trouble.Cause, f.Trouble.Text, f.Hash, f.Facts.State != nil
 		return a, err
-	case kindDigest:
-		d, err := parseDigestAnswer(e.body)
-		for _, b := range d.differing {
-			a.Keys += len(b.entries)
+	case message.KindDigest:
+		d, err := message.ParseDigestAnswer(e.Body)
+		for _, b := range d.Differing {
+			a.Keys += len(b.Entries)
 		}
 		return a, err
-	case kindConfirm:
-		c, err := parseConfirmAnswer(e.body, from)
+	case message.KindConfirm:
+		c, err := message.ParseConfirmation(e.Body, from)
 		a.Exists, a.Acting, a.Held = c.Exists, c.Acting, len(c.Held)
 		return a, err
 	}
@@ -97,11 +103,11 @@ func (r *Replicator) Read(from region.Name, b []byte) (Answer, error) {
 // FactsBody is the body of a facts message.
 func FactsBody(key arn.KeyID, f mrk.Facts, hash mrk.Hash, req *mrk.CreateRequest, blobs ...mrk.Blob) []byte {
 	f.Key = key
-	return factsBody{key: key, facts: f, hash: hash, request: req, blobs: blobs}.marshal()
+	return message.Facts{Key: key, Facts: f, Hash: hash, Request: req, Blobs: blobs}.Marshal()
 }
 
 // EmptyDigest is the body of a digest message of a Region that knows nothing.
-func EmptyDigest() []byte { return digestBody{}.marshal() }
+func EmptyDigest() []byte { return message.Digest{}.Marshal() }
 
 // Heard reports whether this run has heard a peer.
 func (r *Replicator) Heard(from region.Name) bool {
@@ -136,47 +142,17 @@ func (r *Replicator) FillSlots(from region.Name) (release func()) {
 	}
 }
 
-// Parsers are the parsers of everything that arrives, for fuzzing.
-var Parsers = map[string]func([]byte) (again []byte, err error){
-	"envelope": func(b []byte) ([]byte, error) { e, err := parseEnvelope(b); return e.payload(), err },
-	"digest": func(b []byte) ([]byte, error) {
-		d, err := parseDigest(b)
-		if err != nil {
-			return nil, err
-		}
-		return d.marshal(), nil
-	},
-	"digest answer": func(b []byte) ([]byte, error) { d, err := parseDigestAnswer(b); return d.marshal(), err },
-	"facts": func(b []byte) ([]byte, error) {
-		f, err := parseFacts(b)
-		if err != nil {
-			return nil, err
-		}
-		return f.marshal(), nil
-	},
-	"check":        func(b []byte) ([]byte, error) { c, err := parseCheck(b, ""); return c.marshal(), err },
-	"check answer": func(b []byte) ([]byte, error) { c, err := parseCheckAnswer(b); return c.marshal(), err },
-	"confirm":      func(b []byte) ([]byte, error) { c, err := parseConfirm(b); return c.marshal(), err },
-	"confirmation": func(b []byte) ([]byte, error) {
-		c, err := parseConfirmAnswer(b, "")
-		return confirmAnswer{c}.marshal(), err
-	},
-	"check primary": func(b []byte) ([]byte, error) { c, err := parseCheckPrimary(b, ""); return c.marshal(), err },
-	"associate":     func(b []byte) ([]byte, error) { a, err := parseAssociate(b, party{}); return a.marshal(), err },
-	"offer":         func(b []byte) ([]byte, error) { o, err := parseOffer(b); return o.marshal(), err },
-	"offer answer":  func(b []byte) ([]byte, error) { a, err := parseOfferAnswer(b); return a.marshal(), err },
-	"rosters":       func(b []byte) ([]byte, error) { c, err := parseRosters(b); return c.marshal(), err },
-	"TLS claim":     func(b []byte) ([]byte, error) { c, err := parseTLSClaim(b); return c.payload(), err },
-}
+// ParseTLSClaim reads what a Region says of its TLS key, and writes it again.
+func ParseTLSClaim(b []byte) ([]byte, error) { c, err := parseTLSClaim(b); return c.payload(), err }
 
 // ConfirmBody is the body of a confirm-held message.
 func ConfirmBody(key arn.KeyID, ids ...material.ID) []byte {
-	return confirmBody{mrk.Question{Key: key, Held: ids, Nonce: mrk.Nonce{1}}}.marshal()
+	return message.Confirm{Question: mrk.Question{Key: key, Held: ids, Nonce: mrk.Nonce{1}}}.Marshal()
 }
 
 // DigestWith returns the body of a digest message about other keys than the running ones.
 func (r *Replicator) DigestWith(keys Keys, to region.Name) []byte {
-	return digestBody{hashes: r.peers[to].inventory(keys).hashes}.marshal()
+	return message.Digest{Hashes: r.peers[to].inventory(keys).hashes}.Marshal()
 }
 
 // AnswerDigest answers a digest message out of other keys than the running ones.
@@ -209,26 +185,26 @@ func (r *Replicator) Unsettled(with region.Name) int {
 
 // DigestFrom returns the body of a digest message of a Region that knows nothing, asking
 // from a bucket on.
-func DigestFrom(from int) []byte { return digestBody{from: from}.marshal() }
+func DigestFrom(from int) []byte { return message.Digest{From: from}.Marshal() }
 
 // DigestEnd is the bucket after the last one.
-const DigestEnd = buckets
+const DigestEnd = message.Buckets
 
 // ReadDigestAnswer returns the keys that an answer to a digest names, and the bucket from
 // which to ask on.
 func ReadDigestAnswer(b []byte) (ids []arn.KeyID, next int, err error) {
-	a, err := parseDigestAnswer(b)
-	for _, d := range a.differing {
-		for _, e := range d.entries {
-			ids = append(ids, e.key)
+	a, err := message.ParseDigestAnswer(b)
+	for _, d := range a.Differing {
+		for _, e := range d.Entries {
+			ids = append(ids, e.Key)
 		}
 	}
-	return ids, a.next, err
+	return ids, a.Next, err
 }
 
 // RostersBody is the body of a message that shows changes of a roster.
 func RostersBody(of region.Descriptor, from, to uint64, changes ...approval.Change) []byte {
-	return rostersBody{rosterNeed{of.Region, of.Instance, from, to}, changes}.marshal()
+	return message.Rosters{Need: message.RosterNeed{Region: of.Region, Instance: of.Instance, From: from, To: to}, Changes: changes}.Marshal()
 }
 
 // WrapLinks puts something of a test's on the way to each peer. It is called before Start.
@@ -244,12 +220,14 @@ func (r *Replicator) WrapLinks(wrap func(region.Name, Link) Link) {
 }
 
 // MarshalSevered and ReadSevered are the message about severed pairs.
-func MarshalSevered(pairs []synchronization.Severed) []byte { return severedBody{pairs}.marshal() }
+func MarshalSevered(pairs []synchronization.Severed) []byte {
+	return message.Severed{Pairs: pairs}.Marshal()
+}
 
 // ReadSevered reads what MarshalSevered wrote.
 func ReadSevered(b []byte) ([]synchronization.Severed, error) {
-	s, err := parseSevered(b)
-	return s.pairs, err
+	s, err := message.ParseSevered(b)
+	return s.Pairs, err
 }
 
 // Settled reports whether nothing is left of what is exchanged once in each run of a peer.
@@ -262,16 +240,16 @@ func (r *Replicator) Settled(with region.Name) bool {
 
 // Rename signs a message of this Region anew as one of another kind, as a later release might
 // write it. A message of another kind than from is returned as it is.
-func (r *Replicator) Rename(ctx context.Context, signer mrk.Signer, message []byte, from, to string) ([]byte, error) {
-	s, err := statement.Parse(message)
+func (r *Replicator) Rename(ctx context.Context, signer mrk.Signer, b []byte, from, to string) ([]byte, error) {
+	s, err := statement.Parse(b)
 	if err != nil {
 		return nil, err
 	}
-	e, err := parseEnvelope(s.Payload)
-	if err != nil || e.kind != from {
-		return message, err
+	e, err := message.Parse(s.Payload)
+	if err != nil || e.Kind != from {
+		return b, err
 	}
-	e.kind = to
-	signed, err := signer.Sign(ctx, statement.Exchange, e.payload())
+	e.Kind = to
+	signed, err := signer.Sign(ctx, statement.Exchange, e.Marshal())
 	return signed.Marshal(), err
 }

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"sync"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/mrk"
@@ -15,8 +17,8 @@ func bucketOf(id arn.KeyID) byte { return sha256.Sum256([]byte(id))[0] }
 // is not changed once it is made.
 type inventory struct {
 	version uint64 // of the keys
-	entries [buckets][]entry
-	hashes  [buckets]mrk.Hash
+	entries [message.Buckets][]message.Entry
+	hashes  [message.Buckets]mrk.Hash
 }
 
 // inventory returns what this Region would tell the peer. A peer can ask for it as often as
@@ -29,7 +31,7 @@ func (p *peer) inventory(keys Keys) *inventory {
 	inv := &inventory{version: version}
 	for _, e := range p.r.hashed.entries(keys, version) {
 		if e.key.Set.Concerns(p.pin.Region) {
-			inv.entries[e.bucket] = append(inv.entries[e.bucket], entry{e.key.ID, e.hash})
+			inv.entries[e.bucket] = append(inv.entries[e.bucket], message.Entry{Key: e.key.ID, Hash: e.hash})
 		}
 	}
 	for i, entries := range inv.entries {
@@ -38,8 +40,8 @@ func (p *peer) inventory(keys Keys) *inventory {
 		}
 		h := sha256.New()
 		for _, e := range entries {
-			h.Write([]byte(e.key))
-			h.Write(e.hash[:])
+			h.Write([]byte(e.Key))
+			h.Write(e.Hash[:])
 		}
 		h.Sum(inv.hashes[i][:0])
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/mrk"
@@ -16,41 +18,41 @@ import (
 const eventSynchronize = "SynchronizeMultiRegionKey"
 
 // learn takes over what a peer has told about a key, and then does what the rules say.
-func (r *Replicator) learn(ctx context.Context, keys Keys, p *peer, f factsBody, correlation string) error {
-	if len(f.facts.Certificates) == 0 && f.facts.State == nil && len(f.facts.Members) == 0 && f.facts.Admission == nil {
+func (r *Replicator) learn(ctx context.Context, keys Keys, p *peer, f message.Facts, correlation string) error {
+	if len(f.Facts.Certificates) == 0 && f.Facts.State == nil && len(f.Facts.Members) == 0 && f.Facts.Admission == nil {
 		return nil
 	}
-	if _, err := keys.SharedKey(f.key); errors.Is(err, keyops.ErrNotFound) {
+	if _, err := keys.SharedKey(f.Key); errors.Is(err, keyops.ErrNotFound) {
 		return r.admit(ctx, keys, f)
 	}
 	var res mrk.Result
 	cause := keyops.Cause{Event: eventSynchronize, Peer: p.pin.Region, CorrelationID: correlation}
-	err := keys.UpdateShared(ctx, f.key, cause, func(k *keyops.Key) (err error) {
-		if res, err = k.Set.Merge(r.signed, f.facts); err != nil {
+	err := keys.UpdateShared(ctx, f.Key, cause, func(k *keyops.Key) (err error) {
+		if res, err = k.Set.Merge(r.signed, f.Facts); err != nil {
 			return err
 		}
-		kept := f.request != nil && k.Set.KeepAdmission(r.signed, *f.request)
+		kept := f.Request != nil && k.Set.KeepAdmission(r.signed, *f.Request)
 		if !res.Changed && !kept {
 			return keyops.ErrUnchanged
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("merging facts of %s: %w", f.key, err)
+		return fmt.Errorf("merging facts of %s: %w", f.Key, err)
 	}
 	for _, ref := range res.Refused {
-		entry := p.log.WithError(ref.Err).WithField("key", f.key).WithField("writer", ref.Writer).WithField("cause", ref.Cause)
+		entry := p.log.WithError(ref.Err).WithField("key", f.Key).WithField("writer", ref.Writer).WithField("cause", ref.Cause)
 		if ref.Cause == mrk.CauseEpochFork || ref.Cause == mrk.CauseEquivocation {
 			entry.Error("ALARM: contradictory facts; the management of the key is frozen")
 		} else {
 			entry.Warn("a fact was refused")
 		}
 	}
-	if err := r.step(ctx, keys, f.key, correlation); err != nil {
+	if err := r.step(ctx, keys, f.Key, correlation); err != nil {
 		return err
 	}
-	if k, err := keys.SharedKey(f.key); err == nil && k.Gone() && f.request != nil {
-		if err := r.readmit(ctx, keys, k, *f.request); err != nil {
+	if k, err := keys.SharedKey(f.Key); err == nil && k.Gone() && f.Request != nil {
+		if err := r.readmit(ctx, keys, k, *f.Request); err != nil {
 			return err
 		}
 	}
@@ -119,7 +121,7 @@ func (r *Replicator) stepKeys(ctx context.Context, due func(*mrk.Set) bool) {
 	}
 	for _, id := range keys.SharedKeys() {
 		k, err := keys.SharedKey(id)
-		if err != nil || k.Set.Primary() != r.self.region || !due(k.Set) {
+		if err != nil || k.Set.Primary() != r.self.Region || !due(k.Set) {
 			continue
 		}
 		if err := r.step(ctx, keys, id, ""); err != nil && ctx.Err() == nil {

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -44,10 +46,10 @@ type grpcLink struct {
 
 // dial prepares the connection to a peer.
 func (r *Replicator) dial(to region.Descriptor, address string) (Link, error) {
-	want := party{to.Region, to.Instance}
+	want := message.Party{Region: to.Region, Instance: to.Instance}
 	tls := r.identity.config(r.pinned, func(other tlsClaim) error {
-		if other.party != want {
-			return fmt.Errorf("%w: %s answers at the address of %s", errNotPinned, other.region, to.Region)
+		if other.Party != want {
+			return fmt.Errorf("%w: %s answers at the address of %s", errNotPinned, other.Region, to.Region)
 		}
 		r.certified(other)
 		return nil
@@ -57,7 +59,7 @@ func (r *Replicator) dial(to region.Descriptor, address string) (Link, error) {
 		return grpc.NewClient("passthrough:///"+address,
 			grpc.WithNoProxy(), // an address is an address
 			grpc.WithTransportCredentials(credentials.NewTLS(tls)),
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage+1024), grpc.MaxCallSendMsgSize(maxMessage+1024)),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(message.MaxMessage+1024), grpc.MaxCallSendMsgSize(message.MaxMessage+1024)),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           grpcBackoff(r.cfg.RetryMin, r.cfg.RetryMax),
 				MinConnectTimeout: connectTimeout,

@@ -116,7 +116,7 @@ func (p *peer) passedOn(keys Keys, id arn.KeyID) bool {
 		return false
 	}
 	switch primary := k.Set.Primary(); primary {
-	case p.r.self.region:
+	case p.r.self.Region:
 		return false
 	case p.pin.Region:
 		p.mu.Lock()

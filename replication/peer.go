@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"github.com/cenkalti/backoff/v5"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/time/rate"
@@ -99,7 +101,9 @@ func (c Config) delay(failures uint64) time.Duration {
 	return d
 }
 
-func (p *peer) party() party { return party{p.pin.Region, p.pin.Instance} }
+func (p *peer) party() message.Party {
+	return message.Party{Region: p.pin.Region, Instance: p.pin.Instance}
+}
 
 // poke wakes the sender.
 func (p *peer) poke() {
@@ -122,90 +126,90 @@ var (
 )
 
 // exchange sends one message and returns the verified answer to it.
-func (p *peer) exchange(ctx context.Context, kind, correlation string, body []byte) (envelope, error) {
+func (p *peer) exchange(ctx context.Context, kind, correlation string, body []byte) (message.Envelope, error) {
 	keys, err := p.r.running()
 	if err != nil {
-		return envelope{}, err
+		return message.Envelope{}, err
 	}
 	nonce, err := mrk.NewNonce(p.r.cfg.Rand)
 	if err != nil {
-		return envelope{}, err
+		return message.Envelope{}, err
 	}
 	p.mu.Lock()
 	session := p.session
 	p.mu.Unlock()
-	message, err := p.r.sign(ctx, keys, envelope{
-		kind: kind, to: p.party(), peerSession: session, nonce: nonce, correlation: clip(correlation, maxCorrelation), body: body,
+	sent, err := p.r.sign(ctx, keys, message.Envelope{
+		Kind: kind, To: p.party(), PeerSession: session, Nonce: nonce, Correlation: clip(correlation, message.MaxCorrelation), Body: body,
 	})
 	if err != nil {
-		return envelope{}, err
+		return message.Envelope{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.r.cfg.ExchangeTimeout)
 	defer cancel()
 	begun := p.r.cfg.Clock()
-	reply, err := p.link.Exchange(ctx, message)
+	reply, err := p.link.Exchange(ctx, sent)
 	if err != nil {
-		return envelope{}, err
+		return message.Envelope{}, err
 	}
 	answer, err := p.open(reply)
 	if err != nil {
-		return envelope{}, fmt.Errorf("reading the answer: %w", err)
+		return message.Envelope{}, fmt.Errorf("reading the answer: %w", err)
 	}
-	if !answer.answer || answer.nonce != nonce {
-		return envelope{}, fmt.Errorf("%w: an answer to something else", errMessage)
+	if !answer.Answer || answer.Nonce != nonce {
+		return message.Envelope{}, fmt.Errorf("%w: an answer to something else", errMessage)
 	}
-	p.measure(answer.sent, begun)
+	p.measure(answer.Sent, begun)
 	p.succeeded()
 	p.saw(ctx, keys, answer)
 	return answer, p.accept(answer, kind)
 }
 
 // accept looks at the kind of an answer.
-func (p *peer) accept(answer envelope, kind string) error {
+func (p *peer) accept(answer message.Envelope, kind string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.session = answer.session
-	switch answer.kind {
+	p.session = answer.Session
+	switch answer.Kind {
 	case kind:
 		return nil
-	case kindStale:
+	case message.KindStale:
 		p.digestAt = time.Time{}
 		return errStale
-	case kindUnsupported:
+	case message.KindUnsupported:
 		return fmt.Errorf("%w: %s", errUnsupported, kind)
 	}
-	return fmt.Errorf("%w: an answer of kind %q", errMessage, answer.kind)
+	return fmt.Errorf("%w: an answer of kind %q", errMessage, answer.Kind)
 }
 
 // open verifies a message of this peer, and only then parses it.
-func (p *peer) open(b []byte) (envelope, error) {
+func (p *peer) open(b []byte) (message.Envelope, error) {
 	signed, err := statement.Parse(b)
 	if err != nil {
-		return envelope{}, fmt.Errorf("%w: %w", errMessage, err)
+		return message.Envelope{}, fmt.Errorf("%w: %w", errMessage, err)
 	}
 	if signed.Purpose != statement.Exchange {
-		return envelope{}, fmt.Errorf("%w: a statement of purpose %s", errMessage, signed.Purpose)
+		return message.Envelope{}, fmt.Errorf("%w: a statement of purpose %s", errMessage, signed.Purpose)
 	}
 	if err := p.r.signed.Verify(p.pin.Region, p.pin.Instance, signed); err != nil {
-		return envelope{}, err
+		return message.Envelope{}, err
 	}
-	e, err := parseEnvelope(signed.Payload)
+	e, err := message.Parse(signed.Payload)
 	if err != nil {
-		return envelope{}, fmt.Errorf("%w: %w", errMessage, err)
+		return message.Envelope{}, fmt.Errorf("%w: %w", errMessage, err)
 	}
-	if e.from != p.party() || e.to != p.r.self {
-		return envelope{}, fmt.Errorf("%w: from %s %s to %s %s", errMessage, e.from.region, e.from.instance, e.to.region, e.to.instance)
+	if e.From != p.party() || e.To != p.r.self {
+		return message.Envelope{}, fmt.Errorf("%w: from %s %s to %s %s", errMessage, e.From.Region, e.From.Instance, e.To.Region, e.To.Instance)
 	}
 	return e, nil
 }
 
 // sign completes an envelope and returns it as a signed statement.
-func (r *Replicator) sign(ctx context.Context, keys Keys, e envelope) ([]byte, error) {
-	e.from, e.session, e.sent, e.store = r.self, r.session, r.cfg.Clock().UnixNano(), keys.StoreHead()
+func (r *Replicator) sign(ctx context.Context, keys Keys, e message.Envelope) ([]byte, error) {
+	e.From, e.Session, e.Sent, e.Store = r.self, r.session, r.cfg.Clock().UnixNano(), keys.StoreHead()
 	if c, ok := keys.AuditHead(); ok {
-		e.checkpoint = c.Statement
+		e.Checkpoint = c.Statement
 	}
-	signed, err := keys.Signer().Sign(ctx, statement.Exchange, e.payload())
+	signed, err := keys.Signer().Sign(ctx, statement.Exchange, e.Marshal())
 	if err != nil {
 		return nil, fmt.Errorf("signing a message: %w", err)
 	}
@@ -230,7 +234,7 @@ func (p *peer) succeeded() {
 func (p *peer) failed(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.connected, p.lastError, p.lastCause, p.digestAt = time.Time{}, clip(err.Error(), maxText), causeOf(err), time.Time{}
+	p.connected, p.lastError, p.lastCause, p.digestAt = time.Time{}, clip(err.Error(), message.MaxText), causeOf(err), time.Time{}
 	p.failures++
 	p.retryAt = p.r.cfg.Clock().Add(p.pause.NextBackOff())
 	if p.failures == 1 {

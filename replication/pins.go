@@ -3,6 +3,8 @@ package replication
 import (
 	"fmt"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
@@ -15,7 +17,7 @@ type pins map[region.Name]region.Descriptor
 // instances that are no more and that operators have confirmed, too.
 type book struct {
 	pins   pins
-	former map[party]region.Descriptor
+	former map[message.Party]region.Descriptor
 }
 
 var _ mrk.Historian = book{}
@@ -23,7 +25,7 @@ var _ mrk.Historian = book{}
 // Verify implements mrk.Verifier.
 func (b book) Verify(r region.Name, instance region.InstanceID, s statement.Signed) error {
 	d, ok := b.pins[r]
-	if gone, was := b.former[party{r, instance}]; was {
+	if gone, was := b.former[message.Party{Region: r, Instance: instance}]; was {
 		if !historic[s.Purpose] {
 			return fmt.Errorf("%w: instance %s of Region %s is no more", errNotPinned, instance, r)
 		}
@@ -41,7 +43,7 @@ func (b book) Verify(r region.Name, instance region.InstanceID, s statement.Sign
 
 // Former implements mrk.Historian.
 func (b book) Former(r region.Name, instance region.InstanceID) bool {
-	_, was := b.former[party{r, instance}]
+	_, was := b.former[message.Party{Region: r, Instance: instance}]
 	return was
 }
 

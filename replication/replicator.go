@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"google.golang.org/grpc"
 
 	"github.com/keyferry/keyferry/keyops"
@@ -23,7 +25,7 @@ import (
 // Replicator is a Region's end of all its peers.
 type Replicator struct {
 	cfg      Config
-	self     party
+	self     message.Party
 	signed   mrk.Verifier // every Region's word, this one's included: facts come back to their writer
 	pinned   pins         // the peers'
 	peers    map[region.Name]*peer
@@ -52,12 +54,12 @@ func New(cfg Config) (*Replicator, error) {
 		cfg.Rand = rand.Reader
 	}
 	r := &Replicator{
-		cfg: cfg, self: party{cfg.Self.Region, cfg.Self.Instance},
+		cfg: cfg, self: message.Party{Region: cfg.Self.Region, Instance: cfg.Self.Instance},
 		pinned: pins{}, peers: map[region.Name]*peer{},
 	}
-	known := book{pins: pins{cfg.Self.Region: cfg.Self}, former: map[party]region.Descriptor{}}
+	known := book{pins: pins{cfg.Self.Region: cfg.Self}, former: map[message.Party]region.Descriptor{}}
 	for _, d := range cfg.Former {
-		known.former[party{d.Region, d.Instance}] = d
+		known.former[message.Party{Region: d.Region, Instance: d.Instance}] = d
 	}
 	r.identity = identity{self: r.self, clock: cfg.Clock}
 	if r.session, err = mrk.NewNonce(cfg.Rand); err != nil {
@@ -135,12 +137,12 @@ func (r *Replicator) LastContact(name region.Name) time.Time {
 // CheckReplica asks another Region now whether it would take the replica. The error is that
 // Region's refusal, a *keyops.Error, or wraps keyops.ErrPeerUnreachable.
 func (r *Replicator) CheckReplica(ctx context.Context, to region.Name, claim keyops.ReplicaClaim) error {
-	return r.ask(ctx, to, kindCheck, claim.CorrelationID, checkBody{claim}.marshal())
+	return r.ask(ctx, to, message.KindCheck, claim.CorrelationID, message.Check{Claim: claim}.Marshal())
 }
 
 // CheckPrimary asks another Region now whether it would take the primary key over.
 func (r *Replicator) CheckPrimary(ctx context.Context, to region.Name, claim keyops.PrimaryClaim) error {
-	return r.ask(ctx, to, kindCheckPrimary, claim.CorrelationID, checkPrimaryBody{claim}.marshal())
+	return r.ask(ctx, to, message.KindCheckPrimary, claim.CorrelationID, message.CheckPrimary{Claim: claim}.Marshal())
 }
 
 // ask asks a question that is answered with yes or a refusal, and changes nothing.
@@ -155,22 +157,11 @@ func (r *Replicator) ask(ctx context.Context, to region.Name, kind, correlation 
 	if err != nil {
 		return fmt.Errorf("%w: Region %s: %w", keyops.ErrPeerUnreachable, to, err)
 	}
-	a, err := parseCheckAnswer(reply.body)
+	a, err := message.ParseDecision(reply.Body)
 	if err != nil {
 		return fmt.Errorf("%w: Region %s: %w", keyops.ErrPeerUnreachable, to, err)
 	}
-	return a.refusal()
-}
-
-// refusal returns what another Region refuses something with, or nil.
-func (c checkAnswer) refusal() error {
-	if c.reason == "" {
-		return nil
-	}
-	if !slices.Contains(keyops.Reasons, c.reason) {
-		c.reason = keyops.ErrInternal
-	}
-	return &keyops.Error{Reason: c.reason, Message: c.message}
+	return a.Refusal()
 }
 
 // names returns the other Regions.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -22,7 +24,7 @@ func (r *Replicator) newServer() *grpc.Server {
 	tls := r.identity.config(r.pinned, func(c tlsClaim) error { r.certified(c); return nil })
 	s := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(tls)),
-		grpc.MaxRecvMsgSize(maxMessage+1024), grpc.MaxSendMsgSize(maxMessage+1024),
+		grpc.MaxRecvMsgSize(message.MaxMessage+1024), grpc.MaxSendMsgSize(message.MaxMessage+1024),
 		grpc.MaxConcurrentStreams(2*peerConcurrency),
 		grpc.ConnectionTimeout(10*time.Second), // of the handshake
 		grpc.MaxHeaderListSize(8<<10),

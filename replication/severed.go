@@ -8,18 +8,13 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
-	"github.com/keyferry/keyferry/keyops/statement/approval"
 	"github.com/keyferry/keyferry/keyops/synchronization"
-	"github.com/keyferry/keyferry/keyops/wire"
-)
-
-const (
-	maxSevered  = 512     // pairs of one message
-	maxSevering = 8 << 10 // of one pair with its signatures
 )
 
 // Disassociate asks another Region now whether its instance would be severed from this one, or
@@ -32,156 +27,41 @@ func (r *Replicator) Disassociate(ctx context.Context, to region.Name, claim key
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.CheckTimeout)
 	defer cancel()
-	body := disassociateBody{claim}.marshal()
-	reply, err := p.exchange(ctx, kindDisassociate, claim.CorrelationID, body)
+	body := message.Disassociate{Claim: claim}.Marshal()
+	reply, err := p.exchange(ctx, message.KindDisassociate, claim.CorrelationID, body)
 	if errors.Is(err, errStale) {
-		reply, err = p.exchange(ctx, kindDisassociate, claim.CorrelationID, body) // the answer has told of the peer's run
+		reply, err = p.exchange(ctx, message.KindDisassociate, claim.CorrelationID, body) // the answer has told of the peer's run
 	}
 	if err != nil {
 		return none, fmt.Errorf("%w: Region %s: %w", keyops.ErrPeerUnreachable, to, err)
 	}
-	a, err := parseDisassociateAnswer(reply.body)
+	a, err := message.ParseDisassociated(reply.Body)
 	if err != nil {
 		return none, fmt.Errorf("%w: Region %s: %w", keyops.ErrPeerUnreachable, to, err)
 	}
-	return a.accepted, a.decision.refusal()
-}
-
-// disassociateBody is a claim to be decided, and to be carried out if it is signed.
-type disassociateBody struct{ claim keyops.DisassociationClaim }
-
-func (d disassociateBody) marshal() []byte {
-	var w wire.Writer
-	w.Bool(d.claim.Commit())
-	if d.claim.Commit() {
-		w.Bytes(d.claim.Severed.Encode())
-	} else {
-		w.Bytes(d.claim.Severed.Payload())
-	}
-	w.Count(len(d.claim.Approvals))
-	for _, f := range d.claim.Approvals {
-		f.Encode(&w)
-	}
-	w.String(d.claim.CorrelationID)
-	return w.Out()
-}
-
-// parseDisassociate reads the claim of a peer. Which instance it comes from is what the
-// envelope's signature has shown.
-func parseDisassociate(p []byte, source party) (disassociateBody, error) {
-	r := wire.NewReader(p)
-	c := keyops.DisassociationClaim{Source: source.region, Instance: source.instance}
-	commit, severed := r.Bool(), r.Bytes(maxSevering)
-	for range r.Count(approval.MaxOperators) {
-		c.Approvals = append(c.Approvals, statement.DecodeFile(r))
-		if r.Err() != nil {
-			break
-		}
-	}
-	c.CorrelationID = r.String(maxCorrelation)
-	err := r.Done()
-	switch {
-	case err != nil:
-	case commit:
-		c.Severed, err = synchronization.DecodeSevered(severed)
-	default:
-		c.Severed.Severance, err = synchronization.ParseSeverance(severed)
-	}
-	if err != nil {
-		return disassociateBody{}, fmt.Errorf("parsing disassociate message: %w", err)
-	}
-	return disassociateBody{c}, nil
-}
-
-// disassociateAnswer is a decision, and the signature of who was severed.
-type disassociateAnswer struct {
-	decision checkAnswer
-	accepted statement.Signed // without a purpose if there was none to give
-}
-
-func (d disassociateAnswer) marshal() []byte {
-	var w wire.Writer
-	w.String(string(d.decision.reason))
-	w.String(d.decision.message)
-	if d.accepted.Purpose == "" {
-		w.Bytes(nil)
-	} else {
-		w.Bytes(d.accepted.Marshal())
-	}
-	return w.Out()
-}
-
-func parseDisassociateAnswer(p []byte) (disassociateAnswer, error) {
-	r := wire.NewReader(p)
-	a := disassociateAnswer{decision: checkAnswer{reason: keyops.Reason(r.String(maxKind)), message: r.String(8192)}}
-	signed := r.Bytes(maxSevering)
-	err := r.Done()
-	if err == nil && len(signed) > 0 {
-		a.accepted, err = statement.Parse(signed)
-	}
-	if err != nil {
-		return a, fmt.Errorf("parsing answer to a disassociate message: %w", err)
-	}
-	return a, nil
+	return a.Accepted, a.Decision.Refusal()
 }
 
 func (r *Replicator) answerDisassociate(ctx context.Context, keys Keys, p *peer, body []byte) ([]byte, error) {
-	d, err := parseDisassociate(body, p.party())
+	d, err := message.ParseDisassociate(body, p.party())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errMessage, err)
 	}
-	accepted, err := keys.Disassociate(ctx, d.claim)
+	accepted, err := keys.Disassociate(ctx, d.Claim)
 	a, err := decide(err)
 	if err != nil {
 		return nil, err
 	}
-	return disassociateAnswer{a, accepted}.marshal(), nil
-}
-
-// severedBody is the pairs of instances that a Region knows to be severed. It is the message
-// and the answer.
-type severedBody struct{ pairs []synchronization.Severed }
-
-func (s severedBody) marshal() []byte {
-	pairs := s.pairs[:min(len(s.pairs), maxSevered)]
-	var w wire.Writer
-	w.Count(len(pairs))
-	for _, p := range pairs {
-		w.Bytes(p.Encode())
-	}
-	return w.Out()
-}
-
-func parseSevered(b []byte) (severedBody, error) {
-	r := wire.NewReader(b)
-	var raw [][]byte
-	for range r.Count(maxSevered) {
-		raw = append(raw, r.Bytes(maxSevering))
-		if r.Err() != nil {
-			break
-		}
-	}
-	if err := r.Done(); err != nil {
-		return severedBody{}, fmt.Errorf("parsing severed message: %w", err)
-	}
-	var s severedBody
-	for _, b := range raw {
-		p, err := synchronization.DecodeSevered(b)
-		if err != nil {
-			return s, err
-		}
-		s.pairs = append(s.pairs, p)
-	}
-	return s, nil
+	return message.Disassociated{Decision: a, Accepted: accepted}.Marshal(), nil
 }
 
 // keepSevered keeps what a peer shows. What cannot be believed is no fault of the exchange.
 func (p *peer) keepSevered(ctx context.Context, keys Keys, body []byte) error {
-	s, err := parseSevered(body)
+	s, err := message.ParseSevered(body)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errMessage, err)
 	}
-	if err := keys.KeepSevered(ctx, s.pairs); err != nil {
+	if err := keys.KeepSevered(ctx, s.Pairs); err != nil {
 		p.log.WithError(err).Warn("a peer shows severed pairs that were not kept")
 	}
 	return nil
@@ -191,7 +71,7 @@ func (r *Replicator) answerSevered(ctx context.Context, keys Keys, p *peer, body
 	if err := p.keepSevered(ctx, keys, body); err != nil {
 		return nil, err
 	}
-	return severedBody{keys.Severed()}.marshal(), nil
+	return message.Severed{Pairs: keys.Severed()}.Marshal(), nil
 }
 
 // severedSeen is what the peer was last seen to know of severed pairs.
@@ -202,7 +82,7 @@ type severedSeen struct {
 
 // apart reports whether this instance and the peer's are severed, as far as is known here.
 func (p *peer) apart(keys Keys) bool {
-	self, its := synchronization.End{Region: p.r.self.region, Instance: p.r.self.instance}, synchronization.EndOf(p.pin)
+	self, its := synchronization.End{Region: p.r.self.Region, Instance: p.r.self.Instance}, synchronization.EndOf(p.pin)
 	return slices.ContainsFunc(keys.Severed(), func(s synchronization.Severed) bool {
 		return s.Primary == self && s.Replica == its || s.Primary == its && s.Replica == self
 	})
@@ -211,7 +91,7 @@ func (p *peer) apart(keys Keys) bool {
 // shareSevered shows the peer which pairs are severed, and hears what it knows, once in each
 // run of the peer and after each change. An error means that the peer does not answer.
 func (p *peer) shareSevered(ctx context.Context, keys Keys) error {
-	mine := severedBody{keys.Severed()}.marshal()
+	mine := message.Severed{Pairs: keys.Severed()}.Marshal()
 	hash := mrk.Hash(sha256.Sum256(mine))
 	p.mu.Lock()
 	same := p.severed == severedSeen{p.session, hash}
@@ -219,19 +99,19 @@ func (p *peer) shareSevered(ctx context.Context, keys Keys) error {
 	if same {
 		return nil
 	}
-	reply, err := p.exchange(ctx, kindSevered, "", mine)
+	reply, err := p.exchange(ctx, message.KindSevered, "", mine)
 	if errors.Is(err, errUnsupported) {
-		err, reply.body = nil, mine // a peer of a version before this: asked again when it has been upgraded
+		err, reply.Body = nil, mine // a peer of a version before this: asked again when it has been upgraded
 	}
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(reply.body, mine) {
-		if err := p.keepSevered(ctx, keys, reply.body); err != nil {
+	if !bytes.Equal(reply.Body, mine) {
+		if err := p.keepSevered(ctx, keys, reply.Body); err != nil {
 			return err
 		}
-		hash = mrk.Hash(sha256.Sum256(severedBody{keys.Severed()}.marshal()))
-		if hash != sha256.Sum256(reply.body) {
+		hash = mrk.Hash(sha256.Sum256(message.Severed{Pairs: keys.Severed()}.Marshal()))
+		if hash != sha256.Sum256(reply.Body) {
 			return nil // one end does not believe the other; the next round tries again
 		}
 	}
@@ -253,7 +133,7 @@ func (r *Replicator) RefreshRoster(ctx context.Context, of region.Name) {
 	defer cancel()
 	for {
 		known := uint64(len(keys.RosterChanges(p.pin)))
-		if err := p.askRoster(ctx, keys, rosterNeed{p.pin.Region, p.pin.Instance, known, known + 1}); err != nil {
+		if err := p.askRoster(ctx, keys, message.RosterNeed{Region: p.pin.Region, Instance: p.pin.Instance, From: known, To: known + 1}); err != nil {
 			return // there are no more, or nobody answers: what is known has to do
 		}
 	}

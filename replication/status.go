@@ -83,15 +83,15 @@ func (r *Replicator) status(keys Keys, k *keyops.Key, m mrk.MemberView) RegionSt
 	p := r.peers[m.Region]
 	proven := m.Status == mrk.Active && fresh && lacking(k.Set, m) == 0
 	switch {
-	case m.Region == r.self.region && proven, p != nil && proven && !marked:
+	case m.Region == r.self.Region && proven, p != nil && proven && !marked:
 		row.Status = StatusSynchronized
 	case !fresh:
 		row.Status = StatusPending
 	}
-	if m.Region == r.self.region && k.PolicyLost() {
+	if m.Region == r.self.Region && k.PolicyLost() {
 		row.Status, row.Cause, row.Text = StatusFailed, string(mrk.CausePolicyLost), "the store comes from a backup of before the key: put a key policy, then enable the key"
 	}
-	if m.Region == r.self.region || p == nil {
+	if m.Region == r.self.Region || p == nil {
 		return row
 	}
 	if text, ok := unlisted(k.Set, m); ok {

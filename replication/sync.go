@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/arn"
 	"github.com/keyferry/keyferry/keyops/material"
@@ -40,40 +42,40 @@ var errUnadmitted = errors.New("the peer is believed, but not to be a member")
 // syncKey exchanges facts and materials of one key until both ends know the same and the
 // peer lacks nothing that this Region is to send.
 func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
-	var last factsBody // the peer's newest answer
+	var last message.Facts // the peer's newest answer
 	introduce := false
 	for range rounds {
 		body, unsent, err := p.compose(ctx, keys, id, last, introduce)
 		if err != nil {
 			return err
 		}
-		unasked := last.hash == (mrk.Hash{}) && len(body.blobs) > 0
+		unasked := last.Hash == (mrk.Hash{}) && len(body.Blobs) > 0
 		correlation := ""
-		if body.request != nil {
-			correlation = body.request.CorrelationID
+		if body.Request != nil {
+			correlation = body.Request.CorrelationID
 		}
-		reply, err := p.exchange(ctx, kindFacts, correlation, body.marshal())
+		reply, err := p.exchange(ctx, message.KindFacts, correlation, body.Marshal())
 		if err != nil {
 			return err
 		}
-		if last, err = parseFacts(reply.body); err != nil {
+		if last, err = message.ParseFacts(reply.Body); err != nil {
 			return fmt.Errorf("%w: %w", errMessage, err)
 		}
-		if last.key != id {
+		if last.Key != id {
 			return fmt.Errorf("%w: an answer about another key", errMessage)
 		}
 		if err := p.r.learn(ctx, keys, p, last, correlation); err != nil {
 			n := p.r.need(keys, err)
-			if n.to == 0 {
+			if n.To == 0 {
 				return err
 			}
 			if err := p.askRoster(ctx, keys, n); err != nil {
 				return err
 			}
-			last = factsBody{} // as if nothing had been said: all of it is believed now, or nothing more
+			last = message.Facts{} // as if nothing had been said: all of it is believed now, or nothing more
 			continue
 		}
-		if shown, err := p.showRoster(ctx, keys, last.roster); shown || err != nil {
+		if shown, err := p.showRoster(ctx, keys, last.Roster); shown || err != nil {
 			if err != nil {
 				return err
 			}
@@ -82,42 +84,42 @@ func (p *peer) syncKey(ctx context.Context, keys Keys, id arn.KeyID) error {
 		if unsent != nil {
 			return unsent
 		}
-		if last.trouble.cause == mrk.CauseCreateRequestMissing && !introduce && body.hash != (mrk.Hash{}) {
+		if last.Trouble.Cause == mrk.CauseCreateRequestMissing && !introduce && body.Hash != (mrk.Hash{}) {
 			introduce = true // the peer may not know that this Region is a member
 			continue
 		}
-		if last.trouble.cause == mrk.CauseCreateRequestMissing && last.hash == (mrk.Hash{}) {
+		if last.Trouble.Cause == mrk.CauseCreateRequestMissing && last.Hash == (mrk.Hash{}) {
 			k, err := keys.SharedKey(id)
 			if err != nil {
 				return err
 			}
 			if !k.Set.Entry(p.pin.Region).Status.In() {
 				// Evicted before it heard of the key, or deleted and forgotten: there is nobody to tell.
-				return keys.ClearMark(ctx, id, p.pin.Region, body.hash)
+				return keys.ClearMark(ctx, id, p.pin.Region, body.Hash)
 			}
-			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
+			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.Trouble))
 		}
-		if introduce && last.trouble.cause == mrk.CauseSignatureInvalid && last.hash == (mrk.Hash{}) && p.nobodyToTell(keys, id) {
-			return keys.ClearMark(ctx, id, p.pin.Region, body.hash)
+		if introduce && last.Trouble.Cause == mrk.CauseSignatureInvalid && last.Hash == (mrk.Hash{}) && p.nobodyToTell(keys, id) {
+			return keys.ClearMark(ctx, id, p.pin.Region, body.Hash)
 		}
-		if last.head == (mrk.Hash{}) && last.hash == (mrk.Hash{}) && declines[last.trouble.cause] {
-			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.trouble))
+		if last.Head == (mrk.Hash{}) && last.Hash == (mrk.Hash{}) && declines[last.Trouble.Cause] {
+			return fmt.Errorf("%w: %w", errNoKey, troubleError(last.Trouble))
 		}
-		if last.trouble.cause != "" && !unasked {
-			if last.head == body.head && last.head != (mrk.Hash{}) {
-				return fmt.Errorf("%w: %w", errRefused, troubleError(last.trouble))
+		if last.Trouble.Cause != "" && !unasked {
+			if last.Head == body.Head && last.Head != (mrk.Hash{}) {
+				return fmt.Errorf("%w: %w", errRefused, troubleError(last.Trouble))
 			}
-			return troubleError(last.trouble)
+			return troubleError(last.Trouble)
 		}
-		if body.hash == (mrk.Hash{}) && p.stranger(keys, id) {
+		if body.Hash == (mrk.Hash{}) && p.stranger(keys, id) {
 			return errUnadmitted // it was asked, has told everything, and is told nothing
 		}
-		done, err := p.confirmed(ctx, keys, id, last.hash)
+		done, err := p.confirmed(ctx, keys, id, last.Hash)
 		if done || err != nil {
 			return err
 		}
 	}
-	return troubleError(trouble{mrk.CauseWaitingForConfirmation, "the Regions have not come to the same facts yet"})
+	return troubleError(message.Trouble{Cause: mrk.CauseWaitingForConfirmation, Text: "the Regions have not come to the same facts yet"})
 }
 
 // nobodyToTell reports whether a peer that does not take this Region for a member of the key, nor
@@ -181,19 +183,19 @@ func (p *peer) knows(ctx context.Context, keys Keys, k *keyops.Key, hash mrk.Has
 // exchange: what follows the certificates that the peer is known to have, and materials
 // once the peer has said what it lacks and what it can unwrap. A request or a material that
 // cannot be sent, which unsent is about, keeps no fact back.
-func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, last factsBody, introduce bool) (body factsBody, unsent, err error) {
+func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, last message.Facts, introduce bool) (body message.Facts, unsent, err error) {
 	k, err := keys.SharedKey(id)
 	if errors.Is(err, keyops.ErrNotFound) || err == nil && !k.Set.Concerns(p.pin.Region) {
-		return factsBody{key: id, facts: mrk.Facts{Key: id}}, nil, nil // asks what the peer knows
+		return message.Facts{Key: id, Facts: mrk.Facts{Key: id}}, nil, nil // asks what the peer knows
 	}
 	if err != nil {
-		return factsBody{}, nil, err
+		return message.Facts{}, nil, err
 	}
-	body = factsBody{key: id, facts: k.Set.Facts(last.head), head: k.Set.Head(), hash: k.Set.Hash()}
+	body = message.Facts{Key: id, Facts: k.Set.Facts(last.Head), Head: k.Set.Head(), Hash: k.Set.Hash()}
 	if introduce {
-		body.facts.Admission = k.Set.Admission()
+		body.Facts.Admission = k.Set.Admission()
 	}
-	if body.request, unsent = p.request(k); unsent != nil {
+	if body.Request, unsent = p.request(k); unsent != nil {
 		return body, unsent, nil
 	}
 	owed := p.owed(keys, k.Set)
@@ -201,7 +203,7 @@ func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, last factsB
 		return body, nil, nil
 	}
 	epochs := p.unwraps(k.Set, last)
-	if last.hash == (mrk.Hash{}) {
+	if last.Hash == (mrk.Hash{}) {
 		// A first try need not ask what the peer can unwrap, if that is known: a rotation then
 		// takes one round trip less. After a failure, and if the peer has changed, it is asked.
 		if m, marked := keys.Mark(id, p.pin.Region); len(epochs) == 0 || !marked || m.Attempts > 0 {
@@ -216,7 +218,7 @@ func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, last factsB
 		if err != nil {
 			return body, fmt.Errorf("wrapping for %s: %w", p.pin.Region, err), nil
 		}
-		if body.blobs = append(body.blobs, b); len(body.blobs) == maxBlobs {
+		if body.Blobs = append(body.Blobs, b); len(body.Blobs) == message.MaxBlobs {
 			break
 		}
 	}
@@ -225,16 +227,16 @@ func (p *peer) compose(ctx context.Context, keys Keys, id arn.KeyID, last factsB
 
 // unwraps returns the epochs of the transport keys under which the peer takes materials of the
 // key: as it has just said, or as it said last of a key of this kind.
-func (p *peer) unwraps(s *mrk.Set, last factsBody) []uint64 {
+func (p *peer) unwraps(s *mrk.Set, last message.Facts) []uint64 {
 	st := s.State()
 	if st == nil {
-		return last.epochs
+		return last.Epochs
 	}
 	kind := st.Spec + "/" + st.Usage
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if last.hash != (mrk.Hash{}) {
-		p.epochs[kind] = last.epochs
+	if last.Hash != (mrk.Hash{}) {
+		p.epochs[kind] = last.Epochs
 	}
 	return p.epochs[kind]
 }
@@ -248,7 +250,7 @@ func (p *peer) request(k *keyops.Key) (*mrk.CreateRequest, error) {
 	}
 	if !slices.Contains(p.authority.Send, k.Account) {
 		return nil, fmt.Errorf("%w: the configuration of Region %s does not let keys of account %s go to Region %s",
-			keyops.ErrAccessDenied, p.r.self.region, k.Account, p.pin.Region)
+			keyops.ErrAccessDenied, p.r.self.Region, k.Account, p.pin.Region)
 	}
 	return &req, nil
 }
@@ -286,7 +288,7 @@ func (p *peer) owed(keys Keys, s *mrk.Set) []material.ID {
 		return owed
 	}
 	fact := s.Fact(primary)
-	if primary == p.r.self.region || fact == nil {
+	if primary == p.r.self.Region || fact == nil {
 		return owed
 	}
 	return slices.DeleteFunc(owed, fact.Holds)

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/wire"
@@ -42,7 +44,7 @@ var errNotPinned = errors.New("not a pinned peer")
 
 // tlsClaim is what the statement says.
 type tlsClaim struct {
-	party
+	message.Party
 	spki      []byte
 	notBefore int64
 	notAfter  int64
@@ -50,9 +52,9 @@ type tlsClaim struct {
 
 func (c tlsClaim) payload() []byte {
 	var w wire.Writer
-	w.Uint(envelopeVersion)
-	w.String(string(c.region))
-	w.String(string(c.instance))
+	w.Uint(message.Version)
+	w.String(string(c.Region))
+	w.String(string(c.Instance))
 	w.Bytes(c.spki)
 	w.Uint(uint64(c.notBefore))
 	w.Uint(uint64(c.notAfter))
@@ -61,10 +63,10 @@ func (c tlsClaim) payload() []byte {
 
 func parseTLSClaim(p []byte) (tlsClaim, error) {
 	r := wire.NewReader(p)
-	if v := r.Uint(); r.Err() == nil && v != envelopeVersion {
+	if v := r.Uint(); r.Err() == nil && v != message.Version {
 		r.Fail("version %d", v)
 	}
-	c := tlsClaim{party: decodeParty(r), spki: r.Bytes(1024)}
+	c := tlsClaim{Party: message.DecodeParty(r), spki: r.Bytes(1024)}
 	from, to := r.Uint(), r.Uint()
 	if from > 1<<40 || to > 1<<40 {
 		r.Fail("time out of range")
@@ -89,7 +91,7 @@ func (c tlsClaim) holds(now time.Time) error {
 
 // identity is this Region's TLS key of the day.
 type identity struct {
-	self  party
+	self  message.Party
 	clock func() time.Time
 	now   atomic.Pointer[dayKey]
 }
@@ -131,8 +133,8 @@ func (i *identity) renew(ctx context.Context, signer mrk.Signer) error {
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, NotBefore: from, NotAfter: to,
-		Subject:         pkix.Name{CommonName: string(i.self.region)},
-		URIs:            []*url.URL{i.self.uri()},
+		Subject:         pkix.Name{CommonName: string(i.self.Region)},
+		URIs:            []*url.URL{i.self.URI()},
 		KeyUsage:        x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		ExtraExtensions: []pkix.Extension{{Id: statementExtension, Value: signed.Marshal()}},
@@ -159,15 +161,11 @@ func (r *Replicator) CertifiedUntil() time.Time { return r.identity.certifiedUnt
 
 // certified remembers until when the TLS key is certified that a peer has shown last.
 func (r *Replicator) certified(c tlsClaim) {
-	if p, ok := r.peers[c.region]; ok {
+	if p, ok := r.peers[c.Region]; ok {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.certifiedUntil = time.Unix(c.notAfter, 0).UTC()
 	}
-}
-
-func (p party) uri() *url.URL {
-	return &url.URL{Scheme: "keyferry", Host: string(p.region), Path: "/" + string(p.instance)}
 }
 
 func (i *identity) certificate() (*tls.Certificate, error) {
@@ -234,7 +232,7 @@ func (ps pins) verifyClaim(cert *x509.Certificate, signed statement.Signed, now 
 		if err != nil {
 			return tlsClaim{}, err
 		}
-		if c.region == d.Region && c.instance == d.Instance {
+		if c.Region == d.Region && c.Instance == d.Instance {
 			claim, verified = c, true
 		}
 	}
@@ -244,11 +242,11 @@ func (ps pins) verifyClaim(cert *x509.Certificate, signed statement.Signed, now 
 	if string(cert.RawSubjectPublicKeyInfo) != string(claim.spki) {
 		return tlsClaim{}, fmt.Errorf("%w: certification of another TLS key", errNotPinned)
 	}
-	if len(cert.URIs) != 1 || *cert.URIs[0] != *claim.uri() {
+	if len(cert.URIs) != 1 || *cert.URIs[0] != *claim.URI() {
 		return tlsClaim{}, fmt.Errorf("%w: certificate names another instance", errNotPinned)
 	}
 	if err := claim.holds(now); err != nil {
-		return tlsClaim{}, fmt.Errorf("%w: TLS key of %s %w", errNotPinned, claim.region, err)
+		return tlsClaim{}, fmt.Errorf("%w: TLS key of %s %w", errNotPinned, claim.Region, err)
 	}
 	return claim, nil
 }

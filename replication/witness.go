@@ -6,6 +6,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/keyferry/keyferry/replication/message"
+
 	"github.com/keyferry/keyferry/keyops"
 	"github.com/keyferry/keyferry/keyops/audit"
 	"github.com/keyferry/keyferry/keyops/statement"
@@ -20,21 +22,21 @@ const (
 
 // saw keeps what a verified message shows of the peer's audit log and store. A peer that
 // shows less than before was rolled back, or its log was cut.
-func (p *peer) saw(ctx context.Context, keys Keys, e envelope) {
-	if e.checkpoint.Purpose == "" {
+func (p *peer) saw(ctx context.Context, keys Keys, e message.Envelope) {
+	if e.Checkpoint.Purpose == "" {
 		return
 	}
-	if err := p.verifyCheckpoint(e.checkpoint); err != nil {
+	if err := p.verifyCheckpoint(e.Checkpoint); err != nil {
 		p.log.WithError(err).Warn("a peer shows a checkpoint that it has not signed")
 		return
 	}
-	shown, err := audit.ParseCheckpoint(e.checkpoint)
+	shown, err := audit.ParseCheckpoint(e.Checkpoint)
 	if err != nil || shown.Region != p.pin.Region || shown.Instance != p.pin.Instance {
 		p.log.WithError(err).Warn("a peer shows a checkpoint that is not its own")
 		return
 	}
 	w := keyops.Witness{
-		Peer: p.pin.Region, Instance: p.pin.Instance, Checkpoint: e.checkpoint, Store: e.store, Seen: p.r.cfg.Clock(),
+		Peer: p.pin.Region, Instance: p.pin.Instance, Checkpoint: e.Checkpoint, Store: e.Store, Seen: p.r.cfg.Clock(),
 	}
 	if !p.witnesses(ctx, keys, w, shown, e) {
 		return
@@ -65,8 +67,8 @@ func (p *peer) verifyCheckpoint(c statement.Signed) error {
 // witnesses compares what a peer shows with what it has shown, and reports whether to keep
 // it. Messages of one run may overtake each other, so only a new run that shows less is an
 // alarm.
-func (p *peer) witnesses(ctx context.Context, keys Keys, w keyops.Witness, shown audit.SignedCheckpoint, e envelope) bool {
-	if !e.answer && e.peerSession != p.r.session {
+func (p *peer) witnesses(ctx context.Context, keys Keys, w keyops.Witness, shown audit.SignedCheckpoint, e message.Envelope) bool {
+	if !e.Answer && e.PeerSession != p.r.session {
 		// Written before this run, and perhaps on the way since then: it says nothing about now.
 		return false
 	}
@@ -76,16 +78,16 @@ func (p *peer) witnesses(ctx context.Context, keys Keys, w keyops.Witness, shown
 		p.recall(ctx, keys)
 	}
 	if before := p.witness; before != nil && before.Instance == w.Instance {
-		if p.witnessRun == e.session && before.Store.Version > w.Store.Version {
+		if p.witnessRun == e.Session && before.Store.Version > w.Store.Version {
 			return false
 		}
-		if p.witnessRun != e.session {
+		if p.witnessRun != e.Session {
 			p.compareWitness(*before, w, shown)
 		}
 	}
-	p.witness, p.witnessRun = &w, e.session
+	p.witness, p.witnessRun = &w, e.Session
 	interval := witnessInterval
-	if e.kind == kindFacts {
+	if e.Kind == message.KindFacts {
 		interval = witnessBusyInterval
 	}
 	if since := w.Seen.Sub(p.witnessKept); since >= 0 && since < interval { // a clock that went back delays nothing

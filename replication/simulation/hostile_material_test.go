@@ -13,7 +13,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
 	"github.com/keyferry/keyferry/keyops/region"
-	"github.com/keyferry/keyferry/replication"
+	"github.com/keyferry/keyferry/replication/message"
 )
 
 // What a hostile Region sends, asks for, and says that it holds.
@@ -123,7 +123,7 @@ func TestHostileRequest(t *testing.T) {
 		Principal: keyopstest.Admin().Principal.String(), Policy: []byte(openPolicy),
 	}
 	h.signs(&req)
-	_ = h.tells(c, replication.Words{Facts: h.set(id).Facts(mrk.Hash{}), Head: h.set(id).Head(), Hash: h.set(id).Hash(), Request: &req})
+	_ = h.tells(c, message.Facts{Facts: h.set(id).Facts(mrk.Hash{}), Head: h.set(id).Head(), Hash: h.set(id).Hash(), Request: &req})
 	if c.key(id) != nil {
 		t.Errorf("%s has made a replica that %s asks for", c.name, b.name)
 	}
@@ -156,7 +156,7 @@ func TestHostileClaims(t *testing.T) {
 			h.signs(&req)
 			f := h.set(id).Facts(mrk.Hash{})
 			f.State = s
-			_ = h.tells(c, replication.Words{Facts: f, Head: h.set(id).Head(), Hash: mrk.Hash{1}, Request: &req})
+			_ = h.tells(c, message.Facts{Facts: f, Head: h.set(id).Head(), Hash: mrk.Hash{1}, Request: &req})
 			if made := c.key(id) != nil; made != (by != mallory) {
 				t.Errorf("in the name of %s a replica is made: %t", by, made)
 			}
@@ -174,7 +174,7 @@ func TestHostileClaims(t *testing.T) {
 			w.must(h.shows(c, mrk.Facts{Key: id, Members: []*mrk.Member{m}}))
 			cert := h.after(id, c)
 			h.signs(&cert)
-			h.offers(c, mrk.Offer{Certificate: cert, By: mrk.Claim{Principal: by}})
+			h.w.must(h.offers(c, mrk.Offer{Certificate: cert, By: mrk.Claim{Principal: by}}))
 			if taken := c.key(id).Set.Acting(); taken != (by != mallory) {
 				t.Errorf("in the name of %s the key is taken over: %t", by, taken)
 			}

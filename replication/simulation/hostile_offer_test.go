@@ -56,7 +56,7 @@ func TestHostileOffer(t *testing.T) {
 			cert := h.after(id, c)
 			tt.make(w, h, id, &cert)
 			h.signs(&cert)
-			h.offers(c, mrk.Offer{Certificate: cert, By: mrk.Claim{Principal: keyopstest.Admin().Principal.String()}})
+			h.w.must(h.offers(c, mrk.Offer{Certificate: cert, By: mrk.Claim{Principal: keyopstest.Admin().Principal.String()}}))
 			if got := c.key(id).Set.Acting(); got != tt.taken {
 				t.Errorf("taken over: %t", got)
 			}

@@ -11,7 +11,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/keyopstest"
 	"github.com/keyferry/keyferry/keyops/material"
 	"github.com/keyferry/keyferry/keyops/mrk"
-	"github.com/keyferry/keyferry/replication"
+	"github.com/keyferry/keyferry/replication/message"
 )
 
 var robbed = flag.Int("hostile", 0, "how many schedules of 100 have a Region in a thief's hands, and stores that do not go back")
@@ -113,9 +113,7 @@ var lies = []struct {
 	{"offers the key", func(h hostile, id arn.KeyID, to *node) {
 		c := h.after(id, to)
 		h.signs(&c)
-		message, err := h.run.repl.Forger().Offer(context.Background(), to.name, mrk.Offer{Certificate: c, By: mrk.Claim{Principal: keyopstest.Admin().Principal.String()}})
-		h.w.must(err)
-		_, _ = link{h.w, h.run, to.name}.Exchange(context.Background(), message)
+		_ = h.offers(to, mrk.Offer{Certificate: c, By: mrk.Claim{Principal: keyopstest.Admin().Principal.String()}})
 	}},
 	{"opens a line by too few approvals", func(h hostile, id arn.KeyID, to *node) {
 		k := mrk.ListedKey{Key: id, Head: h.set(id).Head()}
@@ -243,7 +241,7 @@ func (h hostile) demands(id arn.KeyID, to *node) {
 	if h.w.chance(50) {
 		f.Admission = &req
 	}
-	_ = h.tells(to, replication.Words{Facts: f, Head: h.set(id).Head(), Hash: mrk.Hash{1}, Request: &req})
+	_ = h.tells(to, message.Facts{Facts: f, Head: h.set(id).Head(), Hash: mrk.Hash{1}, Request: &req})
 }
 
 // expel is what operators do once they know of the theft: nobody reaches that Region any more,

@@ -11,7 +11,7 @@ import (
 	"github.com/keyferry/keyferry/keyops/region"
 	"github.com/keyferry/keyferry/keyops/statement"
 	"github.com/keyferry/keyferry/keyops/transport"
-	"github.com/keyferry/keyferry/replication"
+	"github.com/keyferry/keyferry/replication/message"
 )
 
 // A Region in a thief's hands. Its Region key signs and its transport keys wrap whatever the
@@ -61,31 +61,10 @@ func (l late) Sign(ctx context.Context, p statement.Purpose, payload []byte) (st
 	}), p, payload)
 }
 
-// tells says something to another Region, and returns why that did not take all of it.
-func (h hostile) tells(to *node, words replication.Words) (refused error) {
-	h.w.t.Helper()
-	ctx, r := context.Background(), h.run
-	var unread error
-	for range 2 { // the first time, it may not know in which run the other one is
-		message, err := r.repl.Forger().Tell(ctx, to.name, words)
-		h.w.must(err)
-		answer, err := link{h.w, r, to.name}.Exchange(ctx, message)
-		if err != nil {
-			return err
-		}
-		if _, refused, unread = r.repl.Forger().Read(to.name, answer); unread == nil {
-			h.w.note("%s tells %s: %v", h.name, to.name, refused)
-			h.w.check()
-			return refused
-		}
-	}
-	return unread
-}
-
 // shows tells another Region facts of a key.
 func (h hostile) shows(to *node, f mrk.Facts) error {
 	h.w.t.Helper()
-	return h.tells(to, replication.Words{Facts: f, Hash: mrk.Hash{1}})
+	return h.tells(to, message.Facts{Facts: f, Hash: mrk.Hash{1}})
 }
 
 // set is what the Region knows of a key.
@@ -136,17 +115,6 @@ func (h hostile) word(id arn.KeyID, of *node) *mrk.Member {
 	return &m
 }
 
-// offers offers the primary key to another Region.
-func (h hostile) offers(to *node, o mrk.Offer) {
-	h.w.t.Helper()
-	ctx := context.Background()
-	message, err := h.run.repl.Forger().Offer(ctx, to.name, o)
-	h.w.must(err)
-	_, err = link{h.w, h.run, to.name}.Exchange(ctx, message)
-	h.w.must(err)
-	h.w.check()
-}
-
 // plants makes an AES key of bytes that the thief knows in its token, and returns what it would
 // be called as a material of a key.
 func (h hostile) plants(id arn.KeyID) (object hsm.ID, called material.ID) {
@@ -187,14 +155,5 @@ func (h hostile) wraps(id arn.KeyID, object hsm.ID, as material.ID, to *node) mr
 // sends sends materials.
 func (h hostile) sends(to *node, blobs ...mrk.Blob) error {
 	h.w.t.Helper()
-	return h.tells(to, replication.Words{Facts: mrk.Facts{Key: blobs[0].Key}, Hash: mrk.Hash{1}, Blobs: blobs})
-}
-
-// confirms makes the Region lie about what it holds.
-func (h hostile) confirms(lie func(mrk.Question) mrk.Confirmation) {
-	h.lies = func(from region.Name, message []byte) ([]byte, bool) {
-		answer, ok, err := h.run.repl.Forger().Confirm(context.Background(), from, message, lie)
-		h.w.must(err)
-		return answer, ok
-	}
+	return h.tells(to, message.Facts{Facts: mrk.Facts{Key: blobs[0].Key}, Hash: mrk.Hash{1}, Blobs: blobs})
 }

@@ -1,7 +1,9 @@
 package simulation
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -62,6 +64,8 @@ type run struct {
 	log   *audit.Log
 	store store.Store
 	dead  bool
+
+	session mrk.Nonce // names this run in messages
 
 	working bool // its worker is
 
@@ -131,7 +135,11 @@ func (r *run) start(ctx context.Context) (err error) {
 		return err
 	}
 	n := r.node
+	if r.session, err = mrk.NewNonce(rand.Reader); err != nil {
+		return err
+	}
 	cfg := replication.Config{
+		Rand: io.MultiReader(bytes.NewReader(r.session[:]), rand.Reader),
 		Self: n.plant.descriptor.Descriptor, Clock: n.clock, Log: r.logger(), Jitter: -1, Senders: 1, Verifier: n.pinned,
 		Link: func(to region.Name) (replication.Link, error) { return link{n.w, r, to}, nil },
 	}
