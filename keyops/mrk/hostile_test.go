@@ -273,7 +273,20 @@ func TestEvictionEndsEquivocation(t *testing.T) {
 			if err := w.evict(regionA, regionC); !errors.Is(err, mrk.ErrFrozen) {
 				t.Errorf("evicting another member of a frozen key: %v", err)
 			}
+			lost := *a.set.Fact(regionC) // of which nothing could follow while the key was frozen
+			lost.Counter, lost.Held = lost.Counter+1, nil
+			word, err := mrk.SignMember(ctx(), testSigner(regionC), lost)
+			w.must(err)
+			_, err = a.set.Merge(pins{}, mrk.Facts{Key: testKey, Members: []*mrk.Member{word}})
+			w.must(err)
+			w.step(regionA)
+			if s := a.set.Entry(regionC).Status; s != mrk.Active {
+				t.Errorf("the primary Region of a frozen key has made C %s", s)
+			}
 			w.must(w.evict(regionA, regionB))
+			if s := a.set.Entry(regionC).Status; s != mrk.Rejoining {
+				t.Errorf("C, which holds nothing, is %s", s)
+			}
 			w.sync(regionA, regionC)
 			w.sync(regionC, regionA)
 			w.sync(regionA, regionC)

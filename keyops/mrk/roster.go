@@ -37,12 +37,17 @@ func (s *Set) Suspend(ctx context.Context, signer Signer, r region.Name) error {
 // frozen for ever: it can be evicted all the same, and that ends it.
 func (s *Set) Evict(ctx context.Context, signer Signer, r region.Name, retained bool) error {
 	manage := s.manage
-	if f := s.frozen; f != nil && f.Cause == CauseEquivocation && f.Epoch.IsZero() && f.Writer == r {
+	f := s.frozen
+	thaws := f != nil && f.Cause == CauseEquivocation && f.Epoch.IsZero() && f.Writer == r
+	if thaws {
 		manage = s.write
 	}
 	st, err := manage()
 	if err != nil {
 		return err
+	}
+	if thaws {
+		s.demote(st, Contact{}) // nobody was, while the key was frozen
 	}
 	e := st.Entry(r)
 	if r == s.self.Region || guard25Member.Stops(!e.Status.In()) {
