@@ -125,7 +125,7 @@ func (s *site) startWith(peers []replication.Peer) {
 	cfg := replication.Config{
 		Self: s.region.Descriptor.Descriptor, Peers: peers, Listener: l,
 		Log:            s.log.WithField("region", s.name()),
-		DigestInterval: 200 * time.Millisecond, CheckTimeout: time.Second, RetryMin: 10 * time.Millisecond, RetryMax: 80 * time.Millisecond,
+		DigestInterval: 200 * time.Millisecond, CheckTimeout: 20 * time.Second, RetryMin: 10 * time.Millisecond, RetryMax: 80 * time.Millisecond,
 	}
 	if s.config != nil {
 		s.config(&cfg)
