@@ -359,9 +359,18 @@ func TestReplayedFromBeforeAPromotion(t *testing.T) {
 }
 
 // A replica contradicts itself, before everybody, and never counts past that. Operators evict
-// it, though the key is frozen, and go on without it.
+// it, though the key is frozen, and go on without it. If the primary Region has lost its token
+// meanwhile, they promote another one first: nothing is heard of a frozen key that would let the
+// primary Region act again.
 func TestHostileMemberContradictsItself(t *testing.T) {
-	for name, above := range map[string]uint64{"as what it is": 0, "as what nobody has admitted": 6} {
+	for name, tt := range map[string]struct {
+		above uint64 // of its incarnation
+		lost  bool   // the primary Region's token is
+	}{
+		"as what it is":               {0, false},
+		"as what nobody has admitted": {6, false},
+		"and nobody acts":             {0, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			w := scene(t)
 			a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
@@ -371,7 +380,7 @@ func TestHostileMemberContradictsItself(t *testing.T) {
 			for _, state := range []string{"Disabled", "Enabled"} {
 				m := h.word(id, b)
 				m.Counter += 10
-				m.Incarnation += above
+				m.Incarnation += tt.above
 				m.KeyState = state
 				h.signs(m)
 				two = append(two, m)
@@ -388,14 +397,27 @@ func TestHostileMemberContradictsItself(t *testing.T) {
 			if err := a.rotates(id, false); err == nil {
 				t.Error("a frozen key is rotated")
 			}
-			if !w.evictOne(a, id, b) {
+			p := a
+			if tt.lost {
+				a.stop()
+				a.fake.Restore(a.plant.token)
+				w.must(a.start())
+				w.settle()
+				if w.evictOne(a, id, b) {
+					t.Error("who does not act has evicted a member")
+				}
+				if p = c; !w.promoteOne(c, id) {
+					t.Fatal("operators cannot promote another Region")
+				}
+			}
+			if !w.evictOne(p, id, b) {
 				t.Fatal("operators cannot end it")
 			}
 			w.settle()
 			if a.key(id).Set.Frozen() != nil || c.key(id).Set.Frozen() != nil {
 				t.Error("still frozen")
 			}
-			w.must(a.rotates(id, false))
+			w.must(p.rotates(id, false))
 			w.settle()
 			if a.key(id).Set.Hash() != c.key(id).Set.Hash() || !a.key(id).Set.Pending().IsZero() {
 				t.Errorf("%s and %s have not come to the same", a.name, c.name)

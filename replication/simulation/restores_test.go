@@ -204,3 +204,20 @@ func (w *world) lostByName(n *node, id arn.KeyID) {
 		w.break_("%s encrypts with key %s, which is lost: %v", n.name, id, err)
 	}
 }
+
+// overrule does what operators do when nobody acts for a key that contradictions of a member
+// freeze, which never numbers past them: what is heard of a frozen key lets nobody act again
+// (docs/replication.md). They promote a Region, and evict the member.
+func (w *world) overrule(id arn.KeyID) {
+	for _, n := range w.up() {
+		k := n.key(id)
+		if k == nil || k.Gone() || k.Set.Frozen() == nil {
+			continue
+		}
+		c, h := k.Set.Frozen(), w.heir(id, w.frozen())
+		if c.Cause == mrk.CauseEquivocation && c.Epoch.IsZero() && h != nil && c.Writer != h.name && w.promoteOne(h, id) {
+			w.evictOne(h, id, w.node(c.Writer))
+			return
+		}
+	}
+}

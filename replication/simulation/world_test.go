@@ -298,6 +298,7 @@ func (w *world) rescue() {
 			continue
 		}
 		if p == nil {
+			w.overrule(id)
 			continue
 		}
 		for _, m := range k.Set.Members() {
