@@ -86,8 +86,12 @@ func (w *world) disassociateAgain() {
 	}
 	r := w.pair.replica
 	for _, id := range w.keys {
-		if p, k := w.acting(id); p != nil && p != r && r.frozen() && r.key(id) == nil && k.Set.Entry(r.name).Status.In() {
-			w.evictOne(p, id, r) // which was listed while nobody knew that it takes no key any more
+		p, k := w.acting(id)
+		if p == nil || p == r || !r.frozen() || !k.Set.Entry(r.name).Status.In() {
+			continue
+		}
+		if its := r.key(id); its == nil || its.Gone() {
+			w.evictOne(p, id, r) // which was listed while nobody could know that it takes no key any more
 		}
 	}
 	if !w.pair.there(w) {
