@@ -282,7 +282,7 @@ func (w *world) nothingLost(id arn.KeyID) {
 // somewhere reports whether a material is in any token but one.
 func (w *world) somewhere(m string, but *node) bool {
 	for at := range w.ledger.objects[m] {
-		if at.node == but || but != nil && (!at.node.running() || at.node.key(at.key) == nil || at.node.key(at.key).Gone() || at.node.key(at.key).Set.Told()) {
+		if at.node == but || but != nil && !at.node.keeps(at.key) {
 			continue // or it may be gone the next moment
 		}
 		if _, err := at.node.fake.Lookup(context.Background(), at.object); err == nil {

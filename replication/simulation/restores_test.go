@@ -221,3 +221,16 @@ func (w *world) overrule(id arn.KeyID) {
 		}
 	}
 }
+
+// keeps reports whether a Region has a key for good, as far as anybody knows. One that was restored
+// from a backup of before its deletion hears sooner or later that it has none (rule 20).
+func (n *node) keeps(id arn.KeyID) bool {
+	if !n.running() {
+		return false
+	}
+	k := n.key(id)
+	return k != nil && !k.Gone() && !k.Set.Told() && !slices.ContainsFunc(n.w.up(), func(o *node) bool {
+		its := o.key(id)
+		return its != nil && its.Set.Fact(n.name) != nil && its.Set.Fact(n.name).Deleted && its.Set.Fact(n.name).Incarnation >= k.Set.Incarnation()
+	})
+}
